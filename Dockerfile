@@ -1,0 +1,40 @@
+# One image for web, worker, beat and sandbox; the command says which:
+#   web      (default)
+#   worker   python -m celery -A partner_api worker
+#   beat     python -m celery -A partner_api beat --schedule /tmp/celerybeat-schedule
+#   sandbox  python manage.py runsandbox --host 0.0.0.0
+# The root file system may be read-only; /tmp must be writable, and /data where deeds are kept locally.
+
+FROM python:3.13-slim AS build
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+WORKDIR /build
+COPY requirements.txt constraints.txt ./
+RUN python -m venv /opt/venv \
+    && /opt/venv/bin/pip install --only-binary=:all: -c constraints.txt -r requirements.txt
+WORKDIR /app
+COPY . .
+# These values load the settings for this one command and stay out of the image.
+RUN ENVIRONMENT=production SECRET_KEY=build PUBLIC_BASE_URL=https://build.invalid \
+    DATABASE_URL=postgres://build:build@build.invalid/build REDIS_URL=redis://build.invalid/0 \
+    /opt/venv/bin/python manage.py collectstatic --noinput --skip-checks \
+    && rm -rf /opt/venv/lib/python3.13/site-packages/pip*
+
+FROM python:3.13-slim
+ENV PATH=/opt/venv/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    DEED_STORAGE_DIR=/data/deeds \
+    VAR_DIR=/tmp/var
+RUN groupadd --gid 10001 app \
+    && useradd --uid 10001 --gid app --no-create-home --shell /usr/sbin/nologin app \
+    && install -d -o app -g app /data \
+    && rm -rf /usr/local/lib/python3.13/site-packages/pip* /usr/local/bin/pip*
+COPY --from=build /opt/venv /opt/venv
+COPY --from=build /app /app
+WORKDIR /app
+USER 10001:10001
+EXPOSE 8000
+VOLUME /data
+HEALTHCHECK --interval=15s --timeout=3s --start-period=20s \
+    CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/healthz', timeout=2)"]
+CMD ["python", "-m", "gunicorn", "-c", "python:partner_api.gunicorn_conf", "partner_api.wsgi:application"]

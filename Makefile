@@ -1,0 +1,68 @@
+# `make` alone lists what there is. Python is called by path and module, because console scripts
+# don't run from a folder with a space in its name.
+SHELL := /bin/bash
+PYTHON ?= python3
+PY := .venv/bin/python
+# Safe to use only where nothing is served: enough to load the settings.
+CHECK_ENV := ENVIRONMENT=test SECRET_KEY=only-to-load-the-settings PUBLIC_BASE_URL=http://127.0.0.1:8000 \
+  DATABASE_URL=postgres://nobody:none@127.0.0.1:1/none REDIS_URL=redis://127.0.0.1:1/0 LOG_LEVEL=ERROR
+PRODUCTION_ENV := ENVIRONMENT=production SECRET_KEY=$$($(PYTHON) -c 'import secrets; print(secrets.token_urlsafe(64))') \
+  PUBLIC_BASE_URL=https://api.example.com ALLOWED_HOSTS=api.example.com BEHIND_TLS_PROXY=true \
+  DATABASE_URL=postgres://app:secret@db.example.com/app REDIS_URL=redis://:secret@redis.example.com/0 \
+  MAIN_API_BASE_URL=https://main.example.com MAIN_API_INTERNAL_TOKEN=token SANDBOX_TOKEN=token VAR_DIR=/nonexistent
+
+.PHONY: help demo dev test lint types layers migrations deploycheck pytest docs format clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+demo: .venv/local-stamp ## run the main job here: order a deed, open its PDF, keep serving (ONCE=1 stops then)
+	@exec $(PY) -m partner_api.local demo
+
+dev: .venv/local-stamp ## serve with reload, on the demo's data
+	@exec $(PY) -m partner_api.local dev
+
+test: lint types layers migrations deploycheck pytest ## everything CI checks
+
+lint: .venv/dev-stamp ## ruff and hadolint
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	.venv/bin/hadolint Dockerfile
+
+types: .venv/dev-stamp ## mypy, strict
+	$(CHECK_ENV) $(PY) -m mypy
+
+layers: .venv/dev-stamp ## who may import whom
+	$(CHECK_ENV) $(PY) -c 'import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports())'
+
+migrations: .venv/dev-stamp ## whether the migrations say what the models say
+	$(PY) -m partner_api.local exec -- env $$(echo $(CHECK_ENV) | tr ' ' '\n' | grep -vE '^(DATABASE|REDIS)_URL=' | xargs) $(PY) manage.py makemigrations --check --dry-run
+
+deploycheck: .venv/dev-stamp ## Django's and our own checks of a production start
+	$(PRODUCTION_ENV) $(PY) manage.py check --deploy --fail-level WARNING
+
+pytest: .venv/dev-stamp ## the test suite, on real Postgres and Redis
+	$(PY) -m pytest -n auto
+
+docs: .venv/dev-stamp ## write the generated documents
+	$(CHECK_ENV) $(PY) manage.py spectacular --validate --fail-on-warn --file docs/openapi.yaml
+
+format: .venv/dev-stamp ## format the code, and mend what ruff can
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+clean: ## remove the virtual environment and all local data
+	rm -rf .venv var staticfiles
+
+.venv/python-stamp:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=python3.12 or the like")'
+	$(PYTHON) -m venv .venv
+	@touch $@
+
+.venv/local-stamp: requirements.txt requirements-local.txt constraints.txt | .venv/python-stamp
+	$(PY) -m pip install --quiet --disable-pip-version-check --prefer-binary -c constraints.txt -r requirements-local.txt
+	@touch $@
+
+.venv/dev-stamp: requirements.txt requirements-local.txt requirements-dev.txt constraints.txt | .venv/python-stamp
+	$(PY) -m pip install --quiet --disable-pip-version-check --prefer-binary -c constraints.txt -r requirements-dev.txt
+	@touch $@ .venv/local-stamp

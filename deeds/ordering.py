@@ -1,0 +1,178 @@
+"""Takes orders: checked, stored and queued in one step, or refused with nothing left behind.
+
+An order is (partner, livemode, order_id, deed_type). The database holds that identity, so that the
+same order sent many times at once still is one deed.
+"""
+
+import hashlib
+import json
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+from kombu.exceptions import OperationalError
+
+from deeds import reading, tasks
+from deeds.models import Deed, first_entry
+from deeds.reading import Reading
+from deeds.signals import deed_settled
+from keys.models import ApiKey, Partner
+from partner_api.http.problems import FieldError, Problem, not_found
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Who orders, and how the request is known in the logs."""
+
+    partner: Partner
+    api_key: ApiKey
+    source: str
+    request_id: str
+
+    @property
+    def livemode(self) -> bool:
+        return self.api_key.livemode
+
+
+@dataclass(frozen=True)
+class Placement:
+    """A deed, and whether this order made it (or it was there before)."""
+
+    deed: Deed
+    is_new: bool
+
+
+def place(origin: Origin, body: Any) -> Placement:
+    """Accepts an order. Raises Problem: `validation_error`, `order_conflict`."""
+    return place_read(origin, reading.read(body))
+
+
+def place_read(origin: Origin, order: Reading) -> Placement:
+    """The same for a body that was read already."""
+    now = timezone.now()
+    deed = Deed(
+        partner=origin.partner,
+        api_key=origin.api_key,
+        livemode=origin.livemode,
+        order_id=order.order.order_id,
+        deed_type=order.deed_type.slug,
+        order=order.given,
+        order_sha256=order_sha256(order.given),
+        warnings=order.warnings,
+        source=origin.source,
+        request_id=origin.request_id,
+        timeline=[first_entry(now)],
+        created_at=now,
+        next_attempt_at=now,
+        hinted_at=now,
+    )
+    if order.order.reissue_of is not None:
+        earlier = _reissued(deed, order.order.reissue_of)
+        if isinstance(earlier, Placement):
+            return earlier
+        deed.reissue_of = earlier
+    try:
+        with transaction.atomic():
+            if deed.reissue_of is not None:
+                Deed.objects.filter(pk=deed.reissue_of.pk, superseded_at=None).update(
+                    superseded_at=now
+                )
+            deed.save(force_insert=True)
+            transaction.on_commit(lambda: enqueue(deed.pk))
+    except IntegrityError as error:
+        if "one_live_deed_per_order" not in str(error):
+            raise
+        return _the_one_before(deed)
+    return Placement(deed, is_new=True)
+
+
+def cancel(partner: Partner, *, livemode: bool, deed_id: uuid.UUID) -> Deed:
+    """Ends a deed that is still queued. Raises Problem: `not_found`, `not_cancellable`."""
+    deed = find(partner, livemode=livemode, deed_id=deed_id)
+    with transaction.atomic():
+        is_cancelled = deed.cancel(now=timezone.now())
+        deed.refresh_from_db()
+        if is_cancelled:
+            deed_settled.send(sender=Deed, deed=deed)
+    if not is_cancelled:
+        detail = f"The deed is {deed.status}; only a queued one can be cancelled."
+        raise Problem("not_cancellable", detail)
+    return deed
+
+
+def find(partner: Partner, *, livemode: bool, deed_id: uuid.UUID) -> Deed:
+    """The partner's own deed of this mode. Raises Problem `not_found` for any other."""
+    deed = partner.deeds.filter(livemode=livemode, pk=deed_id).first()
+    if deed is None:
+        raise not_found()
+    return deed
+
+
+def order_sha256(given: dict[str, Any]) -> str:
+    """Hex digest of what is ordered: without regard to key order, white space, or what it replaces."""
+    facts = {name: value for name, value in given.items() if name != "reissue_of"}
+    text = json.dumps(facts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def enqueue(deed_id: uuid.UUID) -> None:
+    """Hints to a worker that a deed is waiting. Without a broker the sweeper finds it instead."""
+    try:
+        tasks.render.delay(str(deed_id))
+    except OperationalError as error:
+        log.warning("broker_unavailable", deed=str(deed_id), reason=type(error).__name__)
+        Deed.objects.filter(pk=deed_id).update(hinted_at=None)
+
+
+def _the_one_before(deed: Deed) -> Placement:
+    """The deed that stands for this order already. Raises Problem `order_conflict` if it differs."""
+    before = _live_deed(deed)
+    if before is None:
+        # It failed or was cancelled between our insert and this look: the order is free again.
+        detail = "The order's earlier deed has just ended; send the order again."
+        raise Problem("order_conflict", detail, headers={"Retry-After": "1"})
+    if before.order_sha256 != deed.order_sha256:
+        detail = (
+            f"Order {deed.order_id!r} has another body and is deed {before.pk}. If a corrected "
+            f'deed is meant, send it with "reissue_of": "{before.pk}".'
+        )
+        raise Problem("order_conflict", detail, extra={"deed": str(before.pk)})
+    return Placement(before, is_new=False)
+
+
+def _reissued(deed: Deed, deed_id: uuid.UUID) -> Deed | Placement:
+    """The deed to be replaced, or the placement that replaced it before (the same order again)."""
+    earlier = deed.partner.deeds.filter(
+        livemode=deed.livemode, order_id=deed.order_id, deed_type=deed.deed_type, pk=deed_id
+    ).first()
+    if earlier is None:
+        message = (
+            "There is no such deed of this order and deed type; send the id of the one before."
+        )
+        error = FieldError("/reissue_of", "unknown_deed", message)
+        raise Problem("order_conflict", f"/reissue_of: {message}", [error])
+    live = _live_deed(deed)
+    if live is None:
+        return earlier
+    if live.pk != earlier.pk:
+        if live.reissue_of_id == earlier.pk and live.order_sha256 == deed.order_sha256:
+            return Placement(live, is_new=False)
+        detail = f"Deed {earlier.pk} was replaced by {live.pk}; reissue that one."
+        raise Problem("order_conflict", detail, extra={"deed": str(live.pk)})
+    if not live.is_settled:
+        detail = f"Deed {live.pk} is still {live.status}; cancel it, or wait until it is made."
+        raise Problem("order_conflict", detail, extra={"deed": str(live.pk)})
+    return earlier
+
+
+def _live_deed(deed: Deed) -> Deed | None:
+    return (
+        deed.partner.deeds.holding_identity()
+        .filter(livemode=deed.livemode, order_id=deed.order_id, deed_type=deed.deed_type)
+        .first()
+    )

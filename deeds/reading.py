@@ -1,0 +1,199 @@
+"""Reads an order's body: the errors in the partner's own terms, and the warnings on what is allowed but odd.
+
+This is where a blank deed is stopped. The Main API would render four of the five types with facts
+missing and call it a success.
+"""
+
+import difflib
+from dataclasses import dataclass
+from decimal import ROUND_CEILING, Decimal
+from typing import Any, Final, cast
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from deeds import catalog, order
+from deeds.catalog import DEED_TYPES, DeedType
+from partner_api.http.parsing import pointer_to
+from partner_api.http.problems import FieldError, invalid
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A body that is a valid order."""
+
+    deed_type: DeedType
+    order: order.Order
+    given: dict[str, Any]
+    warnings: list[dict[str, str]]
+
+
+# The members of each object of an order, to suggest a name for one that is unknown.
+_MEMBERS: Final[dict[str, type[BaseModel]]] = {
+    "property": order.Property,
+    "grantors": order.Party,
+    "grantees": order.Party,
+    "transfer_tax": order.CityTransfer,
+    "recording": order.Recording,
+    "return_to": order.ReturnTo,
+}
+_MEANINGS: Final = {
+    "/order_id": "your number of the order",
+    "/property": "what is conveyed",
+    "/property/county": "the county where the property lies",
+    "/property/apn": "the assessor's parcel number",
+    "/property/legal_description": "the legal description",
+    "/grantors": "at least one grantor",
+    "/grantees": "at least one grantee",
+    "/vesting": "how the grantees hold title",
+    "/transfer_tax": "the documentary transfer tax: exempt with a reason, or the tax declared",
+    "/transfer_tax/exempt": "whether the transfer is exempt: true or false",
+    "/transfer_tax/exemption_reason": "the reason for the exemption",
+    "/transfer_tax/amount": "the tax declared, or else exempt: true with a reason",
+    "/transfer_tax/basis": 'what the tax was computed on: "full_value" or "less_liens"',
+    "/transfer_tax/area_type": 'where the property lies: "city" or "unincorporated"',
+    "/transfer_tax/city_name": "the name of the city",
+    "/tax_sale_ref": "the reference of the tax sale",
+}
+
+
+def read(body: Any) -> Reading:
+    """Raises Problem `validation_error` that lists all that is wrong."""
+    if not isinstance(body, dict):
+        raise invalid([FieldError("", "invalid_type", "The body must be a JSON object: an order.")])
+    deed_type = _deed_type(body)
+    try:
+        read_order = deed_type.order_class.model_validate(body)
+    except ValidationError as error:
+        raise invalid(_field_errors(error, body, deed_type)) from error
+    return Reading(deed_type, read_order, body, list(_warnings(deed_type, read_order)))
+
+
+def suggest(name: str, known: list[str]) -> str:
+    """The end of a sentence about an unknown name: the nearest known one, or all of them."""
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(sorted(known))}."
+
+
+def _deed_type(body: dict[str, Any]) -> DeedType:
+    slug = body.get("deed_type")
+    if isinstance(slug, str) and slug in DEED_TYPES:
+        return DEED_TYPES[slug]
+    known = ", ".join(DEED_TYPES)
+    if slug is None:
+        error = FieldError("/deed_type", "required", f"Say which deed is ordered: {known}.")
+    elif not isinstance(slug, str):
+        error = FieldError("/deed_type", "invalid_type", f"It must be text, one of {known}.")
+    else:
+        near = catalog.nearest(slug)
+        hint = f" Did you mean {near!r}?" if near else ""
+        message = f"There is no deed type {slug[:60]!r}; there are {known}.{hint}"
+        error = FieldError("/deed_type", "unknown_deed_type", message)
+    raise invalid([error])
+
+
+def _field_errors(
+    error: ValidationError, body: dict[str, Any], deed_type: DeedType
+) -> list[FieldError]:
+    errors = [_field_error(detail, deed_type) for detail in error.errors(include_url=False)]
+    pointers = {one.pointer for one in errors}
+    if "/transfer_tax/area_type" in pointers:
+        # Whether a city must be named is not known before the area is.
+        errors = [
+            one
+            for one in errors
+            if (one.pointer, one.code) != ("/transfer_tax/city_name", "required")
+        ]
+    return errors
+
+
+def _field_error(detail: ErrorDetails, deed_type: DeedType) -> FieldError:
+    location = [part for part in detail["loc"] if part not in (*order.TRANSFER_TAGS, "[key]")]
+    pointer = ""
+    for part in location:
+        pointer = pointer_to(pointer, part)
+    context = detail.get("ctx", {})
+    match detail["type"]:
+        case "missing":
+            meaning = _MEANINGS.get(pointer)
+            message = f"It is required{f': {meaning}' if meaning else ''}."
+            return FieldError(pointer, "required", message)
+        case "extra_forbidden":
+            known = _members_beside(location, deed_type)
+            name = str(location[-1])
+            message = f"There is no field {name[:60]!r} here; {suggest(name, known)}"
+            return FieldError(pointer, "unknown_field", message)
+        case "literal_error":
+            code, message = "invalid_choice", f"It must be {context['expected']}."
+        case "string_type":
+            code, message = "invalid_type", "It must be text, in quotes."
+        case "model_type" | "dict_type" | "model_attributes_type":
+            code, message = "invalid_type", "It must be a JSON object."
+        case "list_type":
+            code, message = "invalid_type", "It must be a list."
+        case "none_required":
+            code, message = "contradiction", "A transfer that is not exempt has no reason for it."
+        case "string_too_short":
+            code, message = "blank", "It is blank; leave it out or fill it in."
+        case "string_too_long":
+            code, message = "too_long", f"It has more than {context['max_length']:,} characters."
+        case "too_short":
+            meaning = _MEANINGS.get(pointer, "at least one entry")
+            code, message = "required", f"It is empty; it needs {meaning}."
+        case "too_long":
+            code, message = "too_many", f"It has more than {context['max_length']} entries."
+        case "string_pattern_mismatch":
+            code, message = "invalid_format", _format_of(pointer)
+        case "uuid_parsing" | "uuid_type":
+            code, message = "invalid_id", "It must be the id of a deed, a UUID."
+        case custom:
+            code, message = custom, detail["msg"]
+    return FieldError(pointer, code, message)
+
+
+def _format_of(pointer: str) -> str:
+    if pointer.endswith("/state"):
+        return 'It must be two capital letters, such as "CA".'
+    if pointer.endswith("/zip"):
+        return 'It must be a ZIP code: "91750" or "91750-1234".'
+    return "A key has letters, digits, '_', '.' and '-' only."
+
+
+def _members_beside(location: list[int | str], deed_type: DeedType) -> list[str]:
+    parents = [part for part in location[:-1] if isinstance(part, str)]
+    model = _MEMBERS[parents[-1]] if parents else deed_type.order_class
+    return list(model.model_fields)
+
+
+def _warnings(deed_type: DeedType, read_order: order.Order) -> list[dict[str, str]]:
+    warnings = [
+        _warning(f"/{name}", "not_used", f"A {deed_type.title.lower()} does not show this.")
+        for name in sorted(deed_type.unused)
+        if getattr(read_order, name) is not None
+    ]
+    tax = read_order.transfer_tax
+    if isinstance(tax, order.UnincorporatedTransfer) and tax.transfer_value is not None:
+        county_tax = statutory_county_tax(Decimal(tax.transfer_value))
+        if Decimal(tax.amount) != county_tax and "transfer_tax" not in deed_type.unused:
+            message = (
+                f"The county's tax on {tax.transfer_value} is {county_tax} by Revenue and Taxation "
+                f"Code section 11911; {tax.amount} is declared and will stand on the deed."
+            )
+            warnings.append(_warning("/transfer_tax/amount", "differs_from_statutory_tax", message))
+    return warnings
+
+
+def _warning(pointer: str, code: str, message: str) -> dict[str, str]:
+    return {"pointer": pointer, "code": code, "message": message}
+
+
+def statutory_county_tax(value: Decimal) -> Decimal:
+    """Documentary transfer tax in dollars on a value in dollars.
+
+    $0.55 for each $500 of value or part of it, once the value is above $100: California Revenue and
+    Taxation Code section 11911(a).
+    """
+    if value <= Decimal(100):
+        return Decimal("0.00")
+    steps = (value / Decimal(500)).to_integral_value(rounding=ROUND_CEILING)
+    return cast("Decimal", steps * Decimal("0.55"))

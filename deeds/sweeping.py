@@ -1,0 +1,49 @@
+"""Finds deeds that nobody is working on: due again, never announced, or left by a dead worker."""
+
+import datetime as dt
+
+import structlog
+from django.db import transaction
+from django.utils import timezone
+
+from deeds import ordering, waiting
+from deeds.models import Deed
+from deeds.signals import deed_settled
+
+log = structlog.get_logger(__name__)
+
+# A message that a worker has not come to in this time may be lost; one too many does no harm.
+HINT_AGAIN = dt.timedelta(minutes=2)
+BATCH = 500
+
+
+def sweep() -> dict[str, int]:
+    """How many deeds were taken from dead workers, and how many were hinted at again."""
+    now = timezone.now()
+    counts = {"recovered": _recover(now), "hinted": _hint(now)}
+    if any(counts.values()):
+        log.info("swept", **counts)
+    return counts
+
+
+def _recover(now: dt.datetime) -> int:
+    recovered = 0
+    for deed in Deed.objects.abandoned(now).order_by("lease_expires_at")[:BATCH]:
+        with transaction.atomic():
+            is_recovered = deed.recover(now=now)
+            deed.refresh_from_db()
+            if is_recovered and deed.is_settled:
+                deed_settled.send(sender=Deed, deed=deed)
+        if is_recovered and deed.is_settled:
+            waiting.wake(deed.pk)
+        recovered += is_recovered
+    return recovered
+
+
+def _hint(now: dt.datetime) -> int:
+    due = Deed.objects.claimable(now).unhinted(now - HINT_AGAIN).order_by("next_attempt_at")
+    ids = list(due.values_list("pk", flat=True)[:BATCH])
+    Deed.objects.filter(pk__in=ids).update(hinted_at=now)
+    for deed_id in ids:
+        ordering.enqueue(deed_id)
+    return len(ids)

@@ -1,0 +1,85 @@
+"""Two partners with keys, and a member of staff, for the demo. Refused in production."""
+
+import argparse
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.core.management import call_command
+from django.core.management.base import BaseCommand, CommandError
+
+from keys.models import ApiKey, Partner
+from keys.scopes import SCOPES
+from keys.secret import KeyText
+
+LIMITS = {"rate_limit_per_minute": 6000, "rate_limit_burst": 600}
+
+
+class Command(BaseCommand):
+    help = "Seed the demo's partners, keys and staff, and print them as JSON. Safe to run again."
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--state", type=Path, required=True, help="where the secrets are kept")
+        parser.add_argument("--migrate", action="store_true", help="migrate the database first")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        if settings.IS_PRODUCTION:
+            message = "This makes keys with known holders; it is refused in production."
+            raise CommandError(message)
+        if options["migrate"]:
+            call_command("migrate", interactive=False, verbosity=0)
+        path: Path = options["state"]
+        known = json.loads(path.read_text()) if path.exists() else {}
+        seeded = _seed(known)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            json.dump(seeded, file)
+        self.stdout.write(json.dumps(seeded))
+
+
+def _seed(known: dict[str, Any]) -> dict[str, Any]:
+    acme, _ = Partner.objects.get_or_create(name="Acme Title")
+    pacific, _ = Partner.objects.get_or_create(name="Pacific Escrow")
+    own, other = known.get("partner", {}), known.get("other_partner", {})
+    everything = list(SCOPES)
+    return {
+        "partner": {
+            "id": str(acme.pk),
+            "name": acme.name,
+            "api_key": _key(acme, own.get("api_key"), "live", everything),
+            "test_api_key": _key(acme, own.get("test_api_key"), "test", everything),
+            "read_only_key": _key(acme, own.get("read_only_key"), "live", ["deed:read"]),
+        },
+        "other_partner": {
+            "id": str(pacific.pk),
+            "name": pacific.name,
+            "api_key": _key(pacific, other.get("api_key"), "live", everything),
+        },
+        "admin": _staff(known.get("admin", {})),
+    }
+
+
+def _key(partner: Partner, known: str | None, environment: str, scopes: list[str]) -> str:
+    """The key of the last start while it still is one, else a new one."""
+    text = KeyText.parse(known or "")
+    kept = text and ApiKey.objects.filter(partner=partner, key_id=text.id, revoked_at=None).first()
+    if text is not None and kept is not None and kept.matches(text):
+        return text.text
+    name = f"Demo, {'everything' if len(scopes) > 1 else scopes[0]}, {environment}"
+    return ApiKey.issue(partner, name=name, environment=environment, scopes=scopes, **LIMITS)[1]
+
+
+def _staff(known: dict[str, Any]) -> dict[str, Any]:
+    password = known.get("password") or secrets.token_urlsafe(18)
+    user, is_new = get_user_model().objects.get_or_create(
+        username="demo", defaults={"is_staff": True, "is_superuser": True}
+    )
+    if is_new or not user.check_password(password):
+        user.set_password(password)
+        user.save(update_fields=["password"])
+    url = f"{settings.PUBLIC_BASE_URL}/admin/"
+    return {"url": url, "username": "demo", "password": password}

@@ -1,0 +1,159 @@
+"""Partners and their API keys. The rules about one row stand on the row."""
+
+import datetime as dt
+import hmac
+from typing import Any
+
+import uuid_utils.compat
+from django.conf import settings
+from django.contrib.postgres.fields import ArrayField
+from django.core.exceptions import ValidationError
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+
+from keys.scopes import why_not_grantable
+from keys.secret import KeyText
+
+
+class Partner(models.Model):
+    """A title or escrow company, or the software that orders for it."""
+
+    class Status(models.TextChoices):
+        ACTIVE = "active"
+        SUSPENDED = "suspended"
+
+    id = models.UUIDField(primary_key=True, default=uuid_utils.compat.uuid7, editable=False)
+    name = models.CharField(max_length=200, unique=True)
+    contact_email = models.EmailField(blank=True)
+    status = models.CharField(max_length=20, choices=Status, default=Status.ACTIVE)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(status__in=["active", "suspended"]), name="partner_status_is_known"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def _default_rate_limit_per_minute() -> int:
+    return settings.DEFAULT_RATE_LIMIT_PER_MINUTE
+
+
+def _default_rate_limit_burst() -> int:
+    return settings.DEFAULT_RATE_LIMIT_BURST
+
+
+class ApiKey(models.Model):
+    """A partner's key. Only the SHA-256 of its secret is kept; the text is shown once, when issued."""
+
+    class Environment(models.TextChoices):
+        LIVE = "live"
+        TEST = "test"
+
+    id = models.UUIDField(primary_key=True, default=uuid_utils.compat.uuid7, editable=False)
+    partner = models.ForeignKey(Partner, on_delete=models.PROTECT, related_name="api_keys")
+    name = models.CharField(max_length=100)
+    environment = models.CharField(max_length=4, choices=Environment)
+    key_id = models.CharField(max_length=16, unique=True, editable=False)
+    secret_sha256 = models.CharField(max_length=64, editable=False)
+    scopes = ArrayField(models.CharField(max_length=40), default=list, blank=True)
+    rate_limit_per_minute = models.PositiveIntegerField(default=_default_rate_limit_per_minute)
+    rate_limit_burst = models.PositiveIntegerField(default=_default_rate_limit_burst)
+    expires_at = models.DateTimeField(null=True, blank=True)
+    revoked_at = models.DateTimeField(null=True, blank=True, editable=False)
+    revoked_reason = models.CharField(max_length=200, blank=True, editable=False)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        db_table = "api_keys"
+        verbose_name = "API key"
+        verbose_name_plural = "API keys"
+        indexes = [models.Index(fields=["partner", "-created_at"], name="api_keys_of_partner")]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(environment__in=["live", "test"]), name="api_key_environment_is_known"
+            ),
+            models.CheckConstraint(
+                condition=Q(revoked_at__isnull=False) | Q(revoked_reason=""),
+                name="api_key_reason_only_if_revoked",
+            ),
+            models.CheckConstraint(
+                condition=Q(rate_limit_per_minute__gte=1) & Q(rate_limit_burst__gte=1),
+                name="api_key_limits_are_positive",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.prefix} ({self.name})"
+
+    @classmethod
+    def issue(
+        cls,
+        partner: Partner,
+        *,
+        name: str,
+        environment: str,
+        scopes: list[str] | None = None,
+        **fields: Any,
+    ) -> tuple["ApiKey", str]:
+        """A saved key and its text, which is kept nowhere. A key has no scope unless given.
+
+        `fields` are other fields of the model, such as `expires_at` or `rate_limit_per_minute`.
+        Raises ValidationError when a value is not allowed.
+        """
+        text = KeyText.generate(environment)
+        key = cls(
+            partner=partner,
+            name=name,
+            environment=environment,
+            scopes=scopes or [],
+            key_id=text.id,
+            secret_sha256=text.digest,
+            **fields,
+        )
+        key.full_clean()
+        key.save(force_insert=True)
+        return key, text.text
+
+    @property
+    def prefix(self) -> str:
+        """What may be shown and logged: `dp_live_` and the id."""
+        return f"dp_{self.environment}_{self.key_id}"
+
+    @property
+    def livemode(self) -> bool:
+        return self.environment == self.Environment.LIVE
+
+    def clean(self) -> None:
+        errors = [reason for scope in self.scopes if (reason := why_not_grantable(scope))]
+        if errors:
+            raise ValidationError({"scopes": errors})
+
+    def matches(self, text: KeyText) -> bool:
+        """Whether the text is this key's, compared in constant time."""
+        is_secret = hmac.compare_digest(text.digest, self.secret_sha256)
+        return is_secret and text.environment == self.environment
+
+    def refusal_at(self, now: dt.datetime) -> str | None:
+        """The error code for a request at `now`, or None while the key is usable."""
+        if self.revoked_at is not None:
+            return "api_key_revoked"
+        if self.expires_at is not None and self.expires_at <= now:
+            return "api_key_expired"
+        if self.partner.status != Partner.Status.ACTIVE:
+            return "partner_suspended"
+        return None
+
+    def revoke(self, *, reason: str) -> bool:
+        """Ends the key for good. False when it was revoked before; the first reason stays."""
+        now = timezone.now()
+        changed = ApiKey.objects.filter(pk=self.pk, revoked_at=None).update(
+            revoked_at=now, revoked_reason=reason[:200]
+        )
+        self.refresh_from_db(fields=["revoked_at", "revoked_reason"])
+        return changed == 1

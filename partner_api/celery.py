@@ -1,0 +1,44 @@
+"""The Celery application: where its settings come from, and how a request id travels with a task.
+
+A message is only a hint that a row wants work (the row is the truth), so a message is acknowledged
+late and a worker that dies gives its message back.
+"""
+
+import os
+from typing import Any
+
+import structlog
+from celery import Celery, signals
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "partner_api.settings")
+
+app = Celery("partner_api")
+app.config_from_object("django.conf:settings", namespace="CELERY")
+app.autodiscover_tasks()
+
+
+@signals.setup_logging.connect
+def _keep_our_logging(**_: Any) -> None:
+    """Having a receiver here stops Celery from replacing the logging of the settings."""
+
+
+@signals.before_task_publish.connect
+def _send_request_id(headers: dict[str, Any], **_: Any) -> None:
+    request_id = structlog.contextvars.get_contextvars().get("request_id")
+    if request_id is not None:
+        headers.setdefault("request_id", request_id)
+
+
+@signals.task_prerun.connect
+def _bind_request_id(task_id: str, task: Any, **_: Any) -> None:
+    structlog.contextvars.clear_contextvars()
+    bound = {"task": task.name, "task_id": task_id}
+    request_id = task.request.get("request_id")
+    if request_id:
+        bound["request_id"] = request_id
+    structlog.contextvars.bind_contextvars(**bound)
+
+
+@signals.task_postrun.connect
+def _unbind(**_: Any) -> None:
+    structlog.contextvars.clear_contextvars()

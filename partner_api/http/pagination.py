@@ -1,0 +1,50 @@
+"""Cursor pages over UUIDv7 ids: newest first, stable while rows are added, no COUNT."""
+
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+from rest_framework.exceptions import NotFound
+from rest_framework.pagination import CursorPagination
+from rest_framework.response import Response
+
+from partner_api.http.problems import FieldError, invalid
+
+MAX_LIMIT = 100
+
+
+class NewestFirst(CursorPagination):
+    """`{"data": […], "next": url|null, "previous": url|null}`; `limit` is 1 to 100, default 25."""
+
+    ordering = "-id"
+    page_size = 25
+    max_page_size = MAX_LIMIT
+    page_size_query_param = "limit"
+
+    def decode_cursor(self, request: Any) -> Any:
+        """Raises Problem `validation_error` for a cursor that we did not make."""
+        try:
+            cursor = super().decode_cursor(request)
+        except NotFound as error:
+            raise _bad_cursor() from error
+        if cursor is not None and cursor.position is not None and not _is_position(cursor.position):
+            raise _bad_cursor()
+        return cursor
+
+    def get_paginated_response(self, data: Sequence[Any]) -> Response:
+        return Response(
+            {"data": data, "next": self.get_next_link(), "previous": self.get_previous_link()}
+        )
+
+
+def _is_position(position: str) -> bool:
+    try:
+        uuid.UUID(position)
+    except ValueError:
+        return False
+    return True
+
+
+def _bad_cursor() -> Exception:
+    message = "This is no cursor of ours; start from the first page and follow `next`."
+    return invalid([FieldError("/cursor", "invalid_cursor", message, where="query")])

@@ -1,0 +1,122 @@
+"""JSON bodies, read strictly: what two readers could understand differently is refused.
+
+Duplicate keys, NaN and Infinity, lone surrogates and very deep nesting are all accepted by Python's
+reader and by few others (RFC 8259 sections 4, 6 and 8.2); in a legal document's facts none of them may pass.
+"""
+
+import json
+from decimal import Decimal
+from typing import IO, Any
+
+from django.conf import settings
+from rest_framework.parsers import BaseParser
+
+from partner_api.http.problems import FieldError, Problem, invalid
+
+MAX_DEPTH = 24
+
+
+class StrictJSONParser(BaseParser):
+    """Numbers with a fraction become Decimal, never float."""
+
+    media_type = "application/json"
+
+    def parse(
+        self,
+        stream: IO[Any],
+        media_type: str | None = None,
+        parser_context: Any = None,
+    ) -> Any:
+        """Raises Problem: `payload_too_large`, `malformed_json` or `validation_error`."""
+        view = parser_context["view"] if parser_context else None
+        return loads(
+            read_bounded(stream, getattr(view, "max_body_bytes", settings.ORDER_MAX_BYTES))
+        )
+
+
+def read_bounded(stream: IO[bytes], limit: int) -> bytes:
+    """The whole body, of at most `limit` bytes. Raises Problem `payload_too_large`."""
+    # DRF hands over the Django request, whose own limit is one for forms; read beneath it.
+    source = getattr(stream, "_stream", stream)
+    body: bytes = source.read(limit + 1)
+    if len(body) > limit:
+        raise Problem("payload_too_large", f"The body has more than {limit:,} bytes.")
+    return body
+
+
+def loads(body: bytes) -> Any:
+    """Raises Problem `malformed_json`, or `validation_error` for text that is not Unicode."""
+    try:
+        text = body.decode("utf-8")
+        value = json.loads(
+            text,
+            object_pairs_hook=_unique,
+            parse_constant=_refuse_constant,
+            parse_float=Decimal,
+        )
+    except UnicodeDecodeError as error:
+        raise _malformed(f"byte {error.start} is not UTF-8") from error
+    except json.JSONDecodeError as error:
+        raise _malformed(f"line {error.lineno} column {error.colno}: {error.msg}") from error
+    except RecursionError as error:
+        raise _malformed(f"it is nested deeper than {MAX_DEPTH} levels") from error
+    except ValueError as error:
+        raise _malformed(str(error)) from error
+    errors: list[FieldError] = []
+    _walk(value, "", 0, errors, has_escapes="\\u" in text)
+    if errors:
+        raise invalid(errors)
+    return value
+
+
+def pointer_to(pointer: str, key: str | int) -> str:
+    """The JSON Pointer of a member (RFC 6901: `~` and `/` are escaped)."""
+    return f"{pointer}/{str(key).replace('~', '~0').replace('/', '~1')}"
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                message = f"the key {key[:60]!a} appears twice in one object"
+                raise ValueError(message)
+            seen.add(key)
+    return value
+
+
+def _refuse_constant(name: str) -> None:
+    message = f"{name} is not a JSON number"
+    raise ValueError(message)
+
+
+def _walk(
+    value: Any, pointer: str, depth: int, errors: list[FieldError], *, has_escapes: bool
+) -> None:
+    if depth > MAX_DEPTH:
+        raise _malformed(f"it is nested deeper than {MAX_DEPTH} levels")
+    if isinstance(value, dict):
+        for key, member in value.items():
+            if has_escapes and _is_not_text(key):
+                errors.append(_bad_text(pointer, "A key here"))
+            else:
+                _walk(member, pointer_to(pointer, key), depth + 1, errors, has_escapes=has_escapes)
+    elif isinstance(value, list):
+        for index, member in enumerate(value):
+            _walk(member, pointer_to(pointer, index), depth + 1, errors, has_escapes=has_escapes)
+    elif has_escapes and isinstance(value, str) and _is_not_text(value):
+        errors.append(_bad_text(pointer, "The text"))
+
+
+def _is_not_text(value: str) -> bool:
+    return "\x00" in value or any("\ud800" <= character <= "\udfff" for character in value)
+
+
+def _bad_text(pointer: str, what: str) -> FieldError:
+    message = f"{what} has a NUL or half of a surrogate pair; send whole Unicode characters."
+    return FieldError(pointer, "invalid_characters", message)
+
+
+def _malformed(reason: str) -> Problem:
+    return Problem("malformed_json", f"The body can't be read as JSON: {reason}.")

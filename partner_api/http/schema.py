@@ -1,0 +1,112 @@
+"""How the OpenAPI document is made: pydantic models as they are, and on each operation every error it can give."""
+
+from typing import Any
+
+from drf_spectacular.contrib.pydantic import PydanticExtension
+from drf_spectacular.openapi import AutoSchema
+from drf_spectacular.plumbing import ResolvedComponent
+from pydantic import BaseModel, Field
+
+from partner_api.http.problems import CODES, CONTENT_TYPE
+
+_WITH_KEY = (
+    "authentication_required",
+    "invalid_api_key",
+    "api_key_expired",
+    "api_key_revoked",
+    "partner_suspended",
+    "insufficient_scope",
+)
+_WITH_BODY = ("malformed_json", "payload_too_large", "unsupported_media_type", "validation_error")
+
+
+class ProblemError(BaseModel):
+    """One thing wrong with the request."""
+
+    pointer: str = Field(description="JSON Pointer into the body, or into what `in` names.")
+    code: str
+    message: str
+    in_: str | None = Field(None, alias="in", description="`query` or `path`; the body without it.")
+
+
+class ProblemAnswer(BaseModel):
+    """An error, as RFC 9457 shapes it."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str = Field(description="Stable; made for programs.")
+    request_id: str
+    errors: list[ProblemError] | None = None
+
+
+class OurPydanticExtension(PydanticExtension):  # type: ignore[no-untyped-call]  # untyped base
+    """Requests by what is accepted, answers by what is sent."""
+
+    priority = 1
+
+    def map_serializer(self, auto_schema: Any, direction: str) -> dict[str, Any]:
+        schema: dict[str, Any] = self.target.model_json_schema(
+            ref_template="#/components/schemas/{model}",
+            mode="validation" if direction == "request" else "serialization",
+        )
+        for name, part in schema.pop("$defs", {}).items():
+            auto_schema.registry.register_on_missing(
+                ResolvedComponent(
+                    name=name, type=ResolvedComponent.SCHEMA, object=name, schema=part
+                )
+            )
+        return schema
+
+
+class ProblemAwareSchema(AutoSchema):
+    """Adds to each operation the problems it can give, from what the view is and says of itself."""
+
+    def _get_response_bodies(self, direction: Any = "response") -> dict[str, Any]:
+        bodies: dict[str, Any] = super()._get_response_bodies(direction)
+        for status, codes in self._problems().items():
+            bodies[str(status)] = self._problem(str(status), codes)
+        return dict(sorted(bodies.items()))
+
+    def _problems(self) -> dict[int, list[str]]:
+        """By status, the codes that the operation can answer."""
+        codes: list[str] = list(getattr(self.view, "problems", {}).get(self.method, ()))
+        is_file = self.view.content_negotiation_class.__name__ == "AnyAccept"
+        codes += [] if is_file else ["not_acceptable"]
+        codes += ["bad_request", "internal_error"]
+        if self.view.scopes[self.method] != "public":
+            codes += _WITH_KEY
+        if "{" in self.path:
+            codes.append("not_found")
+        if self.method == "POST" and self.get_request_serializer() is not None:
+            codes += _WITH_BODY
+        if any(parameter["in"] == "query" for parameter in self._get_parameters()):
+            codes.append("validation_error")
+        by_status: dict[int, list[str]] = {}
+        for code in dict.fromkeys(codes):
+            by_status.setdefault(CODES[code][0], []).append(code)
+        return by_status
+
+    def _problem(self, status: str, codes: list[str]) -> dict[str, Any]:
+        answer: dict[str, Any] = self._get_response_for_code(ProblemAnswer, status, [CONTENT_TYPE])
+        answer["description"] = "; ".join(f"`{code}`: {CODES[code][1]}" for code in codes)
+        if status == "401":
+            answer["headers"] = {"WWW-Authenticate": {"schema": {"type": "string"}}}
+        return answer
+
+
+def tidy(result: dict[str, Any], **_: Any) -> dict[str, Any]:
+    """What every answer has, said once for all operations."""
+    header = {
+        "description": "The request's id: yours if you sent one, else ours. Quote it to support.",
+        "schema": {"type": "string"},
+    }
+    result["components"].setdefault("headers", {})["X-Request-ID"] = header
+    for path in result["paths"].values():
+        for operation in path.values():
+            for answer in operation["responses"].values():
+                answer.setdefault("headers", {})["X-Request-ID"] = {
+                    "$ref": "#/components/headers/X-Request-ID"
+                }
+    return result

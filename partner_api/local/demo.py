@@ -1,0 +1,146 @@
+"""The main job on one machine: start everything, place an order, open its PDF, then keep serving."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from partner_api.local import first_order
+from partner_api.local.processes import POLL_SECONDS, Child, Failed
+from partner_api.local.stack import Stack, write_private
+
+_OK = 200
+
+
+def run(*, once: bool, environment: str = "demo") -> None:
+    """Until a signal, or the first deed with `once`. Raises Failed, and leaves nothing running."""
+    started = time.monotonic()
+    port = _port()
+    _refuse_taken(port)
+    var_dir = Path(os.environ.get("VAR_DIR") or "var").absolute()
+    stack = Stack(var_dir, environment=environment, port=port)
+
+    def say(text: str) -> None:
+        print(f"[{time.monotonic() - started:5.1f} s] {text}", flush=True)  # noqa: T201 - for people
+
+    try:
+        say(f"starting Postgres, Redis and the sandbox Main API (data and logs in {var_dir})")
+        stack.start_engines()
+        stack.start_sandbox()
+        stack.write_settings()
+        web = _start_web(stack, port, environment)
+        worker = stack.start("worker", ["-m", "celery", "-A", "partner_api", "worker"])
+        schedule = str(var_dir / "run" / "celerybeat-schedule")
+        stack.start("beat", ["-m", "celery", "-A", "partner_api", "beat", "--schedule", schedule])
+        say("migrating the database and seeding two partners")
+        seeded = _seed(stack)
+        say("starting the web server, the worker and beat")
+        base_url = stack.own["PUBLIC_BASE_URL"]
+        web.wait_until(lambda: _is_ready(base_url), seconds=60)
+        worker.wait_until(lambda: " ready." in worker.log.read_text(errors="replace"), seconds=60)
+        stack.family.check()
+        if environment == "demo":
+            _first_deed(stack, base_url, seeded["partner"]["api_key"], say)
+        _hand_over(stack, base_url, seeded, say)
+        while not once:
+            stack.family.check()
+            time.sleep(POLL_SECONDS * 4)
+    finally:
+        stack.stop()
+
+
+def _start_web(stack: Stack, port: int, environment: str) -> Child:
+    if environment == "development":
+        stack.own["DEBUG"] = "true"
+        return stack.start("web", ["manage.py", "runserver", f"127.0.0.1:{port}"])
+    stack.own["WEB_BIND"] = f"127.0.0.1:{port}"
+    configuration = "python:partner_api.gunicorn_conf"
+    arguments = ["-m", "gunicorn", "-c", configuration, "partner_api.wsgi:application"]
+    return stack.start("web", arguments)
+
+
+def _seed(stack: Stack) -> dict[str, Any]:
+    state = stack.var_dir / "demo" / "seed.json"
+    done = subprocess.run(  # noqa: S603 - our own command
+        [sys.executable, "manage.py", "seed_demo", "--migrate", "--state", str(state)],
+        env=stack.env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        message = f"manage.py seed_demo ended with exit code {done.returncode}:\n{done.stderr}"
+        raise Failed(message)
+    seeded: dict[str, Any] = json.loads(done.stdout)
+    return seeded
+
+
+def _first_deed(stack: Stack, base_url: str, api_key: str, say: Any) -> None:
+    say(f"ordering a grant deed: POST {base_url}/v2/deeds")
+    deed = first_order.place(base_url, api_key)
+    say(f"deed {deed['id']} is completed: {deed['pdf']['pages']} pages")
+    path = stack.var_dir / "demo" / "first-deed.pdf"
+    size = first_order.download(deed["pdf"]["url"], path)
+    say(f"downloaded {size:,} bytes through its signed link to {path}")
+
+
+def _hand_over(stack: Stack, base_url: str, seeded: dict[str, Any], say: Any) -> None:
+    """demo.json for tools, and the same for people."""
+    facts = {
+        "base_url": base_url,
+        "docs_url": f"{base_url}/docs/",
+        "metrics_url": f"{base_url}/metrics",
+        **seeded,
+        "pids": {
+            name: stack.pids.get(name, 0)
+            for name in ("web", "worker", "beat", "redis", "postgres", "sandbox")
+        },
+    }
+    path = stack.var_dir / "demo" / "demo.json"
+    write_private(path, json.dumps(facts, indent=2) + "\n")
+    say(f"everything answers; keys and process ids are in {path}")
+    partner, other, admin = seeded["partner"], seeded["other_partner"], seeded["admin"]
+    lines = [
+        ("API", base_url),
+        ("API docs", facts["docs_url"]),
+        ("Admin", f"{admin['url']}  ({admin['username']} / {admin['password']})"),
+        (f"{partner['name']}, live key", partner["api_key"]),
+        (f"{partner['name']}, test key", partner["test_api_key"]),
+        (f"{partner['name']}, read-only key", partner["read_only_key"]),
+        (f"{other['name']}, live key", other["api_key"]),
+    ]
+    for label, value in lines:
+        print(f"          {label + ':':<28} {value}", flush=True)  # noqa: T201 - for people
+
+
+def _is_ready(base_url: str) -> bool:
+    try:
+        return requests.get(f"{base_url}/readyz", timeout=2).status_code == _OK
+    except requests.RequestException:
+        return False
+
+
+def _port() -> int:
+    given = os.environ.get("PORT") or "8000"
+    if not given.isdigit() or not 0 < int(given) < 65536:  # noqa: PLR2004 - the highest port
+        message = f"PORT is {given!r}; it must be a number from 1 to 65535"
+        raise Failed(message)
+    return int(given)
+
+
+def _refuse_taken(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            message = (
+                f"port {port} is taken ({error.strerror}); choose another: make demo PORT=8001"
+            )
+            raise Failed(message) from error

@@ -1,0 +1,61 @@
+"""What production refuses to start with. Django's own `check --deploy` warns; these stop.
+
+`manage.py` runs checks before most commands, but gunicorn and Celery don't: the processes that serve
+call `refuse_insecure_start` themselves.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.core import checks
+from django.core.exceptions import ImproperlyConfigured
+
+SECRET_KEY_MIN_LENGTH = 50
+
+
+@checks.register(checks.Tags.security)
+def production_is_secure(app_configs: Any, **_: Any) -> list[checks.CheckMessage]:
+    """Errors `partner_api.E001` and on, each with what to set. Silent outside production."""
+    return list(_faults()) if settings.IS_PRODUCTION else []
+
+
+def refuse_insecure_start() -> None:
+    """Raises ImproperlyConfigured that lists every fault, so that one restart mends them all."""
+    errors = production_is_secure(None)
+    if errors:
+        message = "refusing to start: " + "; ".join(f"{e.id} {e.msg} {e.hint}" for e in errors)
+        raise ImproperlyConfigured(message)
+
+
+def _faults() -> Iterator[checks.Error]:
+    if settings.DEBUG:
+        yield _error(1, "DEBUG is on.", "Unset DEBUG; error pages would show settings.")
+    secret = settings.SECRET_KEY
+    if len(secret) < SECRET_KEY_MIN_LENGTH or secret.startswith(("django-insecure", "changeme")):
+        yield _error(2, "SECRET_KEY is short or an example.", "Set 50 random characters or more.")
+    if not settings.ALLOWED_HOSTS or "*" in settings.ALLOWED_HOSTS:
+        yield _error(3, "ALLOWED_HOSTS is empty or '*'.", "List the host names that serve the API.")
+    if urlsplit(settings.PUBLIC_BASE_URL).scheme != "https":
+        yield _error(4, "PUBLIC_BASE_URL is not https.", "Partners' keys travel to this address.")
+    if not settings.MAIN_API_BASE_URL:
+        yield _error(5, "MAIN_API_BASE_URL is missing.", "Live orders have nowhere to be rendered.")
+    elif urlsplit(settings.MAIN_API_BASE_URL).scheme != "https":
+        yield _error(6, "MAIN_API_BASE_URL is not https.", "The internal token travels there.")
+    if not settings.MAIN_API_INTERNAL_TOKEN:
+        yield _error(7, "MAIN_API_INTERNAL_TOKEN is missing.", "The Main API answers 401 without.")
+    if not settings.SANDBOX_TOKEN:
+        yield _error(8, "SANDBOX_TOKEN is missing.", "Set the same value for web and sandbox.")
+    if not settings.SECURE_SSL_REDIRECT and "SECURE_PROXY_SSL_HEADER" not in dir(settings):
+        yield _error(
+            9,
+            "SECURE_SSL_REDIRECT is off and no proxy is declared.",
+            "Set BEHIND_TLS_PROXY=true where a proxy ends TLS, or leave the redirect on.",
+        )
+    if settings.DATABASES["default"].get("PASSWORD", "") == "":
+        yield _error(10, "DATABASE_URL has no password.", "Give the database role a password.")
+
+
+def _error(number: int, message: str, hint: str) -> checks.Error:
+    return checks.Error(message, hint=hint, id=f"partner_api.E{number:03}")

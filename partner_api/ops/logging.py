@@ -1,0 +1,65 @@
+"""Logs: one JSON object a line, with the request id, from every process; readable lines on demand.
+
+Standard-library loggers (Django's, Celery's) go through the same processors as ours, so that one
+format reaches the log collector.
+"""
+
+from typing import Any
+
+import structlog
+
+_SHARED: list[structlog.typing.Processor] = [
+    structlog.contextvars.merge_contextvars,
+    structlog.stdlib.add_logger_name,
+    structlog.stdlib.add_log_level,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+    structlog.processors.StackInfoRenderer(),
+]
+
+
+def logging_config(*, level: str, log_format: str) -> dict[str, Any]:
+    """The value of Django's LOGGING. `log_format` is `json` or `console`.
+
+    Raises ValueError for another format.
+    """
+    if log_format not in {"json", "console"}:
+        message = f"LOG_FORMAT is {log_format!r}; it can be 'json' or 'console'"
+        raise ValueError(message)
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *_SHARED,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    render: list[structlog.typing.Processor] = (
+        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        if log_format == "json"
+        else [structlog.dev.ConsoleRenderer(colors=False)]
+    )
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {
+            "lines": {
+                "()": structlog.stdlib.ProcessorFormatter,
+                "foreign_pre_chain": _SHARED,
+                "processors": [
+                    structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                    *render,
+                ],
+            },
+        },
+        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "lines"}},
+        "root": {"handlers": ["stderr"], "level": level},
+        "loggers": {
+            # Each refused request is in the access log with its code; a second line says no more.
+            "django.request": {"level": "ERROR"},
+            "django.security": {"level": "ERROR"},
+            "celery.app.trace": {"level": "WARNING"},
+            "celery.worker.strategy": {"level": "WARNING"},
+            "pypdf": {"level": "ERROR"},
+        },
+    }
