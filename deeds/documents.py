@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, RootModel
 
 from deeds import answers, order
 from deeds.catalog import DEED_TYPES
+from deeds.queries import DeedQuery
 from partner_api.http.schema import ProblemAnswer
 
 
@@ -71,13 +72,13 @@ REPLAYED = _header("Idempotent-Replayed", "`true`: this order had been placed be
 V1_LOCATION = _header("Location", "Where the deed can be read.", [202])
 PDF_LOCATION = _header("Location", "The link to the PDF.", [302])
 
+# drf-spectacular takes a pydantic model here as it takes a serializer; its types don't know.
+DEED_QUERY: list[Any] = [DeedQuery]
+
 ORDER_EXAMPLES = [
-    OpenApiExample(deed_type.title, deed_type.example, request_only=True)
-    for deed_type in DEED_TYPES.values()
+    OpenApiExample(deed_type.title, deed_type.example, request_only=True) for deed_type in DEED_TYPES.values()
 ]
-BATCH_EXAMPLES = [
-    OpenApiExample("One order", {"orders": [DEED_TYPES["grant"].example]}, request_only=True)
-]
+BATCH_EXAMPLES = [OpenApiExample("One order", {"orders": [DEED_TYPES["grant"].example]}, request_only=True)]
 _GRANT = DEED_TYPES["grant"].example
 V1_EXAMPLES = [
     OpenApiExample(

@@ -7,9 +7,9 @@ bidirectional-override characters, money that is not exact to the cent, dates th
 import datetime as dt
 import re
 from decimal import Decimal
-from typing import Annotated, Final
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, Field, StringConstraints, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from deeds import counties
@@ -68,9 +68,14 @@ def _date(value: str) -> str:
             raise ValueError(value)  # noqa: TRY301 - one message for both ways to be wrong
         dt.date.fromisoformat(value)
     except ValueError as error:
-        raise PydanticCustomError(
-            "invalid_date", "It must be a date that exists, as YYYY-MM-DD."
-        ) from error
+        raise PydanticCustomError("invalid_date", "It must be a date that exists, as YYYY-MM-DD.") from error
+    return value
+
+
+def _boolean(value: Any) -> Any:
+    """Python takes 1 for True; a declaration must say which."""
+    if not isinstance(value, bool):
+        raise PydanticCustomError("invalid_choice", "It must be true or false, without quotes.")
     return value
 
 
@@ -95,9 +100,7 @@ _LINES_REFUSED: Final = _UNPRINTABLE.replace(r"\x00-\x1f", r"\x00-\x08\x0b\x0c\x
 
 
 def _schema(pattern: str, max_length: int) -> WithJsonSchema:
-    return WithJsonSchema(
-        {"type": "string", "minLength": 1, "maxLength": max_length, "pattern": pattern}
-    )
+    return WithJsonSchema({"type": "string", "minLength": 1, "maxLength": max_length, "pattern": pattern})
 
 
 Text60 = Annotated[
@@ -143,6 +146,8 @@ PartyName = Annotated[
     AfterValidator(_party_name),
     _schema(_pattern(also=";"), 300),
 ]
+Yes = Annotated[Literal[True], BeforeValidator(_boolean)]
+No = Annotated[Literal[False], BeforeValidator(_boolean)]
 Money = Annotated[
     str,
     AfterValidator(_money),

@@ -7,7 +7,6 @@ from django.http import FileResponse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework.request import Request
-from rest_framework.views import APIView
 
 from deeds import storage
 from deeds.models import Deed
@@ -15,11 +14,12 @@ from keys.permissions import PUBLIC
 from partner_api.http import signed_links
 from partner_api.http.negotiation import AnyAccept
 from partner_api.http.problems import not_found
+from partner_api.http.view import ApiView
 
 
-class PdfFile(APIView):
+class PdfFile(ApiView):
     scopes: ClassVar = {"GET": PUBLIC}
-    authentication_classes: ClassVar = []
+    authentication_classes = []
     content_negotiation_class = AnyAccept
 
     @extend_schema(

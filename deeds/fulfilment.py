@@ -27,7 +27,7 @@ log = structlog.get_logger(__name__)
 def fulfil(deed_id: uuid.UUID) -> None:
     """Does nothing when the deed is not queued, not due, or in another worker's hands."""
     deed = Deed.objects.filter(pk=deed_id).first()
-    lease = deed and deed.claim(now=timezone.now())
+    lease = deed.claim(now=timezone.now()) if deed else None
     if deed is None or lease is None:
         return
     structlog.contextvars.bind_contextvars(
@@ -65,9 +65,7 @@ def _rendered(deed: Deed) -> CheckedPdf:
         ),
     )
     try:
-        return pdf.check(
-            content, grantors=[party.name for party in facts.grantors], apn=facts.property.apn
-        )
+        return pdf.check(content, grantors=[party.name for party in facts.grantors], apn=facts.property.apn)
     except pdf.NotADeed as error:
         raise MainApiError("invalid_pdf", str(error), is_temporary=True) from error
 

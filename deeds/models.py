@@ -34,9 +34,7 @@ class DeedQuerySet(models.QuerySet["Deed"]):
 
     def holding_identity(self) -> Self:
         """Those that stand for their order: neither failed, cancelled nor replaced."""
-        return self.exclude(status__in=[Deed.Status.FAILED, Deed.Status.CANCELLED]).filter(
-            superseded_at=None
-        )
+        return self.exclude(status__in=[Deed.Status.FAILED, Deed.Status.CANCELLED]).filter(superseded_at=None)
 
 
 class Deed(models.Model):
@@ -63,9 +61,7 @@ class Deed(models.Model):
     warnings = models.JSONField(default=list)
     source = models.CharField(max_length=10, choices=Source)
     request_id = models.CharField(max_length=128)
-    reissue_of = models.ForeignKey(
-        "self", on_delete=models.PROTECT, null=True, related_name="reissues"
-    )
+    reissue_of = models.ForeignKey("self", on_delete=models.PROTECT, null=True, related_name="reissues")
     superseded_at = models.DateTimeField(null=True)
 
     status = models.CharField(max_length=10, choices=Status, default=Status.QUEUED)
@@ -94,13 +90,9 @@ class Deed(models.Model):
         db_table = "external_deeds"
         indexes = [
             models.Index(fields=["partner", "livemode", "-id"], name="deeds_newest_first"),
-            models.Index(
-                fields=["partner", "livemode", "status", "-id"], name="deeds_newest_by_status"
-            ),
+            models.Index(fields=["partner", "livemode", "status", "-id"], name="deeds_newest_by_status"),
             models.Index(fields=["partner", "livemode", "order_id"], name="deeds_by_order_id"),
-            models.Index(
-                fields=["next_attempt_at"], condition=Q(status="queued"), name="deeds_queued"
-            ),
+            models.Index(fields=["next_attempt_at"], condition=Q(status="queued"), name="deeds_queued"),
             models.Index(
                 fields=["lease_expires_at"], condition=Q(status="rendering"), name="deeds_rendering"
             ),
@@ -177,9 +169,7 @@ class Deed(models.Model):
             pdf_pages=pages,
         )
 
-    def fail(
-        self, lease: uuid.UUID, *, now: dt.datetime, code: str, message: str, retryable: bool
-    ) -> bool:
+    def fail(self, lease: uuid.UUID, *, now: dt.datetime, code: str, message: str, retryable: bool) -> bool:
         """rendering → failed. False when the lease was lost."""
         return self._leave(
             lease,
@@ -254,9 +244,7 @@ class Deed(models.Model):
             }
         )
         abandoned = Deed.objects.abandoned(now).filter(pk=self.pk, lease=self.lease)
-        return bool(
-            abandoned.update(lease=None, lease_expires_at=None, crashes=F("crashes") + 1, **outcome)
-        )
+        return bool(abandoned.update(lease=None, lease_expires_at=None, crashes=F("crashes") + 1, **outcome))
 
     def _leased(self, lease: uuid.UUID) -> models.QuerySet["Deed"]:
         return Deed.objects.filter(pk=self.pk, status=self.Status.RENDERING, lease=lease)

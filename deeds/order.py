@@ -15,12 +15,14 @@ from deeds.fields import (
     LegalDescription,
     Lines2000,
     Money,
+    No,
     PartyName,
     StateCode,
     Text60,
     Text100,
     Text300,
     Text500,
+    Yes,
     ZipCode,
 )
 
@@ -73,7 +75,7 @@ class Recording(Strict):
 class ExemptTransfer(Strict):
     """A transfer declared exempt from documentary transfer tax; the reason is the partner's."""
 
-    exempt: Literal[True]
+    exempt: Yes
     exemption_reason: Text300 = Field(
         description="The exemption claimed, such as a section of the Revenue and Taxation Code."
     )
@@ -85,7 +87,7 @@ class ExemptTransfer(Strict):
 
 
 class _TaxedTransfer(Strict):
-    exempt: Literal[False]
+    exempt: No
     exemption_reason: None = None
     amount: Money = Field(description="The tax declared, in dollars.")
     basis: Literal["full_value", "less_liens"] = Field(
@@ -135,9 +137,7 @@ class Order(Strict):
     """What all five types share."""
 
     deed_type: str
-    order_id: Text100 = Field(
-        description="Your number of this order. With the deed type it names one deed."
-    )
+    order_id: Text100 = Field(description="Your number of this order. With the deed type it names one deed.")
     property: Property
     grantors: list[Party] = Field(min_length=1, max_length=MAX_PARTIES)
     grantees: list[Party] = Field(min_length=1, max_length=MAX_PARTIES)
@@ -149,8 +149,7 @@ class Order(Strict):
     tax_sale_ref: Text100 | None = None
     metadata: dict[MetadataKey, Text500] | None = Field(None, max_length=20)
     reissue_of: (
-        Annotated[UUID, Field(strict=False), WithJsonSchema({"type": "string", "format": "uuid"})]
-        | None
+        Annotated[UUID, Field(strict=False), WithJsonSchema({"type": "string", "format": "uuid"})] | None
     ) = Field(None, description="The deed that this corrected order replaces.")
 
 

@@ -10,19 +10,16 @@ import uuid
 from dataclasses import dataclass
 from typing import Any
 
-import structlog
 from django.db import IntegrityError, transaction
 from django.utils import timezone
-from kombu.exceptions import OperationalError
 
-from deeds import reading, tasks
+from deeds import reading
+from deeds.hints import hint
 from deeds.models import Deed, first_entry
 from deeds.reading import Reading
 from deeds.signals import deed_settled
 from keys.models import ApiKey, Partner
 from partner_api.http.problems import FieldError, Problem, not_found
-
-log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -79,11 +76,9 @@ def place_read(origin: Origin, order: Reading) -> Placement:
     try:
         with transaction.atomic():
             if deed.reissue_of is not None:
-                Deed.objects.filter(pk=deed.reissue_of.pk, superseded_at=None).update(
-                    superseded_at=now
-                )
+                Deed.objects.filter(pk=deed.reissue_of.pk, superseded_at=None).update(superseded_at=now)
             deed.save(force_insert=True)
-            transaction.on_commit(lambda: enqueue(deed.pk))
+            transaction.on_commit(lambda: hint(deed.pk))
     except IntegrityError as error:
         if "one_live_deed_per_order" not in str(error):
             raise
@@ -105,6 +100,18 @@ def cancel(partner: Partner, *, livemode: bool, deed_id: uuid.UUID) -> Deed:
     return deed
 
 
+def requeue(deed: Deed) -> bool:
+    """Queues a failed deed again. False in any other state.
+
+    Raises IntegrityError when another deed has taken over its order.
+    """
+    with transaction.atomic():
+        is_queued = deed.requeue(now=timezone.now())
+        if is_queued:
+            transaction.on_commit(lambda: hint(deed.pk))
+    return is_queued
+
+
 def find(partner: Partner, *, livemode: bool, deed_id: uuid.UUID) -> Deed:
     """The partner's own deed of this mode. Raises Problem `not_found` for any other."""
     deed = partner.deeds.filter(livemode=livemode, pk=deed_id).first()
@@ -118,15 +125,6 @@ def order_sha256(given: dict[str, Any]) -> str:
     facts = {name: value for name, value in given.items() if name != "reissue_of"}
     text = json.dumps(facts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def enqueue(deed_id: uuid.UUID) -> None:
-    """Hints to a worker that a deed is waiting. Without a broker the sweeper finds it instead."""
-    try:
-        tasks.render.delay(str(deed_id))
-    except OperationalError as error:
-        log.warning("broker_unavailable", deed=str(deed_id), reason=type(error).__name__)
-        Deed.objects.filter(pk=deed_id).update(hinted_at=None)
 
 
 def _the_one_before(deed: Deed) -> Placement:
@@ -151,9 +149,7 @@ def _reissued(deed: Deed, deed_id: uuid.UUID) -> Deed | Placement:
         livemode=deed.livemode, order_id=deed.order_id, deed_type=deed.deed_type, pk=deed_id
     ).first()
     if earlier is None:
-        message = (
-            "There is no such deed of this order and deed type; send the id of the one before."
-        )
+        message = "There is no such deed of this order and deed type; send the id of the one before."
         error = FieldError("/reissue_of", "unknown_deed", message)
         raise Problem("order_conflict", f"/reissue_of: {message}", [error])
     live = _live_deed(deed)

@@ -37,9 +37,7 @@ def check(content: bytes, *, grantors: list[str], apn: str) -> CheckedPdf:
             raise NotADeed(f"the PDF has {pages} pages")
         if b"%%EOF" not in content[-2048:]:
             raise NotADeed("the PDF is cut off")
-        text = "".join(
-            reader.pages[index].extract_text() for index in range(min(pages, _LOOKED_AT_PAGES))
-        )
+        text = "".join(reader.pages[index].extract_text() for index in range(min(pages, _LOOKED_AT_PAGES)))
     except NotADeed:
         raise
     # A broken PDF makes the reader fail in many ways, and each of them says: this is no deed.

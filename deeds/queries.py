@@ -30,9 +30,7 @@ class DeedQuery(BaseModel):
     deed_type: DeedTypeName | None = None
     order_id: Annotated[str, Field(min_length=1, max_length=100)] | None = None
     created_after: AwareDatetime | None = Field(None, description="RFC 3339; this moment excluded.")
-    created_before: AwareDatetime | None = Field(
-        None, description="RFC 3339; this moment excluded."
-    )
+    created_before: AwareDatetime | None = Field(None, description="RFC 3339; this moment excluded.")
     livemode: Annotated[bool, BeforeValidator(_boolean)] | None = Field(
         None, description="A key sees its own mode only; the other one's list is empty."
     )

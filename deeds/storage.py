@@ -35,7 +35,7 @@ def name_of(deed: Deed) -> str:
     return f"deeds/{deed.pk.hex[-2:]}/{deed.pk}.pdf"
 
 
-def open_pdf(deed: Deed) -> File:
+def open_pdf(deed: Deed) -> "File[bytes]":
     """Raises FileNotFoundError when the storage has lost it."""
     return _storage().open(deed.pdf_name, "rb")
 
@@ -55,9 +55,7 @@ def check() -> None:
 
 def file_name(deed: Deed) -> str:
     """What a browser saves it as: harmless characters only."""
-    order = "".join(
-        c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in deed.order_id
-    )
+    order = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in deed.order_id)
     return f"{deed.deed_type}-deed-{order[:60]}.pdf"
 
 

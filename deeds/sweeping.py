@@ -6,7 +6,8 @@ import structlog
 from django.db import transaction
 from django.utils import timezone
 
-from deeds import ordering, waiting
+from deeds import waiting
+from deeds.hints import hint
 from deeds.models import Deed
 from deeds.signals import deed_settled
 
@@ -45,5 +46,5 @@ def _hint(now: dt.datetime) -> int:
     ids = list(due.values_list("pk", flat=True)[:BATCH])
     Deed.objects.filter(pk__in=ids).update(hinted_at=now)
     for deed_id in ids:
-        ordering.enqueue(deed_id)
+        hint(deed_id)
     return len(ids)

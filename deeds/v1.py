@@ -107,6 +107,7 @@ class _Translation:
             self._put("/transfer_tax", value, source)
             return
         self._refuse_unknown(value, list(_DTT), source)
+        self.sources["/transfer_tax"] = source
         for name, member in value.items():
             if name in _DTT:
                 target = _DTT[name]
@@ -164,7 +165,8 @@ class _Translation:
                 self.errors.append(FieldError(source, "contradiction", message))
                 return
         if name in container and container[name] != value:
-            message = f"It differs from {self.sources[target]}; send it once."
+            before = self.sources.get(target, "what is given by other names")
+            message = f"It differs from {before}; send it once."
             self.errors.append(FieldError(source, "contradiction", message))
             return
         container[name] = value

@@ -10,17 +10,17 @@ from django.urls import reverse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from deeds import answers, documents, ordering, reading, waiting
 from deeds.catalog import DEED_TYPES, DeedType
 from deeds.models import Deed
-from deeds.queries import BatchBody, DeedQuery, parse_batch, parse_query
+from deeds.queries import BatchBody, parse_batch, parse_query
 from keys.authentication import PartnerRequest
 from partner_api.http import request_id
 from partner_api.http.negotiation import AnyAccept
 from partner_api.http.pagination import NewestFirst
 from partner_api.http.problems import Problem, not_found
+from partner_api.http.view import ApiView
 
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?(?=$|[,;\s])")
 
@@ -32,14 +32,14 @@ PREFER = OpenApiParameter(
 )
 
 
-class Deeds(APIView):
+class Deeds(ApiView):
     scopes: ClassVar = {"GET": "deed:read", "POST": "deed:create"}
     problems: ClassVar = {"POST": ("order_conflict",)}
 
     @extend_schema(
         operation_id="list_deeds",
         summary="List deeds",
-        parameters=[DeedQuery],
+        parameters=documents.DEED_QUERY,
         responses=answers.DeedPage,
         tags=["Deeds"],
     )
@@ -81,7 +81,7 @@ class Deeds(APIView):
         return Response(answers.v2(deed), status=201 if is_made else 202, headers=headers)
 
 
-class DeedBatch(APIView):
+class DeedBatch(ApiView):
     scopes: ClassVar = {"POST": "deed:create"}
     max_body_bytes = settings.BATCH_MAX_BYTES
 
@@ -102,7 +102,7 @@ class DeedBatch(APIView):
         return Response({"data": results}, status=207)
 
 
-class DeedValidation(APIView):
+class DeedValidation(ApiView):
     scopes: ClassVar = {"POST": "deed:create"}
 
     @extend_schema(
@@ -119,7 +119,7 @@ class DeedValidation(APIView):
         return Response({"valid": True, "errors": [], "warnings": order.warnings})
 
 
-class DeedDetail(APIView):
+class DeedDetail(ApiView):
     scopes: ClassVar = {"GET": "deed:read"}
 
     @extend_schema(
@@ -132,7 +132,7 @@ class DeedDetail(APIView):
         return Response(answers.v2(own_deed(request, deed_id)))
 
 
-class DeedPdf(APIView):
+class DeedPdf(ApiView):
     scopes: ClassVar = {"GET": "deed:read"}
     problems: ClassVar = {"GET": ("pdf_not_ready",)}
     content_negotiation_class = AnyAccept
@@ -151,10 +151,10 @@ class DeedPdf(APIView):
         return HttpResponseRedirect(url, headers={"Cache-Control": "no-store"})
 
 
-class DeedCancellation(APIView):
+class DeedCancellation(ApiView):
     scopes: ClassVar = {"POST": "deed:cancel"}
     problems: ClassVar = {"POST": ("not_cancellable",)}
-    parser_classes: ClassVar = []
+    parser_classes = []
 
     @extend_schema(
         operation_id="cancel_deed",
@@ -169,7 +169,7 @@ class DeedCancellation(APIView):
         return Response(answers.v2(deed))
 
 
-class DeedTypes(APIView):
+class DeedTypes(ApiView):
     scopes: ClassVar = {"GET": "deed:read"}
 
     @extend_schema(
@@ -183,16 +183,14 @@ class DeedTypes(APIView):
         return Response({"data": data, "next": None, "previous": None})
 
 
-class DeedTypeDetail(APIView):
+class DeedTypeDetail(ApiView):
     scopes: ClassVar = {"GET": "deed:read"}
 
     @extend_schema(
         operation_id="get_deed_type",
         summary="Read a deed type",
         parameters=[
-            OpenApiParameter(
-                "deed_type", OpenApiTypes.STR, OpenApiParameter.PATH, enum=list(DEED_TYPES)
-            )
+            OpenApiParameter("deed_type", OpenApiTypes.STR, OpenApiParameter.PATH, enum=list(DEED_TYPES))
         ],
         responses=answers.DeedTypeAnswer,
         tags=["Deed types"],

@@ -7,7 +7,6 @@ from django.conf import settings
 from django.urls import reverse
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from deeds import answers, catalog, documents, ordering, v1, waiting
 from deeds.catalog import DEED_TYPES
@@ -15,9 +14,10 @@ from deeds.models import Deed
 from deeds.views import origin_of, own_deed
 from keys.authentication import PartnerRequest
 from partner_api.http.problems import FieldError, Problem
+from partner_api.http.view import ApiView
 
 
-class V1Deeds(APIView):
+class V1Deeds(ApiView):
     scopes: ClassVar = {"POST": "deed:create"}
     problems: ClassVar = {"POST": ("order_conflict", "deed_failed", "not_found")}
 
@@ -54,7 +54,7 @@ class V1Deeds(APIView):
         return Response(answers.v1_created(deed), status=202, headers=headers)
 
 
-class V1DeedDetail(APIView):
+class V1DeedDetail(ApiView):
     scopes: ClassVar = {"GET": "deed:read"}
 
     @extend_schema(
@@ -71,6 +71,4 @@ def _unknown(deed_type: str) -> Problem:
     near = catalog.nearest(deed_type)
     hint = f" Did you mean {near!r}?" if near else ""
     message = f"There is no deed type {deed_type[:60]!r}; there are {', '.join(DEED_TYPES)}.{hint}"
-    return Problem(
-        "not_found", message, [FieldError("/deed_type", "unknown_deed_type", message, "path")]
-    )
+    return Problem("not_found", message, [FieldError("/deed_type", "unknown_deed_type", message, "path")])

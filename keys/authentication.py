@@ -40,7 +40,7 @@ class ApiKeyAuthentication(BaseAuthentication):
         if offered is None:
             return None
         text = KeyText.parse(offered)
-        key = text and ApiKey.objects.select_related("partner").filter(key_id=text.id).first()
+        key = ApiKey.objects.select_related("partner").filter(key_id=text.id).first() if text else None
         if text is None or key is None or not key.matches(text):
             raise refused("invalid_api_key", "This is not one of our keys; check that it is whole.")
         refusal = key.refusal_at(timezone.now())
@@ -68,7 +68,5 @@ def _offered(request: Request) -> str | None:
         if scheme.lower() != "bearer" or not bearer:
             raise refused("invalid_api_key", "Send the key as `Authorization: Bearer <key>`.")
     if bearer is not None and api_key is not None and bearer != api_key.strip():
-        raise refused(
-            "invalid_api_key", "Authorization and X-API-Key hold different keys; send one of them."
-        )
+        raise refused("invalid_api_key", "Authorization and X-API-Key hold different keys; send one of them.")
     return bearer if bearer is not None else (api_key.strip() if api_key is not None else None)

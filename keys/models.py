@@ -41,11 +41,11 @@ class Partner(models.Model):
 
 
 def _default_rate_limit_per_minute() -> int:
-    return settings.DEFAULT_RATE_LIMIT_PER_MINUTE
+    return int(settings.DEFAULT_RATE_LIMIT_PER_MINUTE)
 
 
 def _default_rate_limit_burst() -> int:
-    return settings.DEFAULT_RATE_LIMIT_BURST
+    return int(settings.DEFAULT_RATE_LIMIT_BURST)
 
 
 class ApiKey(models.Model):

@@ -20,16 +20,14 @@ class HasScope(BasePermission):
     def has_permission(self, request: Request, view: Any) -> bool:
         """Raises Problem: `authentication_required` or `insufficient_scope`."""
         method = "GET" if request.method == "HEAD" else str(request.method)
-        if method not in view.allowed_methods or method == "OPTIONS":
+        if method not in view.allowed_methods:
             return True  # no handler will run; DRF answers 405
         needed = scope_of(view, method)
         if needed == PUBLIC:
             return True
         key = request.auth
         if not isinstance(key, ApiKey):
-            raise refused(
-                "authentication_required", "Send your API key as `Authorization: Bearer <key>`."
-            )
+            raise refused("authentication_required", "Send your API key as `Authorization: Bearer <key>`.")
         if not covers(key.scopes, needed):
             detail = f"This call needs the scope {needed}; the key {key.prefix} does not have it."
             raise Problem("insufficient_scope", detail, extra={"required_scope": needed})

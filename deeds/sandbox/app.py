@@ -127,9 +127,7 @@ class SandboxApp:
                 self.pause(self.timeout_seconds)
         return None
 
-    def _rendered(
-        self, title: str, body: dict[str, Any], fault: Fault | None, started: float
-    ) -> Answer:
+    def _rendered(self, title: str, body: dict[str, Any], fault: Fault | None, started: float) -> Answer:
         content = draw(title, body)
         left = self.render_seconds - (time.monotonic() - started)
         if left > 0:

@@ -1,4 +1,4 @@
-"""Draws a deed that reads like one, shows the order's facts as text, and can't be taken for a recordable one."""
+"""Draws a deed that reads like one, shows the order's facts as text, and can't be taken for the real one."""
 
 import io
 from typing import Any, Final
@@ -23,7 +23,7 @@ from reportlab.platypus import (
     Table,
 )
 
-MARK: Final = "SANDBOX – NOT FOR RECORDING"
+MARK: Final = "SANDBOX \N{EN DASH} NOT FOR RECORDING"
 EXHIBIT_THRESHOLD: Final = 600
 _LATIN: Final = TTFont("Deed", "Vera.ttf")
 _BOLD: Final = TTFont("Deed-Bold", "VeraBd.ttf")
@@ -69,17 +69,14 @@ def _deed(title: str, body: dict[str, Any]) -> list[Flowable]:
     is_exhibit = len(legal) > int(body.get("exhibit_threshold") or EXHIBIT_THRESHOLD)
     grantors = [part.strip() for part in _given(body, "grantors_text").split(";") if part.strip()]
     shown_legal = (
-        "As described in EXHIBIT A, attached hereto and made a part hereof."
-        if is_exhibit
-        else legal
+        "As described in EXHIBIT A, attached hereto and made a part hereof." if is_exhibit else legal
     )
     story: list[Flowable] = [
         _recording_block(body),
         Spacer(1, 8),
         _text(f"APN: {_given(body, 'apn')}", _SMALL),
         _text(
-            f"Escrow No.: {_given(body, 'escrow_no')}    "
-            f"Title Order No.: {_given(body, 'title_order_no')}",
+            f"Escrow No.: {_given(body, 'escrow_no')}    Title Order No.: {_given(body, 'title_order_no')}",
             _SMALL,
         ),
         Spacer(1, 10),
@@ -90,10 +87,7 @@ def _deed(title: str, body: dict[str, Any]) -> list[Flowable]:
         _text("FOR A VALUABLE CONSIDERATION, receipt of which is hereby acknowledged,"),
         _text("; ".join(grantors) or "_" * 40),
         _text(_GRANTING[title]),
-        _text(
-            " ".join(_given(body, name) for name in ("grantees_text", "vesting")).strip()
-            or "_" * 40
-        ),
+        _text(" ".join(_given(body, name) for name in ("grantees_text", "vesting")).strip() or "_" * 40),
         _text(
             f"the real property in the County of {_given(body, 'county') or '_' * 20}, "
             "State of California, described as follows:"

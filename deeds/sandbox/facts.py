@@ -62,9 +62,7 @@ def wrong_types(body: Any) -> list[Detail]:
     date = body.get("execution_date")
     if isinstance(date, str) and not _is_date(date):
         wrong.append(
-            _detail(
-                ["execution_date"], "Input should be a valid date", "date_from_datetime_parsing"
-            )
+            _detail(["execution_date"], "Input should be a valid date", "date_from_datetime_parsing")
         )
     return wrong
 

@@ -6,13 +6,15 @@ from drf_spectacular.views import SpectacularAPIView, SpectacularRedocView, Spec
 
 
 class Schema(SpectacularAPIView):
+    http_method_names = ["get", "head"]
     scopes: ClassVar = {"GET": "public"}
-    problems: ClassVar[dict[str, tuple[str, ...]]] = {}
 
 
 class Swagger(SpectacularSwaggerView):
+    http_method_names = ["get", "head"]
     scopes: ClassVar = {"GET": "public"}
 
 
 class Redoc(SpectacularRedocView):
+    http_method_names = ["get", "head"]
     scopes: ClassVar = {"GET": "public"}

@@ -27,14 +27,12 @@ class NewestFirst(CursorPagination):
             cursor = super().decode_cursor(request)
         except NotFound as error:
             raise _bad_cursor() from error
-        if cursor is not None and cursor.position is not None and not _is_position(cursor.position):
+        if cursor is not None and cursor.position is not None and not _is_position(str(cursor.position)):
             raise _bad_cursor()
         return cursor
 
     def get_paginated_response(self, data: Sequence[Any]) -> Response:
-        return Response(
-            {"data": data, "next": self.get_next_link(), "previous": self.get_previous_link()}
-        )
+        return Response({"data": data, "next": self.get_next_link(), "previous": self.get_previous_link()})
 
 
 def _is_position(position: str) -> bool:

@@ -29,9 +29,7 @@ class StrictJSONParser(BaseParser):
     ) -> Any:
         """Raises Problem: `payload_too_large`, `malformed_json` or `validation_error`."""
         view = parser_context["view"] if parser_context else None
-        return loads(
-            read_bounded(stream, getattr(view, "max_body_bytes", settings.ORDER_MAX_BYTES))
-        )
+        return loads(read_bounded(stream, getattr(view, "max_body_bytes", settings.ORDER_MAX_BYTES)))
 
 
 def read_bounded(stream: IO[bytes], limit: int) -> bytes:
@@ -91,9 +89,7 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(message)
 
 
-def _walk(
-    value: Any, pointer: str, depth: int, errors: list[FieldError], *, has_escapes: bool
-) -> None:
+def _walk(value: Any, pointer: str, depth: int, errors: list[FieldError], *, has_escapes: bool) -> None:
     if depth > MAX_DEPTH:
         raise _malformed(f"it is nested deeper than {MAX_DEPTH} levels")
     if isinstance(value, dict):

@@ -67,7 +67,7 @@ class FieldError:
 
 
 @dataclass
-class Problem(Exception):  # noqa: N818 - the RFC's word for it
+class Problem(Exception):
     """Raise it anywhere under a view. `code` is one of CODES and decides status and title."""
 
     code: str

@@ -9,7 +9,7 @@ from typing import Any
 from django.contrib.auth import middleware as auth
 from django.contrib.messages import middleware as messages
 from django.contrib.sessions import middleware as sessions
-from django.http import HttpRequest, HttpResponseBase
+from django.http import HttpRequest, HttpResponseForbidden
 from django.middleware import csrf
 from django.utils.deprecation import MiddlewareMixin
 
@@ -33,8 +33,12 @@ class SessionMiddleware(_PagesOnly, sessions.SessionMiddleware):
 
 
 class CsrfViewMiddleware(_PagesOnly, csrf.CsrfViewMiddleware):
-    def process_view(self, request: HttpRequest, *args: Any) -> HttpResponseBase | None:
-        return super().process_view(request, *args) if is_page(request) else None
+    def process_view(
+        self, request: HttpRequest, callback: Any, callback_args: Any, callback_kwargs: Any
+    ) -> HttpResponseForbidden | None:
+        if not is_page(request):
+            return None
+        return super().process_view(request, callback, callback_args, callback_kwargs)
 
 
 class AuthenticationMiddleware(_PagesOnly, auth.AuthenticationMiddleware):

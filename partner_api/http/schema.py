@@ -1,4 +1,4 @@
-"""How the OpenAPI document is made: pydantic models as they are, and on each operation every error it can give."""
+"""How the OpenAPI document is made: pydantic models as they are, and each operation with its errors."""
 
 from typing import Any
 
@@ -41,7 +41,7 @@ class ProblemAnswer(BaseModel):
     errors: list[ProblemError] | None = None
 
 
-class OurPydanticExtension(PydanticExtension):  # type: ignore[no-untyped-call]  # untyped base
+class OurPydanticExtension(PydanticExtension):
     """Requests by what is accepted, answers by what is sent."""
 
     priority = 1
@@ -53,9 +53,7 @@ class OurPydanticExtension(PydanticExtension):  # type: ignore[no-untyped-call] 
         )
         for name, part in schema.pop("$defs", {}).items():
             auto_schema.registry.register_on_missing(
-                ResolvedComponent(
-                    name=name, type=ResolvedComponent.SCHEMA, object=name, schema=part
-                )
+                ResolvedComponent(name=name, type=ResolvedComponent.SCHEMA, object=name, schema=part)
             )
         return schema
 
@@ -75,7 +73,7 @@ class ProblemAwareSchema(AutoSchema):
         is_file = self.view.content_negotiation_class.__name__ == "AnyAccept"
         codes += [] if is_file else ["not_acceptable"]
         codes += ["bad_request", "internal_error"]
-        if self.view.scopes[self.method] != "public":
+        if getattr(self.view, "scopes", {})[self.method] != "public":
             codes += _WITH_KEY
         if "{" in self.path:
             codes.append("not_found")
@@ -97,16 +95,26 @@ class ProblemAwareSchema(AutoSchema):
 
 
 def tidy(result: dict[str, Any], **_: Any) -> dict[str, Any]:
-    """What every answer has, said once for all operations."""
-    header = {
+    """What drf-spectacular can't say: headers of all answers, either key header, no null in a query."""
+    result["components"].setdefault("headers", {})["X-Request-ID"] = {
         "description": "The request's id: yours if you sent one, else ours. Quote it to support.",
         "schema": {"type": "string"},
     }
-    result["components"].setdefault("headers", {})["X-Request-ID"] = header
     for path in result["paths"].values():
         for operation in path.values():
-            for answer in operation["responses"].values():
-                answer.setdefault("headers", {})["X-Request-ID"] = {
-                    "$ref": "#/components/headers/X-Request-ID"
-                }
+            _tidy_operation(operation)
     return result
+
+
+def _tidy_operation(operation: dict[str, Any]) -> None:
+    for answer in operation["responses"].values():
+        headers = answer.setdefault("headers", {})
+        headers["X-Request-ID"] = {"$ref": "#/components/headers/X-Request-ID"}
+    for parameter in operation.get("parameters", []):
+        schema = parameter["schema"]
+        if "anyOf" in schema:
+            parameter["schema"] = next(part for part in schema["anyOf"] if part["type"] != "null")
+    if "security" in operation:
+        operation["security"] = [
+            {name: scopes} for one in operation["security"] for name, scopes in one.items()
+        ]

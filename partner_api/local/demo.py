@@ -140,7 +140,5 @@ def _refuse_taken(port: int) -> None:
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
-            message = (
-                f"port {port} is taken ({error.strerror}); choose another: make demo PORT=8001"
-            )
+            message = f"port {port} is taken ({error.strerror}); choose another: make demo PORT=8001"
             raise Failed(message) from error

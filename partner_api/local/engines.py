@@ -150,9 +150,7 @@ def _is_postgres_of(folder: Path, pid: int) -> bool:
 def _has_database(server: str) -> bool:
     try:
         with psycopg.connect(f"{server}/postgres", autocommit=True, connect_timeout=2) as database:
-            found = database.execute(
-                "SELECT 1 FROM pg_database WHERE datname = %s", [_DATABASE]
-            ).fetchone()
+            found = database.execute("SELECT 1 FROM pg_database WHERE datname = %s", [_DATABASE]).fetchone()
             if found is None:
                 database.execute(f"CREATE DATABASE {_DATABASE}")
     except psycopg.OperationalError:

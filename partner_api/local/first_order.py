@@ -21,9 +21,7 @@ def place(base_url: str, api_key: str) -> dict[str, Any]:
     catalog = session.get(f"{base_url}/v2/deed-types/grant", timeout=10)
     order = _json(catalog)["example"]
     order["order_id"] = f"DEMO-{dt.datetime.now(dt.UTC):%Y%m%d-%H%M%S-%f}"
-    answer = session.post(
-        f"{base_url}/v2/deeds", json=order, headers={"Prefer": "wait=20"}, timeout=40
-    )
+    answer = session.post(f"{base_url}/v2/deeds", json=order, headers={"Prefer": "wait=20"}, timeout=40)
     deed = _json(answer)
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while deed["status"] not in _DONE and time.monotonic() < deadline:
@@ -48,9 +46,7 @@ def download(url: str, path: Path) -> int:
 
 def _json(answer: requests.Response) -> dict[str, Any]:
     if not answer.ok:
-        message = (
-            f"{answer.request.method} {answer.url} answered {answer.status_code}: {answer.text}"
-        )
+        message = f"{answer.request.method} {answer.url} answered {answer.status_code}: {answer.text}"
         raise Failed(message)
     body: dict[str, Any] = answer.json()
     return body

@@ -76,9 +76,7 @@ class Stack:
 
     def start(self, name: str, arguments: list[str]) -> Child:
         """Starts Python with these arguments."""
-        return self._keep(
-            Child(name, [sys.executable, *arguments], env=self.env, log=self._log(name))
-        )
+        return self._keep(Child(name, [sys.executable, *arguments], env=self.env, log=self._log(name)))
 
     def write_settings(self) -> None:
         """Leaves the settings where `manage.py` with the same VAR_DIR finds them."""

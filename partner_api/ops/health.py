@@ -31,8 +31,9 @@ def register(name: str, check: Check) -> None:
 
 
 class Health(APIView):
+    http_method_names = ["get", "head"]
     scopes: ClassVar = {"GET": "public"}
-    authentication_classes: ClassVar = []
+    authentication_classes = []
     schema = None
 
     def get(self, request: Request) -> Response:
@@ -42,8 +43,9 @@ class Health(APIView):
 class Readiness(APIView):
     """503 only without the database: orders can be accepted while any other is away."""
 
+    http_method_names = ["get", "head"]
     scopes: ClassVar = {"GET": "public"}
-    authentication_classes: ClassVar = []
+    authentication_classes = []
     schema = None
 
     def get(self, request: Request) -> Response:

@@ -1,7 +1,7 @@
 """Serves the sandbox Main API, in its own process, with no database."""
 
 import argparse
-from typing import Any, ClassVar
+from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand
@@ -12,7 +12,7 @@ from deeds.sandbox.app import SandboxApp
 
 class Command(BaseCommand):
     help = "Serve the sandbox Main API, where test-mode deeds are rendered."
-    requires_system_checks: ClassVar = []
+    requires_system_checks = []
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--host", default="127.0.0.1")

@@ -17,9 +17,7 @@ class Command(BaseCommand):
         parser.add_argument("--name", required=True, help="what the key is for")
         parser.add_argument("--environment", choices=ApiKey.Environment.values, default="test")
         parser.add_argument("--scope", action="append", default=[], help="may be repeated")
-        parser.add_argument(
-            "--create-partner", action="store_true", help="make the partner if there is none"
-        )
+        parser.add_argument("--create-partner", action="store_true", help="make the partner if there is none")
 
     def handle(self, *args: Any, **options: Any) -> None:
         partner = self._partner(options["partner"], create=options["create_partner"])

@@ -66,7 +66,7 @@ def _seed(known: dict[str, Any]) -> dict[str, Any]:
 def _key(partner: Partner, known: str | None, environment: str, scopes: list[str]) -> str:
     """The key of the last start while it still is one, else a new one."""
     text = KeyText.parse(known or "")
-    kept = text and ApiKey.objects.filter(partner=partner, key_id=text.id, revoked_at=None).first()
+    kept = ApiKey.objects.filter(partner=partner, key_id=text.id, revoked_at=None).first() if text else None
     if text is not None and kept is not None and kept.matches(text):
         return text.text
     name = f"Demo, {'everything' if len(scopes) > 1 else scopes[0]}, {environment}"

@@ -1,0 +1,132 @@
+"""Deeds for staff: find one, read its way, open its PDF, queue a failed one again."""
+
+from typing import Any
+
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
+from django.core.paginator import Paginator
+from django.db import IntegrityError, connection, transaction
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+from django.utils import timezone
+from django.utils.functional import cached_property
+from django.utils.html import format_html, format_html_join
+from unfold.admin import ModelAdmin
+
+from deeds import ordering, storage
+from deeds.models import Deed
+
+
+class EstimatingPaginator(Paginator):
+    """Counts a filtered list, but takes the whole table's number from Postgres' statistics.
+
+    Counting a large table reads all of it for a number that nobody needs exactly.
+    """
+
+    @cached_property
+    def count(self) -> int:
+        query = getattr(self.object_list, "query", None)
+        if query is None or query.where:
+            return super().count
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT reltuples::bigint FROM pg_class WHERE oid = %s::regclass", ["external_deeds"]
+            )
+            estimate: int = cursor.fetchone()[0]
+        return estimate if estimate > 10_000 else super().count  # noqa: PLR2004 - small ones are counted
+
+
+@admin.register(Deed)
+class DeedAdmin(ModelAdmin):
+    list_display = ("order_id", "partner", "deed_type", "status", "livemode", "attempts", "created_at")
+    list_filter = ("status", "deed_type", "livemode", "partner")
+    list_select_related = ("partner",)
+    list_per_page = 50
+    search_fields = ("=order_id", "=id")
+    search_help_text = "An order id or a deed id, whole."
+    show_full_result_count = False
+    paginator = EstimatingPaginator
+    ordering = ("-id",)
+    change_form_template = "admin/deeds/deed/change_form.html"
+    fieldsets = (
+        (None, {"fields": ("id", "partner", "order_id", "deed_type", "livemode", "status", "pdf")}),
+        ("Way", {"fields": ("way", "attempts", "crashes", "next_attempt_at")}),
+        ("Failure", {"fields": ("failure_code", "failure_message", "failure_retryable")}),
+        ("Order", {"fields": ("order", "warnings", "reissue_of", "source", "request_id", "api_key")}),
+    )
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
+        return [name for _, options in self.fieldsets for name in options["fields"]]
+
+    def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> Any:
+        """An id that is no UUID would make the database refuse the whole search."""
+        found = queryset.filter(order_id=search_term) if search_term else queryset
+        try:
+            by_id = queryset.filter(pk=search_term) if search_term else queryset.none()
+        except (ValueError, TypeError):
+            by_id = queryset.none()
+        return found | by_id, False
+
+    @admin.display(description="timeline")
+    def way(self, deed: Deed) -> str:
+        rows = ((entry["at"], entry["status"], entry.get("detail", "")) for entry in deed.timeline)
+        return format_html_join("", "<div>{} <strong>{}</strong> {}</div>", rows)
+
+    @admin.display(description="PDF")
+    def pdf(self, deed: Deed) -> str:
+        if deed.status != Deed.Status.COMPLETED:
+            return "none yet"
+        url = reverse("admin:deeds_deed_pdf", args=[deed.pk])
+        facts = f"{deed.pdf_pages} pages, {deed.pdf_bytes:,} bytes, SHA-256 {deed.pdf_sha256}"
+        return format_html('<a class="underline" href="{}">Open</a> ({})', url, facts)
+
+    def get_urls(self) -> list[URLPattern]:
+        site = self.admin_site.admin_view
+        return [
+            path("<uuid:deed_pk>/pdf/", site(self.pdf_view), name="deeds_deed_pdf"),
+            path("<uuid:deed_pk>/requeue/", site(self.requeue_view), name="deeds_deed_requeue"),
+            *super().get_urls(),
+        ]
+
+    def pdf_view(self, request: HttpRequest, deed_pk: str) -> HttpResponse:
+        deed = self._deed(request, deed_pk)
+        if not self.has_view_permission(request, deed):
+            raise PermissionDenied
+        if deed.status != Deed.Status.COMPLETED:
+            raise Http404
+        return HttpResponseRedirect(storage.link_to(deed, now=timezone.now()).url)
+
+    def requeue_view(self, request: HttpRequest, deed_pk: str) -> HttpResponse:
+        """Asks, and queues a failed deed again on POST."""
+        deed = self._deed(request, deed_pk)
+        if not self.has_change_permission(request, deed):
+            raise PermissionDenied
+        if request.method != "POST":
+            context = {**self.admin_site.each_context(request), "deed": deed}
+            title = f"Queue {deed} again"
+            return TemplateResponse(request, "admin/deeds/deed/requeue.html", {**context, "title": title})
+        try:
+            with transaction.atomic():
+                is_queued = ordering.requeue(deed)
+        except IntegrityError:
+            self.message_user(request, "Another deed has taken over this order.", messages.ERROR)
+        else:
+            if is_queued:
+                self.log_change(request, deed, "Queued again")
+                self.message_user(request, "The deed is queued again.")
+            else:
+                self.message_user(request, "Only a failed deed can be queued again.", messages.ERROR)
+        return HttpResponseRedirect(reverse("admin:deeds_deed_change", args=[deed.pk]))
+
+    def _deed(self, request: HttpRequest, deed_pk: str) -> Deed:
+        deed: Deed | None = self.get_object(request, str(deed_pk))
+        if deed is None:
+            raise Http404
+        return deed

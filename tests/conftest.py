@@ -1,0 +1,111 @@
+"""What every test stands on: partners with keys, a client, and a Main API on real HTTP."""
+
+import copy
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from socketserver import ThreadingMixIn
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+import pytest
+from django.test import Client
+from django_redis import get_redis_connection
+
+from deeds.catalog import DEED_TYPES
+from deeds.sandbox.app import SandboxApp
+from keys.models import Partner
+from tests.api import Api
+
+
+@pytest.fixture
+def acme(db: None) -> Partner:
+    return Partner.objects.create(name="Acme Title")
+
+
+@pytest.fixture
+def api(acme: Partner) -> Api:
+    """A live key of Acme's, with every scope."""
+    return Api.of(acme)
+
+
+@pytest.fixture
+def stranger(db: None) -> Api:
+    """A live key of another partner."""
+    return Api.of(Partner.objects.create(name="Pacific Escrow"))
+
+
+@pytest.fixture
+def order() -> Callable[..., dict[str, Any]]:
+    """Makes an order of a type, the catalog's example with members replaced."""
+
+    def make(kind: str = "grant", /, **members: Any) -> dict[str, Any]:
+        return copy.deepcopy(DEED_TYPES[kind].example) | members
+
+    return make
+
+
+@dataclass
+class MainApi:
+    """A Main API on a port of its own, and what reached it."""
+
+    url: str
+    answer: Callable[..., Any]
+    calls: list[dict[str, Any]] = field(default_factory=list)
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+
+class _Quiet(WSGIRequestHandler):
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def main_api(settings: Any) -> Iterator[MainApi]:
+    """The sandbox as the Main API of both modes. `main_api.answer` may be replaced by another app."""
+    sandbox = SandboxApp("main-api-token", timeout_seconds=5)
+    state = MainApi("", sandbox)
+
+    def app(environ: dict[str, Any], start_response: Any) -> Any:
+        state.calls.append(environ)
+        return state.answer(environ, start_response)
+
+    with make_server("127.0.0.1", 0, app, _Server, _Quiet) as server:
+        state.url = f"http://127.0.0.1:{server.server_port}"
+        settings.MAIN_API_BASE_URL = settings.SANDBOX_BASE_URL = state.url
+        settings.MAIN_API_INTERNAL_TOKEN = settings.SANDBOX_TOKEN = "main-api-token"
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield state
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture(autouse=True)
+def deed_files(settings: Any, tmp_path: Any) -> Any:
+    """PDFs in a folder of the test's own."""
+    storages = dict(settings.STORAGES)
+    storages["deeds"] = {
+        **storages["deeds"],
+        "OPTIONS": {**storages["deeds"]["OPTIONS"], "location": str(tmp_path / "deeds")},
+    }
+    settings.STORAGES = storages
+    return tmp_path / "deeds"
+
+
+@pytest.fixture(autouse=True)
+def no_messages_left() -> Iterator[None]:
+    """What a test leaves in Redis is not seen by the next."""
+    yield
+    get_redis_connection("default").flushdb()
+
+
+@pytest.fixture
+def client() -> Client:
+    return Client(raise_request_exception=False)

@@ -1,0 +1,199 @@
+"""Who gets in: the key's form, its secret, its validity, its scopes."""
+
+import datetime as dt
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.urls import URLPattern, URLResolver, get_resolver
+from django.utils import timezone
+
+from keys.models import ApiKey, Partner
+from keys.permissions import PUBLIC
+from keys.scopes import SCOPES, covers, why_not_grantable
+from keys.secret import KeyText
+from tests.api import Api
+
+ONE_SHAPE = {"type", "title", "status", "detail", "code", "request_id"}
+
+
+def refused(client: Client, **headers: str) -> str:
+    """The code of a 401, which has one shape whatever is wrong."""
+    answer = client.get("/v2/deeds", headers={name.replace("_", "-"): v for name, v in headers.items()})
+    assert answer.status_code == 401, answer.content
+    assert answer["Content-Type"] == "application/problem+json"
+    assert answer["WWW-Authenticate"].startswith("Bearer")
+    assert set(answer.json()) == ONE_SHAPE
+    return str(answer.json()["code"])
+
+
+@pytest.mark.parametrize("header", ["Authorization", "X-API-Key"])
+def test_both_headers_work(api: Api, client: Client, header: str) -> None:
+    value = api.text if header == "X-API-Key" else f"bearer  {api.text}"
+    assert client.get("/v2/deeds", headers={header: value}).status_code == 200
+
+
+def test_the_same_key_in_both_headers_is_fine(api: Api, client: Client) -> None:
+    headers = {"Authorization": f"Bearer {api.text}", "X-API-Key": api.text}
+    assert client.get("/v2/deeds", headers=headers).status_code == 200
+
+
+def test_two_keys_at_once_are_refused(api: Api, stranger: Api, client: Client) -> None:
+    assert refused(client, Authorization=f"Bearer {api.text}", X_API_Key=stranger.text) == "invalid_api_key"
+
+
+def test_no_key_is_asked_for(client: Client, db: None) -> None:
+    assert refused(client) == "authentication_required"
+
+
+def test_a_key_in_the_query_is_no_key(api: Api, client: Client) -> None:
+    answer = client.get(f"/v2/deeds?api_key={api.text}")
+    assert answer.status_code == 401
+    assert api.text not in answer.content.decode()
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda text: text[:-1],
+        lambda text: text + "0",
+        lambda text: text[:-1] + ("0" if text[-1] != "0" else "1"),
+        lambda text: text.replace("dp_live", "dp_test"),
+        lambda text: text.replace("dp_live", "dp_prod"),
+        lambda text: text.swapcase(),
+        lambda text: "ключ",
+        lambda text: "x" * 7000,
+        lambda text: "",
+    ],
+    ids=["cut", "longer", "checksum", "mode", "environment", "case", "cyrillic", "7 kB", "empty"],
+)
+def test_a_spoilt_key_is_invalid(api: Api, client: Client, spoil: Any) -> None:
+    assert refused(client, Authorization=f"Bearer {spoil(api.text)}") == "invalid_api_key"
+
+
+def test_a_spoilt_key_costs_no_query(api: Api, client: Client, django_assert_num_queries: Any) -> None:
+    with django_assert_num_queries(0):
+        refused(client, Authorization=f"Bearer {api.text[:-1]}x")
+
+
+def test_the_id_of_one_key_with_the_secret_of_another_is_invalid(
+    api: Api, stranger: Api, client: Client
+) -> None:
+    own, other = KeyText.parse(api.text), KeyText.parse(stranger.text)
+    assert own is not None
+    assert other is not None
+    mixed = KeyText("live", own.id, other.secret).text
+    assert refused(client, Authorization=f"Bearer {mixed}") == "invalid_api_key"
+
+
+def test_another_scheme_is_invalid(api: Api, client: Client) -> None:
+    assert refused(client, Authorization=f"Basic {api.text}") == "invalid_api_key"
+
+
+def test_a_revoked_key_is_refused_on_the_next_request(api: Api, client: Client) -> None:
+    assert api.get("/v2/deeds").status_code == 200
+    assert api.key.revoke(reason="leaked") is True
+    assert refused(client, Authorization=f"Bearer {api.text}") == "api_key_revoked"
+
+
+def test_the_first_reason_of_a_revocation_stays(api: Api) -> None:
+    api.key.revoke(reason="leaked")
+    assert api.key.revoke(reason="again") is False
+    assert api.key.revoked_reason == "leaked"
+
+
+def test_an_expired_key_is_refused(api: Api, client: Client) -> None:
+    ApiKey.objects.update(expires_at=timezone.now() - dt.timedelta(seconds=1))
+    assert refused(client, Authorization=f"Bearer {api.text}") == "api_key_expired"
+
+
+def test_a_suspended_partner_is_refused(api: Api, client: Client) -> None:
+    Partner.objects.update(status="suspended")
+    assert refused(client, Authorization=f"Bearer {api.text}") == "partner_suspended"
+
+
+def test_why_a_key_is_refused_is_told_to_its_holder_only(api: Api, stranger: Api, client: Client) -> None:
+    api.key.revoke(reason="leaked")
+    own, other = KeyText.parse(api.text), KeyText.parse(stranger.text)
+    assert own is not None
+    assert other is not None
+    guessed = KeyText("live", own.id, other.secret).text
+    assert refused(client, Authorization=f"Bearer {guessed}") == "invalid_api_key"
+
+
+def test_the_secret_is_kept_nowhere(api: Api) -> None:
+    parts = KeyText.parse(api.text)
+    assert parts is not None
+    row = ApiKey.objects.values().get()
+    assert parts.secret not in repr(row)
+    assert parts.secret not in repr(parts)
+    assert row["secret_sha256"] == parts.digest
+
+
+def test_a_key_has_no_scope_unless_given(acme: Partner) -> None:
+    key, text = ApiKey.issue(acme, name="Bare", environment="live")
+    assert key.scopes == []
+    assert Api(acme, key, text).get("/v2/deeds").json()["code"] == "insufficient_scope"
+
+
+@pytest.mark.parametrize(
+    ("granted", "needed", "expected"),
+    [
+        (["deed:read"], "deed:read", True),
+        (["deed:read"], "deed:create", False),
+        (["deed:*"], "deed:create", True),
+        (["deed:*"], "billing:read", False),
+        (["*"], "key:manage", True),
+        ([], "deed:read", False),
+    ],
+)
+def test_wildcards_cover(granted: list[str], needed: str, expected: bool) -> None:
+    assert covers(granted, needed) is expected
+
+
+def test_a_misspelt_scope_is_refused_with_the_nearest(acme: Partner) -> None:
+    assert "'deed:read'" in str(why_not_grantable("deeds:read"))
+    with pytest.raises(Exception, match="deed:read"):
+        ApiKey.issue(acme, name="Typo", environment="live", scopes=["deeds:read"])
+
+
+def _routes(patterns: list[Any], prefix: str = "") -> Any:
+    for pattern in patterns:
+        if isinstance(pattern, URLResolver):
+            yield from _routes(pattern.url_patterns, prefix + str(pattern.pattern))
+        elif isinstance(pattern, URLPattern):
+            yield prefix + str(pattern.pattern), pattern.callback
+
+
+ROUTES = [
+    (route, view) for route, view in _routes(get_resolver().url_patterns) if not route.startswith("admin/")
+]
+PUBLIC_ROUTES = {"files/deeds/<uuid:deed_id>.pdf", "schema/", "docs/", "docs/redoc/", "healthz", "readyz"}
+
+
+@pytest.mark.parametrize(("route", "view"), ROUTES, ids=[route for route, _ in ROUTES])
+def test_every_route_names_one_scope(route: str, view: Any) -> None:
+    methods = {name.upper() for name in view.view_class.http_method_names if hasattr(view.view_class, name)}
+    methods -= {"HEAD"}
+    assert set(view.view_class.scopes) == methods
+    for scope in view.view_class.scopes.values():
+        assert scope in SCOPES or (scope == PUBLIC and route in PUBLIC_ROUTES)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "scope"),
+    [
+        (method, "/" + route.replace("<uuid:deed_id>", "01900000-0000-7000-8000-000000000000"), scope)
+        for route, view in ROUTES
+        if route not in PUBLIC_ROUTES
+        for method, scope in view.view_class.scopes.items()
+    ],
+)
+def test_a_key_without_the_scope_is_refused_by_name(
+    acme: Partner, method: str, path: str, scope: str
+) -> None:
+    path = path.replace("<str:deed_type>", "grant")
+    api = Api.of(acme, scopes=[other for other in SCOPES if other != scope])
+    answer = api.get(path) if method == "GET" else api.post(path, {})
+    assert answer.status_code == 403
+    assert answer.json()["required_scope"] == scope
