@@ -91,7 +91,7 @@ class Deed(models.Model):
         indexes = [
             models.Index(fields=["partner", "livemode", "-id"], name="deeds_newest_first"),
             models.Index(fields=["partner", "livemode", "status", "-id"], name="deeds_newest_by_status"),
-            models.Index(fields=["partner", "livemode", "order_id"], name="deeds_by_order_id"),
+            models.Index(fields=["order_id", "partner", "livemode"], name="deeds_by_order_id"),
             models.Index(fields=["next_attempt_at"], condition=Q(status="queued"), name="deeds_queued"),
             models.Index(
                 fields=["lease_expires_at"], condition=Q(status="rendering"), name="deeds_rendering"

@@ -7,7 +7,7 @@ OpenAPI document is made from them. An order itself is kept as the partner gave 
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter, WithJsonSchema
 
 from deeds.fields import (
     County,
@@ -130,7 +130,17 @@ TransferTax = Annotated[
     Discriminator(_transfer_tag),
 ]
 
-MetadataKey = Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[A-Za-z0-9_.-]+$")]
+_KEY = r"^[A-Za-z0-9_.-]{1,40}$"
+MetadataKey = Annotated[str, Field(pattern=_KEY)]
+_METADATA = WithJsonSchema(
+    {
+        "type": "object",
+        "description": "Your own notes, given back as they are.",
+        "propertyNames": {"pattern": _KEY},
+        "additionalProperties": TypeAdapter(Text500).json_schema(),
+        "maxProperties": 20,
+    }
+)
 
 
 class Order(Strict):
@@ -147,7 +157,7 @@ class Order(Strict):
     execution_date: Date | None = None
     covenants: Lines2000 | None = None
     tax_sale_ref: Text100 | None = None
-    metadata: dict[MetadataKey, Text500] | None = Field(None, max_length=20)
+    metadata: Annotated[dict[MetadataKey, Text500], Field(max_length=20), _METADATA] | None = None
     reissue_of: (
         Annotated[UUID, Field(strict=False), WithJsonSchema({"type": "string", "format": "uuid"})] | None
     ) = Field(None, description="The deed that this corrected order replaces.")

@@ -1,11 +1,21 @@
 """What may stand in a list's query and around a batch, read as strictly as an order."""
 
+import datetime as dt
 from typing import Annotated, Any, Literal
 
 from django.db.models import QuerySet
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+)
 from rest_framework.request import Request
 
+from deeds.fields import Text100
 from deeds.models import Deed
 from deeds.reading import suggest
 from partner_api.http.pagination import MAX_LIMIT
@@ -21,6 +31,17 @@ def _boolean(value: Any) -> Any:
     return {"true": True, "false": False}.get(value, value)
 
 
+def _in_utc(value: dt.datetime) -> dt.datetime:
+    """Postgres knows fewer offsets than RFC 3339; the ends of Python's calendar have no other zone."""
+    try:
+        return value.astimezone(dt.UTC)
+    except OverflowError:
+        return value.replace(tzinfo=dt.UTC)
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+
+
 class DeedQuery(BaseModel):
     """The filters of a list of deeds."""
 
@@ -28,9 +49,9 @@ class DeedQuery(BaseModel):
 
     status: Literal["queued", "rendering", "completed", "failed", "cancelled"] | None = None
     deed_type: DeedTypeName | None = None
-    order_id: Annotated[str, Field(min_length=1, max_length=100)] | None = None
-    created_after: AwareDatetime | None = Field(None, description="RFC 3339; this moment excluded.")
-    created_before: AwareDatetime | None = Field(None, description="RFC 3339; this moment excluded.")
+    order_id: Text100 | None = None
+    created_after: Moment | None = Field(None, description="RFC 3339; this moment excluded.")
+    created_before: Moment | None = Field(None, description="RFC 3339; this moment excluded.")
     livemode: Annotated[bool, BeforeValidator(_boolean)] | None = Field(
         None, description="A key sees its own mode only; the other one's list is empty."
     )

@@ -147,7 +147,7 @@ def _format_of(pointer: str) -> str:
         return 'It must be two capital letters, such as "CA".'
     if pointer.endswith("/zip"):
         return 'It must be a ZIP code: "91750" or "91750-1234".'
-    return "A key has letters, digits, '_', '.' and '-' only."
+    return "A key has 1 to 40 letters, digits, '_', '.' and '-' only."
 
 
 def _members_beside(location: list[int | str], deed_type: DeedType) -> list[str]:

@@ -5,6 +5,7 @@ from uuid import UUID
 
 from django.conf import settings
 from django.urls import reverse
+from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework.response import Response
 
@@ -13,20 +14,23 @@ from deeds.catalog import DEED_TYPES
 from deeds.models import Deed
 from deeds.views import origin_of, own_deed
 from keys.authentication import PartnerRequest
-from partner_api.http.problems import FieldError, Problem
+from partner_api.http.problems import FieldError, Problem, not_found
 from partner_api.http.view import ApiView
 
 
-class V1Deeds(ApiView):
-    scopes: ClassVar = {"POST": "deed:create"}
-    problems: ClassVar = {"POST": ("order_conflict", "deed_failed", "not_found")}
+class V1Deed(ApiView):
+    # One address with two meanings: a deed type is ordered, a deed's id is read.
+    scopes: ClassVar = {"GET": "deed:read", "POST": "deed:create"}
+    problems: ClassVar = {"POST": ("order_conflict", "deed_failed")}
 
     @extend_schema(
         operation_id="v1_create_deed",
         summary="Order a deed and wait for it",
         description="Waits up to 25 seconds. New clients use `POST /v2/deeds`.",
         parameters=[
-            OpenApiParameter("deed_type", str, OpenApiParameter.PATH, enum=list(DEED_TYPES)),
+            OpenApiParameter(
+                "deed", str, OpenApiParameter.PATH, enum=list(DEED_TYPES), description="The deed type."
+            ),
             documents.V1_LOCATION,
         ],
         request=documents.V1Order,
@@ -37,33 +41,38 @@ class V1Deeds(ApiView):
         examples=documents.V1_EXAMPLES,
         tags=["First version"],
     )
-    def post(self, request: PartnerRequest, deed_type: str) -> Response:
-        if deed_type not in DEED_TYPES:
-            raise _unknown(deed_type)
+    def post(self, request: PartnerRequest, deed: str) -> Response:
+        if deed not in DEED_TYPES:
+            raise _unknown(deed)
         origin = origin_of(request, Deed.Source.V1)
-        placement = ordering.place_read(origin, v1.read(deed_type, request.data))
-        deed = waiting.wait_for(placement.deed, seconds=settings.V1_WAIT_SECONDS)
+        placement = ordering.place_read(origin, v1.read(deed, request.data))
+        placed = waiting.wait_for(placement.deed, seconds=settings.V1_WAIT_SECONDS)
         headers = {} if placement.is_new else {"Idempotent-Replayed": "true"}
-        if deed.status == Deed.Status.COMPLETED:
-            return Response(answers.v1_created(deed), headers=headers)
-        if deed.status == Deed.Status.FAILED:
-            extra = {"external_deed_id": str(deed.pk), "order_id": deed.order_id}
-            raise Problem("deed_failed", deed.failure_message, extra=extra)
-        path = reverse("v1-deed", kwargs={"deed_id": deed.pk})
+        if placed.status == Deed.Status.COMPLETED:
+            return Response(answers.v1_created(placed), headers=headers)
+        if placed.status == Deed.Status.FAILED:
+            extra = {"external_deed_id": str(placed.pk), "order_id": placed.order_id}
+            raise Problem("deed_failed", placed.failure_message, extra=extra)
+        path = reverse("v1-deed", kwargs={"deed": placed.pk})
         headers["Location"] = f"{settings.PUBLIC_BASE_URL}{path}"
-        return Response(answers.v1_created(deed), status=202, headers=headers)
-
-
-class V1DeedDetail(ApiView):
-    scopes: ClassVar = {"GET": "deed:read"}
+        return Response(answers.v1_created(placed), status=202, headers=headers)
 
     @extend_schema(
         operation_id="v1_get_deed",
         summary="Read a deed",
+        parameters=[
+            OpenApiParameter(
+                "deed", OpenApiTypes.UUID, OpenApiParameter.PATH, description="Its `external_deed_id`."
+            )
+        ],
         responses=answers.V1Deed,
         tags=["First version"],
     )
-    def get(self, request: PartnerRequest, deed_id: UUID) -> Response:
+    def get(self, request: PartnerRequest, deed: str) -> Response:
+        try:
+            deed_id = UUID(deed)
+        except ValueError as error:
+            raise not_found() from error
         return Response(answers.v1(own_deed(request, deed_id)))
 
 

@@ -93,16 +93,10 @@ class ApiKeyAdmin(ModelAdmin):
         return shown
 
     def save_form(self, request: HttpRequest, form: Any, change: bool) -> Any:
-        if change:
-            return super().save_form(request, form, change)
-        wanted = dict(form.cleaned_data)
-        key, text = ApiKey.issue(wanted.pop("partner"), **wanted)
-        request.issued = (key, text)  # type: ignore[attr-defined]  # shown by add_view
+        key: ApiKey = super().save_form(request, form, change)
+        if not change:
+            request.issued = (key, key.give_secret())  # type: ignore[attr-defined]  # shown by add_view
         return key
-
-    def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:
-        if change:
-            super().save_model(request, obj, form, change)
 
     def get_urls(self) -> list[URLPattern]:
         revoke = self.admin_site.admin_view(self.revoke_view)

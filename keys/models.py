@@ -106,19 +106,17 @@ class ApiKey(models.Model):
         `fields` are other fields of the model, such as `expires_at` or `rate_limit_per_minute`.
         Raises ValidationError when a value is not allowed.
         """
-        text = KeyText.generate(environment)
-        key = cls(
-            partner=partner,
-            name=name,
-            environment=environment,
-            scopes=scopes or [],
-            key_id=text.id,
-            secret_sha256=text.digest,
-            **fields,
-        )
+        key = cls(partner=partner, name=name, environment=environment, scopes=scopes or [], **fields)
+        text = key.give_secret()
         key.full_clean()
         key.save(force_insert=True)
-        return key, text.text
+        return key, text
+
+    def give_secret(self) -> str:
+        """A new id and secret for a key that is not saved yet; the text, which is kept nowhere."""
+        text = KeyText.generate(self.environment)
+        self.key_id, self.secret_sha256 = text.id, text.digest
+        return text.text
 
     @property
     def prefix(self) -> str:

@@ -13,8 +13,7 @@ handler404 = problems.handler404
 handler500 = problems.handler500
 
 urlpatterns = [
-    path("v1/deeds/<uuid:deed_id>", views_v1.V1DeedDetail.as_view(), name="v1-deed"),
-    path("v1/deeds/<str:deed_type>", views_v1.V1Deeds.as_view(), name="v1-deeds"),
+    path("v1/deeds/<str:deed>", views_v1.V1Deed.as_view(), name="v1-deed"),
     path("v2/deeds", views.Deeds.as_view(), name="deeds"),
     path("v2/deeds/batch", views.DeedBatch.as_view(), name="deed-batch"),
     path("v2/deeds/validate", views.DeedValidation.as_view(), name="deed-validate"),

@@ -114,6 +114,8 @@ def _tidy_operation(operation: dict[str, Any]) -> None:
         schema = parameter["schema"]
         if "anyOf" in schema:
             parameter["schema"] = next(part for part in schema["anyOf"] if part["type"] != "null")
+    if "requestBody" in operation:
+        operation["requestBody"]["required"] = True
     if "security" in operation:
         operation["security"] = [
             {name: scopes} for one in operation["security"] for name, scopes in one.items()

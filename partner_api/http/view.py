@@ -6,11 +6,10 @@ from rest_framework.views import APIView
 
 
 class ApiView(APIView):
-    """`scopes` names one scope a method; `problems` the codes it can answer beyond the usual ones.
-
-    OPTIONS is not offered: DRF would answer it with a description of the view.
-    """
-
+    # No docstring: the OpenAPI document would repeat it as the description of each operation.
+    # OPTIONS is not offered: DRF would answer it with a description of the view.
     http_method_names = ["get", "head", "post", "patch", "delete"]
+    # One scope a method.
     scopes: ClassVar[dict[str, str]]
+    # The codes that a method can answer beyond those that follow from its form.
     problems: ClassVar[dict[str, tuple[str, ...]]] = {}

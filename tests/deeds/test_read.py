@@ -164,6 +164,8 @@ def test_the_list_can_be_narrowed(api: Api, order: Orders) -> None:
     assert ids("status=cancelled") == [tax["id"]]
     assert ids("deed_type=tax") == [tax["id"]]
     assert ids("order_id=ORD-123") == [grant["id"]]
+    assert ids("created_after=3675-03-16T10:44:30-22:40") == []
+    assert ids("created_after=0001-01-01T00:00:00%2B23:00") == [tax["id"], grant["id"]]
     assert ids("livemode=true") == [tax["id"], grant["id"]]
     assert ids("livemode=false") == []
     assert ids(f"created_after={grant['created_at']}") == [tax["id"]]
@@ -180,6 +182,7 @@ def test_the_list_can_be_narrowed(api: Api, order: Orders) -> None:
         ("limit=many", "/limit", "invalid_value"),
         ("created_after=yesterday", "/created_after", "invalid_value"),
         ("created_after=2026-11-24T08:00:00", "/created_after", "invalid_value"),
+        ("order_id=%00", "/order_id", "invalid_value"),
         ("livemode=maybe", "/livemode", "invalid_value"),
         ("cursor=abc", "/cursor", "invalid_cursor"),
         ("cursor=cD1ub3QtYS11dWlk", "/cursor", "invalid_cursor"),

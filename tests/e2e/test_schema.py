@@ -1,0 +1,40 @@
+"""The API against its own OpenAPI document, as a fuzzer sees it: no 5xx, nothing undocumented."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from django.core.management import call_command
+
+from keys.models import Partner
+from tests.api import Api
+from tests.e2e.conftest import Deployment
+
+ROOT = Path(__file__).parent.parent.parent
+EXAMPLES = "20"
+
+
+def test_the_document_in_docs_is_the_current_one(tmp_path: Path) -> None:
+    made = tmp_path / "openapi.yaml"
+    call_command("spectacular", validate=True, fail_on_warn=True, file=str(made))
+    kept = (ROOT / "docs" / "openapi.yaml").read_text()
+    assert made.read_text().replace("http://testserver", "http://127.0.0.1:8000") == kept, "run `make docs`"
+
+
+@pytest.mark.parametrize("environment", ["live", "test"])
+def test_a_fuzzer_finds_nothing(deployment: Deployment, acme: Partner, environment: str) -> None:
+    deployment.start_web(V1_WAIT_SECONDS="0", WAITING_REQUESTS_PER_PROCESS="1")
+    api = Api.of(acme, environment=environment)
+    configuration = str(ROOT / "tests" / "e2e" / "schemathesis.toml")
+    tool = [sys.executable, "-m", "schemathesis.cli", "--config-file", configuration, "run"]
+    options = {"--checks": "all", "--max-examples": EXAMPLES, "--header": f"Authorization: Bearer {api.text}"}
+    done = subprocess.run(
+        [*tool, f"{deployment.url}/schema/", *(part for pair in options.items() for part in pair)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=deployment.folder,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Operations:       12 selected / 12 total" in done.stdout
