@@ -1,5 +1,6 @@
 """Deeds for staff: find one, read its way, open its PDF, queue a failed one again."""
 
+import json
 from typing import Any
 from uuid import UUID
 
@@ -54,7 +55,7 @@ class DeedAdmin(ModelAdmin):
         (None, {"fields": ("id", "partner", "order_id", "deed_type", "livemode", "status", "pdf")}),
         ("Way", {"fields": ("way", "attempts", "crashes", "next_attempt_at")}),
         ("Failure", {"fields": ("failure_code", "failure_message", "failure_retryable")}),
-        ("Order", {"fields": ("order", "warnings", "reissue_of", "source", "request_id", "api_key")}),
+        ("Order", {"fields": ("as_given", "warnings", "reissue_of", "source", "request_id", "api_key")}),
     )
 
     def has_add_permission(self, request: HttpRequest) -> bool:
@@ -62,6 +63,16 @@ class DeedAdmin(ModelAdmin):
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
+
+    def changeform_view(
+        self, request: HttpRequest, object_id: Any = None, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        """Nothing here can be edited, so nothing offers to save it."""
+        buttons = {"show_save": False, "show_save_and_continue": False}
+        page: HttpResponse = super().changeform_view(
+            request, object_id, form_url, {**(extra_context or {}), **buttons}
+        )
+        return page
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
         return [name for _, options in self.fieldsets for name in options["fields"]]
@@ -79,6 +90,11 @@ class DeedAdmin(ModelAdmin):
     def way(self, deed: Deed) -> str:
         rows = ((entry["at"], entry["status"], entry.get("detail", "")) for entry in deed.timeline)
         return format_html_join("", "<div>{} <strong>{}</strong> {}</div>", rows)
+
+    @admin.display(description="as given")
+    def as_given(self, deed: Deed) -> str:
+        text = json.dumps(deed.order, indent=2, ensure_ascii=False)
+        return format_html('<pre style="white-space: pre-wrap; word-break: break-word">{}</pre>', text)
 
     @admin.display(description="PDF")
     def pdf(self, deed: Deed) -> str:

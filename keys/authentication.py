@@ -6,6 +6,7 @@ answer, after the same work.
 
 from typing import TYPE_CHECKING
 
+import structlog
 from django.utils import timezone
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
@@ -46,6 +47,7 @@ class ApiKeyAuthentication(BaseAuthentication):
         refusal = key.refusal_at(timezone.now())
         if refusal is not None:
             raise refused(refusal, DETAILS[refusal])
+        structlog.contextvars.bind_contextvars(partner=str(key.partner_id), key=key.prefix)
         request.partner = key.partner  # type: ignore[attr-defined]  # see PartnerRequest
         request.api_key = key  # type: ignore[attr-defined]  # see PartnerRequest
         return key.partner, key

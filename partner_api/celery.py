@@ -5,10 +5,12 @@ late and a worker that dies gives its message back.
 """
 
 import os
+import sys
 from typing import Any
 
 import structlog
 from celery import Celery, signals
+from django.core.exceptions import ImproperlyConfigured
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "partner_api.settings")
 
@@ -20,6 +22,18 @@ app.autodiscover_tasks()
 @signals.setup_logging.connect
 def _keep_our_logging(**_: Any) -> None:
     """Having a receiver here stops Celery from replacing the logging of the settings."""
+
+
+@signals.worker_init.connect
+@signals.beat_init.connect
+def _refuse_insecure_start(**_: Any) -> None:
+    from partner_api.ops.checks import refuse_insecure_start  # noqa: PLC0415 - it needs the settings
+
+    try:
+        refuse_insecure_start()
+    except ImproperlyConfigured as error:
+        # Celery logs what a receiver raises and goes on; only this ends the process.
+        sys.exit(str(error))
 
 
 @signals.before_task_publish.connect

@@ -6,7 +6,7 @@ Every figure can be overridden from the environment; docs/configuration.md lists
 import os
 
 bind = os.environ.get("WEB_BIND", "0.0.0.0:8000")
-worker_class = "gthread"
+worker_class = "partner_api.http.worker.ProblemWorker"
 workers = int(os.environ.get("WEB_WORKERS", "2"))
 threads = int(os.environ.get("WEB_THREADS", "24"))
 # A request may wait 30 s for its deed; a worker that has not answered its parent for longer hangs.

@@ -112,12 +112,13 @@ def test_what_is_foreign_absent_or_of_the_other_mode_looks_the_same(
     completed: dict[str, Any], api: Api, stranger: Api, acme: Partner
 ) -> None:
     test_mode = Api.of(acme, environment="test")
-    for make in (
+    calls: list[Callable[[Api, str], Any]] = [
         lambda who, deed: who.get(f"/v2/deeds/{deed}"),
         lambda who, deed: who.get(f"/v2/deeds/{deed}/pdf"),
         lambda who, deed: who.post(f"/v2/deeds/{deed}/cancel"),
         lambda who, deed: who.get(f"/v1/deeds/{deed}"),
-    ):
+    ]
+    for make in calls:
         absent = make(api, ABSENT)
         assert absent.status_code == 404
         for who in (stranger, test_mode):

@@ -50,7 +50,7 @@ class Sandbox:
 def sandbox() -> Iterator[Sandbox]:
     pauses: list[float] = []
     app = SandboxApp("token", render_seconds=0.0, pause=pauses.append)
-    with make_server("127.0.0.1", 0, app, _Server, _Quiet) as server:  # type: ignore[arg-type]
+    with make_server("127.0.0.1", 0, app, _Server, _Quiet) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         yield Sandbox(f"http://127.0.0.1:{server.server_port}", pauses)

@@ -1,0 +1,261 @@
+"""The engines, their supervision, and the demo: real processes, which all end."""
+
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import redis
+import requests
+from pypdf import PdfReader
+
+from partner_api.local.engines import free_port, start_postgres, start_redis
+from partner_api.local.processes import Child, Failed
+
+ROOT = Path(__file__).parent.parent.parent
+# Not only a space: what a careless quoting would trip over.
+ODD_FOLDER = "a 'b' c"
+
+
+def until(is_true: Callable[[], bool], seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not is_true():
+        assert time.monotonic() < deadline
+        os.sched_yield()
+
+
+def alive(pid: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
+def processes_of(folder: Path) -> list[str]:
+    """The command lines of all processes that were started for a folder."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            command, environment = (entry / "cmdline").read_bytes(), (entry / "environ").read_bytes()
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue
+        needle = os.fsencode(folder)
+        if (needle in command or b"VAR_DIR=" + needle in environment) and int(entry.name) != os.getpid():
+            found.append(command.replace(b"\0", b" ").decode(errors="replace"))
+    return found
+
+
+def test_postgres_keeps_its_data_and_hides_its_password(tmp_path: Path) -> None:
+    data, log = tmp_path / ODD_FOLDER / "postgres", tmp_path / "postgres.log"
+    child, url = start_postgres(data, password="hush", log=log, durable=True)
+    try:
+        with psycopg.connect(url) as database:
+            version = database.execute("SHOW server_version_num").fetchone()
+            database.execute("CREATE TABLE kept (n int)")
+        assert version is not None
+        assert int(version[0]) >= 160000
+        assert (
+            "hush" not in subprocess.run(["ps", "axeww"], capture_output=True, text=True, check=True).stdout
+        )
+        with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+            psycopg.connect(url.replace("hush", "guess"))
+    finally:
+        child.kill()
+    child, url = start_postgres(data, password="hush", log=log, durable=True)
+    try:
+        with psycopg.connect(url) as database:
+            assert database.execute("SELECT count(*) FROM kept").fetchone() == (0,)
+    finally:
+        child.stop(seconds=8)
+    assert not alive(child.pid)
+
+
+def test_redis_keeps_its_data_and_hides_its_password(tmp_path: Path) -> None:
+    data, log = tmp_path / "a b" / "redis", tmp_path / "redis.log"
+    child, url = start_redis(data, password="hush", log=log, durable=True)
+    try:
+        with redis.Redis.from_url(url) as client:
+            client.set("kept", "1")
+        with (
+            pytest.raises(redis.AuthenticationError),
+            redis.Redis.from_url(url.replace("hush", "")) as client,
+        ):
+            client.get("kept")
+        listed = subprocess.run(["ps", "axww"], capture_output=True, text=True, check=True).stdout
+        assert "hush" not in listed
+    finally:
+        child.kill()
+    child, url = start_redis(data, password="hush", log=log, durable=True)
+    with redis.Redis.from_url(url) as client:
+        assert client.get("kept") == b"1"
+    child.stop(seconds=5)
+    assert not alive(child.pid)
+
+
+def test_a_process_that_does_not_start_is_named_with_its_last_words(tmp_path: Path) -> None:
+    script = "print('first'); raise SystemExit('the reason')"
+    child = Child("broken", [sys.executable, "-c", script], log=tmp_path / "log")
+    with pytest.raises(Failed, match=r"(?s)broken ended with exit code 1.*first.*the reason"):
+        child.wait_until(lambda: False, seconds=10)
+
+
+def test_what_a_child_started_ends_with_it(tmp_path: Path) -> None:
+    script = (
+        "import subprocess, time; print(subprocess.Popen(['sleep', '600']).pid, flush=True); time.sleep(600)"
+    )
+    child = Child("parent", [sys.executable, "-c", script], log=tmp_path / "log")
+    child.wait_until(lambda: child.log.read_text().strip().isdigit(), seconds=10)
+    grandchild = int(child.log.read_text())
+    child.stop(seconds=0.1)
+    until(lambda: not alive(grandchild) and not alive(child.pid))
+
+
+class Demo:
+    def __init__(self, folder: Path, **env: str) -> None:
+        self.folder = folder
+        self.var_dir = folder / "var"
+        self.port = free_port()
+        folder.mkdir(parents=True, exist_ok=True)
+        self.output = folder / "output"
+        base = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+        with self.output.open("w") as file:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "partner_api.local", "demo"],
+                env=base | {"PORT": str(self.port), "VAR_DIR": str(self.var_dir)} | env,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                cwd=ROOT,
+                start_new_session=True,
+            )
+
+    def said(self) -> str:
+        return self.output.read_text()
+
+    def facts(self) -> dict[str, Any]:
+        facts: dict[str, Any] = json.loads((self.var_dir / "demo" / "demo.json").read_text())
+        return facts
+
+    def wait_until_it_serves(self) -> None:
+        until(lambda: self.process.poll() is not None or "everything answers" in self.said(), 90)
+        assert self.process.poll() is None, self.said()
+
+    def wait_until_it_ended(self) -> int:
+        return self.process.wait(30)
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> Iterator[Callable[..., Demo]]:
+    started: list[Demo] = []
+
+    def start(name: str = "a demo", **env: str) -> Demo:
+        started.append(Demo(tmp_path / name, **env))
+        return started[-1]
+
+    yield start
+    for one in started:
+        if one.process.poll() is None:
+            one.process.terminate()
+            one.process.wait(30)
+
+
+def test_once_makes_the_first_deed_and_ends(demo: Callable[..., Demo]) -> None:
+    once = demo(ONCE="1")
+    assert once.process.wait(90) == 0, once.said()
+    path = once.var_dir / "demo" / "first-deed.pdf"
+    text = "".join(page.extract_text() for page in PdfReader(path).pages)
+    for fact in ("ALICE SMITH", "BOB JONES", "8381-021-001"):
+        assert fact in text
+    facts = once.var_dir / "demo" / "demo.json"
+    assert stat.S_IMODE(facts.stat().st_mode) == 0o600
+    assert processes_of(once.folder) == []
+
+
+def test_two_demos_serve_side_by_side_and_end_by_signals(demo: Callable[..., Demo], tmp_path: Path) -> None:
+    first, second = demo("one"), demo("two")
+    for each in (first, second):
+        each.wait_until_it_serves()
+    facts = first.facts()
+    assert all(alive(pid) for pid in facts["pids"].values())
+    for name in ("partner", "other_partner"):
+        headers = {"Authorization": f"Bearer {facts[name]['api_key']}"}
+        assert requests.get(f"{facts['base_url']}/v2/deeds", headers=headers, timeout=5).status_code == 200
+    listed = subprocess.run(
+        [sys.executable, "manage.py", "issue_key", "Acme Title", "--name", "Beside"],
+        env={"PATH": os.environ["PATH"], "VAR_DIR": str(first.var_dir)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert listed.stdout.startswith("dp_test_")
+    third = Demo(tmp_path / "three", VAR_DIR=str(first.var_dir))
+    assert third.wait_until_it_ended() == 1
+    assert "another stack already runs" in third.said()
+    first.process.send_signal(signal.SIGINT)
+    second.process.send_signal(signal.SIGTERM)
+    for each in (first, second):
+        assert each.wait_until_it_ended() == 0, each.said()
+        assert processes_of(each.folder) == []
+
+
+def test_a_child_that_dies_ends_all_and_is_named(demo: Callable[..., Demo]) -> None:
+    running = demo()
+    running.wait_until_it_serves()
+    os.kill(running.facts()["pids"]["worker"], signal.SIGKILL)
+    assert running.wait_until_it_ended() == 1
+    assert "worker was killed by signal 9" in running.said()
+    until(lambda: processes_of(running.folder) == [])
+
+
+def test_a_taken_port_is_named(demo: Callable[..., Demo]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        refused = demo(PORT=str(port))
+        assert refused.wait_until_it_ended() == 1
+    assert f"port {port} is taken" in refused.said()
+    assert not (refused.var_dir / "postgres").exists()
+
+
+def test_servers_that_are_given_are_used(demo: Callable[..., Demo], tmp_path: Path) -> None:
+    """A Main API that is not ours, and engines that run already."""
+    postgres, database_url = start_postgres(
+        tmp_path / "pg", password="given", log=tmp_path / "pg.log", durable=False
+    )
+    cache, redis_url = start_redis(
+        tmp_path / "redis", password="given", log=tmp_path / "r.log", durable=False
+    )
+    port = free_port()
+    code = (
+        "from wsgiref.simple_server import make_server; from deeds.sandbox.app import SandboxApp; "
+        f"make_server('127.0.0.1', {port}, SandboxApp('their-token')).serve_forever()"
+    )
+    theirs = Child("theirs", [sys.executable, "-c", code], log=tmp_path / "theirs.log")
+    try:
+        given = demo(
+            DATABASE_URL=database_url,
+            REDIS_URL=redis_url,
+            MAIN_API_BASE_URL=f"http://127.0.0.1:{port}",
+            MAIN_API_INTERNAL_TOKEN="their-token",
+            ONCE="1",
+        )
+        assert given.process.wait(90) == 0, given.said()
+        assert "POST /api/generate/grant-deed-ca" in theirs.log.read_text()
+        assert given.facts()["pids"]["postgres"] == given.facts()["pids"]["redis"] == 0
+        with psycopg.connect(database_url) as database:
+            assert database.execute("SELECT status FROM external_deeds").fetchall() == [("completed",)]
+    finally:
+        for child in (theirs, cache, postgres):
+            child.stop(seconds=5)

@@ -1,0 +1,72 @@
+"""What production refuses to start with."""
+
+from typing import Any
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+
+from partner_api.ops.checks import production_is_secure, refuse_insecure_start
+from partner_api.ops.logging import logging_config
+
+SECURE: dict[str, Any] = {
+    "IS_PRODUCTION": True,
+    "DEBUG": False,
+    "SECRET_KEY": "k" * 64,
+    "ALLOWED_HOSTS": ["api.example.com"],
+    "PUBLIC_BASE_URL": "https://api.example.com",
+    "MAIN_API_BASE_URL": "https://main.example.com",
+    "MAIN_API_INTERNAL_TOKEN": "token",
+    "SANDBOX_TOKEN": "token",
+    "SECURE_SSL_REDIRECT": True,
+}
+
+
+@pytest.fixture
+def secure(settings: Any) -> Any:
+    for name, value in SECURE.items():
+        setattr(settings, name, value)
+    return settings
+
+
+def test_a_secure_production_starts(secure: Any) -> None:
+    assert production_is_secure(None) == []
+    refuse_insecure_start()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "code"),
+    [
+        ("DEBUG", True, "E001"),
+        ("SECRET_KEY", "short", "E002"),
+        ("SECRET_KEY", "django-insecure-" + "k" * 60, "E002"),
+        ("ALLOWED_HOSTS", [], "E003"),
+        ("ALLOWED_HOSTS", ["*"], "E003"),
+        ("PUBLIC_BASE_URL", "http://api.example.com", "E004"),
+        ("MAIN_API_BASE_URL", "", "E005"),
+        ("MAIN_API_BASE_URL", "http://main.example.com", "E006"),
+        ("MAIN_API_INTERNAL_TOKEN", "", "E007"),
+        ("SANDBOX_TOKEN", "", "E008"),
+        ("SECURE_SSL_REDIRECT", False, "E009"),
+    ],
+)
+def test_an_insecure_value_is_refused(secure: Any, name: str, value: Any, code: str) -> None:
+    setattr(secure, name, value)
+    assert [error.id for error in production_is_secure(None)] == [f"partner_api.{code}"]
+    with pytest.raises(ImproperlyConfigured, match=code):
+        refuse_insecure_start()
+
+
+def test_a_database_without_a_password_is_refused(secure: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(secure.DATABASES["default"], "PASSWORD", "")
+    assert [error.id for error in production_is_secure(None)] == ["partner_api.E010"]
+
+
+def test_elsewhere_nothing_is_refused(secure: Any) -> None:
+    secure.IS_PRODUCTION = False
+    secure.DEBUG = True
+    assert production_is_secure(None) == []
+
+
+def test_an_unknown_log_format_is_refused() -> None:
+    with pytest.raises(ValueError, match="'json' or 'console'"):
+        logging_config(level="INFO", log_format="xml")
