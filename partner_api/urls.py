@@ -26,6 +26,7 @@ urlpatterns = [
     path("schema/", documents.Schema.as_view(), name="schema"),
     path("docs/", documents.Swagger.as_view(url_name="schema"), name="docs"),
     path("docs/redoc/", documents.Redoc.as_view(url_name="schema"), name="redoc"),
+    path("docs/errors", documents.Errors.as_view(), name="errors"),
     path("healthz", health.Health.as_view(), name="healthz"),
     path("readyz", health.Readiness.as_view(), name="readyz"),
     path("admin/", admin.site.urls),

@@ -2,9 +2,12 @@
 
 from typing import Any, ClassVar
 
+from django.views.generic import TemplateView
 from drf_spectacular.views import SpectacularAPIView, SpectacularRedocView, SpectacularSwaggerView
 from rest_framework.request import Request
 from rest_framework.response import Response
+
+from partner_api.http.codes import CODES
 
 
 class Schema(SpectacularAPIView):
@@ -17,7 +20,17 @@ class Swagger(SpectacularSwaggerView):
     scopes: ClassVar = {"GET": "public"}
 
 
+class Errors(TemplateView):
+    """What the `type` of a problem links to."""
+
+    http_method_names = ["get", "head"]
+    scopes: ClassVar = {"GET": "public"}
+    template_name = "errors.html"
+    extra_context = {"codes": CODES}
+
+
 class Redoc(SpectacularRedocView):
+    schema = None
     http_method_names = ["get", "head"]
     scopes: ClassVar = {"GET": "public"}
 

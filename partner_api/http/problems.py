@@ -17,35 +17,12 @@ from rest_framework import exceptions
 from rest_framework.response import Response
 
 from partner_api.http import request_id
+from partner_api.http.codes import CODES
 from partner_api.http.routing import is_page
 
 CONTENT_TYPE = "application/problem+json"
 
 log = structlog.get_logger(__name__)
-
-# code → (status, title). docs/errors.md explains each; a test compares the two.
-CODES: dict[str, tuple[int, str]] = {
-    "malformed_json": (400, "The body is not the JSON we read"),
-    "bad_request": (400, "The request can't be read"),
-    "authentication_required": (401, "An API key is required"),
-    "invalid_api_key": (401, "The API key is not valid"),
-    "api_key_expired": (401, "The API key has expired"),
-    "api_key_revoked": (401, "The API key was revoked"),
-    "partner_suspended": (401, "The partner is suspended"),
-    "insufficient_scope": (403, "The API key lacks a scope"),
-    "forbidden": (403, "Not allowed"),
-    "not_found": (404, "Not found"),
-    "method_not_allowed": (405, "Method not allowed"),
-    "not_acceptable": (406, "No representation fits the Accept header"),
-    "order_conflict": (409, "Another order has this identity"),
-    "not_cancellable": (409, "The deed can't be cancelled any more"),
-    "pdf_not_ready": (409, "The PDF is not ready"),
-    "payload_too_large": (413, "The body is too large"),
-    "unsupported_media_type": (415, "The body's media type is not read here"),
-    "validation_error": (422, "The request has invalid values"),
-    "internal_error": (500, "Something broke on our side"),
-    "deed_failed": (502, "The deed could not be made"),
-}
 
 
 @dataclass(frozen=True)
@@ -78,15 +55,15 @@ class Problem(Exception):
 
     @property
     def status(self) -> int:
-        return CODES[self.code][0]
+        return CODES[self.code].status
 
     def as_dict(self, of_request: str) -> dict[str, Any]:
         """The body; `of_request` is the request id."""
-        status, title = CODES[self.code]
+        known = CODES[self.code]
         body = {
             "type": f"{settings.PUBLIC_BASE_URL}/docs/errors#{self.code}",
-            "title": title,
-            "status": status,
+            "title": known.title,
+            "status": known.status,
             "detail": self.detail,
             "code": self.code,
             "request_id": of_request,

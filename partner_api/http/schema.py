@@ -7,7 +7,8 @@ from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.plumbing import ResolvedComponent
 from pydantic import BaseModel, Field
 
-from partner_api.http.problems import CODES, CONTENT_TYPE
+from partner_api.http.codes import CODES
+from partner_api.http.problems import CONTENT_TYPE
 
 _WITH_KEY = (
     "authentication_required",
@@ -83,12 +84,12 @@ class ProblemAwareSchema(AutoSchema):
             codes.append("validation_error")
         by_status: dict[int, list[str]] = {}
         for code in dict.fromkeys(codes):
-            by_status.setdefault(CODES[code][0], []).append(code)
+            by_status.setdefault(CODES[code].status, []).append(code)
         return by_status
 
     def _problem(self, status: str, codes: list[str]) -> dict[str, Any]:
         answer: dict[str, Any] = self._get_response_for_code(ProblemAnswer, status, [CONTENT_TYPE])
-        answer["description"] = "; ".join(f"`{code}`: {CODES[code][1]}" for code in codes)
+        answer["description"] = "; ".join(f"`{code}`: {CODES[code].title}" for code in codes)
         if status == "401":
             answer["headers"] = {"WWW-Authenticate": {"schema": {"type": "string"}}}
         return answer

@@ -47,7 +47,7 @@ def _faults() -> Iterator[checks.Error]:
         yield _error(7, "MAIN_API_INTERNAL_TOKEN is missing.", "The Main API answers 401 without.")
     if not settings.SANDBOX_TOKEN:
         yield _error(8, "SANDBOX_TOKEN is missing.", "Set the same value for web and sandbox.")
-    if not settings.SECURE_SSL_REDIRECT and settings.SECURE_PROXY_SSL_HEADER is None:
+    if not settings.SECURE_SSL_REDIRECT and getattr(settings, "SECURE_PROXY_SSL_HEADER", None) is None:
         yield _error(
             9,
             "SECURE_SSL_REDIRECT is off and no proxy is declared.",

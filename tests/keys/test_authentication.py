@@ -168,7 +168,15 @@ def _routes(patterns: list[Any], prefix: str = "") -> Any:
 ROUTES = [
     (route, view) for route, view in _routes(get_resolver().url_patterns) if not route.startswith("admin/")
 ]
-PUBLIC_ROUTES = {"files/deeds/<uuid:deed_id>.pdf", "schema/", "docs/", "docs/redoc/", "healthz", "readyz"}
+PUBLIC_ROUTES = {
+    "files/deeds/<uuid:deed_id>.pdf",
+    "schema/",
+    "docs/",
+    "docs/redoc/",
+    "docs/errors",
+    "healthz",
+    "readyz",
+}
 
 
 @pytest.mark.parametrize(("route", "view"), ROUTES, ids=[route for route, _ in ROUTES])

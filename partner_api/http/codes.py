@@ -1,0 +1,78 @@
+"""Every error code that a client can meet: its status, what it says, and what to do about it.
+
+The codes are part of the contract with partners; the page at /docs/errors is made from this table.
+"""
+
+from typing import Final, NamedTuple
+
+
+class Code(NamedTuple):
+    status: int
+    title: str
+    advice: str
+
+
+CODES: Final = {
+    "malformed_json": Code(
+        400,
+        "The body is not the JSON we read",
+        "Send one JSON value in UTF-8: no key twice in an object, no NaN or Infinity, at most 24 levels.",
+    ),
+    "bad_request": Code(
+        400, "The request can't be read", "Check the address, the Host header and the headers' length."
+    ),
+    "authentication_required": Code(
+        401, "An API key is required", "Send your key as `Authorization: Bearer <key>` or `X-API-Key`."
+    ),
+    "invalid_api_key": Code(
+        401,
+        "The API key is not valid",
+        "Check that the key is whole, is of this environment, and is the only one that is sent.",
+    ),
+    "api_key_expired": Code(401, "The API key has expired", "Ask us for a new key."),
+    "api_key_revoked": Code(401, "The API key was revoked", "Ask us for a new key."),
+    "partner_suspended": Code(401, "The partner is suspended", "Write to support."),
+    "insufficient_scope": Code(
+        403, "The API key lacks a scope", "Use a key that has the scope in `required_scope`."
+    ),
+    "forbidden": Code(403, "Not allowed", "This can't be done with what you sent."),
+    "not_found": Code(
+        404,
+        "Not found",
+        "Check the address and the key's mode: what another partner or mode has looks as if absent.",
+    ),
+    "method_not_allowed": Code(405, "Method not allowed", "Use a method that the `Allow` header names."),
+    "not_acceptable": Code(
+        406, "No representation fits the Accept header", "Accept `application/json`, or `*/*`."
+    ),
+    "order_conflict": Code(
+        409,
+        "Another order has this identity",
+        "An order is your `order_id` with the deed type. To correct a deed, send its id as `reissue_of`.",
+    ),
+    "not_cancellable": Code(
+        409, "The deed can't be cancelled any more", "Only a queued deed can be; read its status."
+    ),
+    "pdf_not_ready": Code(409, "The PDF is not ready", "Wait until the deed's status is `completed`."),
+    "payload_too_large": Code(
+        413, "The body is too large", "An order has at most 1 MiB, a batch 8 MiB; split the batch."
+    ),
+    "unsupported_media_type": Code(
+        415, "The body's media type is not read here", "Send `Content-Type: application/json`."
+    ),
+    "validation_error": Code(
+        422,
+        "The request has invalid values",
+        "`errors` names each field by JSON Pointer, and says what it needs. Nothing was stored.",
+    ),
+    "internal_error": Code(
+        500,
+        "Something broke on our side",
+        "Send the same order again: it is made once at most. Quote `request_id` to support.",
+    ),
+    "deed_failed": Code(
+        502,
+        "The deed could not be made",
+        "`detail` has the reason. Correct the order, or send it again if nothing is wrong with it.",
+    ),
+}

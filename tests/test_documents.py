@@ -1,0 +1,74 @@
+"""The documents say what the code says."""
+
+import re
+from pathlib import Path
+
+from django.test import Client
+
+from partner_api.http.codes import CODES
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_every_setting_is_documented_and_every_documented_one_exists() -> None:
+    code = "".join((ROOT / "partner_api" / name).read_text() for name in ("settings.py", "gunicorn_conf.py"))
+    read = set(re.findall(r'env\.\w+\(\s*"(\w+)"', code)) | set(re.findall(r'environ\.get\(\s*"(\w+)"', code))
+    table = (ROOT / "docs" / "configuration.md").read_text().partition("| setting |")[2]
+    first_cells = "".join(line.split("|")[1] for line in table.splitlines() if line.startswith("|"))
+    documented = set(re.findall(r"`([A-Z0-9_]+)`", first_cells))
+    assert documented == read
+
+
+def test_the_example_environment_names_real_settings() -> None:
+    given = set(re.findall(r"^(\w+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
+    assert given <= set(re.findall(r"`([A-Z0-9_]+)`", (ROOT / "docs" / "configuration.md").read_text()))
+
+
+def test_every_error_code_is_documented() -> None:
+    rows = re.findall(
+        r"^\| `(\w+)` \| (\d+) \| (.*) \|$", (ROOT / "docs" / "errors.md").read_text(), re.MULTILINE
+    )
+    assert {name: (int(status), advice) for name, status, advice in rows} == {
+        name: (code.status, code.advice) for name, code in CODES.items()
+    }
+
+
+def test_a_problems_type_leads_to_its_explanation(client: Client) -> None:
+    link = client.get("/nothing").json()["type"]
+    page = client.get(link.removeprefix("http://testserver").partition("#")[0])
+    assert page.status_code == 200
+    assert f'id="{link.partition("#")[2]}"' in page.content.decode()
+
+
+def test_every_code_of_an_error_in_a_field_is_documented() -> None:
+    text = (ROOT / "docs" / "errors.md").read_text()
+    sources = "".join(
+        (ROOT / "deeds" / f"{name}.py").read_text() for name in ("fields", "reading", "v1", "queries")
+    )
+    used = set(re.findall(r'PydanticCustomError\(\s*"(\w+)"', sources))
+    used |= set(re.findall(r'FieldError\([^"]*(?:"[^"]*")?, "(\w+)"', sources))
+    assert used
+    assert {code for code in used if f"`{code}`" not in text} == set()
+
+
+def test_every_link_in_the_documents_leads_somewhere() -> None:
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+            assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_every_requirement_is_pinned_and_says_why() -> None:
+    for path in ROOT.glob("requirements*.txt"):
+        for line in path.read_text().splitlines():
+            assert line.startswith(("#", "-r ")) or re.fullmatch(r"[\w.-]+(\[[\w,]+\])?==\S+  # .+", line), (
+                line
+            )
+
+
+def test_every_make_target_has_help() -> None:
+    text = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"^([a-z]+):", text, re.MULTILINE))
+    assert targets == set(re.findall(r"^([a-z]+):.*## ", text, re.MULTILINE))
+    phony = re.search(r"^\.PHONY: (.*)$", text, re.MULTILINE)
+    assert phony is not None
+    assert targets == set(phony[1].split())
