@@ -4,8 +4,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 PY := .venv/bin/python
 # Safe to use only where nothing is served: enough to load the settings.
-CHECK_ENV := ENVIRONMENT=test SECRET_KEY=only-to-load-the-settings PUBLIC_BASE_URL=http://127.0.0.1:8000 \
-  DATABASE_URL=postgres://nobody:none@127.0.0.1:1/none REDIS_URL=redis://127.0.0.1:1/0 LOG_LEVEL=ERROR
+SETTINGS_ENV := ENVIRONMENT=test SECRET_KEY=only-to-load-the-settings PUBLIC_BASE_URL=http://127.0.0.1:8000
+CHECK_ENV := $(SETTINGS_ENV) DATABASE_URL=postgres://nobody:none@127.0.0.1:1/none REDIS_URL=redis://127.0.0.1:1/0
 PRODUCTION_ENV := ENVIRONMENT=production SECRET_KEY=$$($(PYTHON) -c 'import secrets; print(secrets.token_urlsafe(64))') \
   PUBLIC_BASE_URL=https://api.example.com ALLOWED_HOSTS=api.example.com BEHIND_TLS_PROXY=true \
   DATABASE_URL=postgres://app:secret@db.example.com/app REDIS_URL=redis://:secret@redis.example.com/0 \
@@ -36,7 +36,7 @@ layers: .venv/dev-stamp ## who may import whom
 	$(CHECK_ENV) $(PY) -c 'import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports())'
 
 migrations: .venv/dev-stamp ## whether the migrations say what the models say
-	$(PY) -m partner_api.local exec -- env $$(echo $(CHECK_ENV) | tr ' ' '\n' | grep -vE '^(DATABASE|REDIS)_URL=' | xargs) $(PY) manage.py makemigrations --check --dry-run
+	$(PY) -m partner_api.local exec -- env $(SETTINGS_ENV) $(PY) manage.py makemigrations --check --dry-run
 
 deploycheck: .venv/dev-stamp ## Django's and our own checks of a production start
 	$(PRODUCTION_ENV) $(PY) manage.py check --deploy --fail-level WARNING
