@@ -29,6 +29,7 @@ _AS_NOBODY: Final = (
     "--clear-groups",
     "--inh-caps=+dac_override",
     "--ambient-caps=+dac_override",
+    "--securebits=+no_setuid_fixup",
     "--pdeathsig=INT",
 )
 
