@@ -13,11 +13,18 @@ log = structlog.get_logger(__name__)
 
 def hint(deed_id: uuid.UUID) -> None:
     """Sends a message. Without a broker the deed is marked, and the sweeper hints again."""
-    try:
-        send(str(deed_id))
-    except OperationalError as error:
-        log.warning("broker_unavailable", deed=str(deed_id), reason=type(error).__name__)
-        Deed.objects.filter(pk=deed_id).update(hinted_at=None)
+    hint_all([deed_id])
+
+
+def hint_all(deed_ids: list[uuid.UUID]) -> None:
+    """The same for many, in their order. Once the broker is found away, the rest are only marked."""
+    for position, deed_id in enumerate(deed_ids):
+        try:
+            send(str(deed_id))
+        except OperationalError as error:
+            log.warning("broker_unavailable", deeds=len(deed_ids), reason=type(error).__name__)
+            Deed.objects.filter(pk__in=deed_ids[position:]).update(hinted_at=None)
+            return
 
 
 def send(deed_id: str) -> None:

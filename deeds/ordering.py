@@ -14,7 +14,7 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from deeds import reading
-from deeds.hints import hint
+from deeds.hints import hint, hint_all
 from deeds.models import Deed, first_entry
 from deeds.reading import Reading
 from deeds.signals import deed_settled
@@ -51,23 +51,7 @@ def place(origin: Origin, body: Any) -> Placement:
 
 def place_read(origin: Origin, order: Reading) -> Placement:
     """The same for a body that was read already."""
-    now = timezone.now()
-    deed = Deed(
-        partner=origin.partner,
-        api_key=origin.api_key,
-        livemode=origin.livemode,
-        order_id=order.order.order_id,
-        deed_type=order.deed_type.slug,
-        order=order.given,
-        order_sha256=order_sha256(order.given),
-        warnings=order.warnings,
-        source=origin.source,
-        request_id=origin.request_id,
-        timeline=[first_entry(now)],
-        created_at=now,
-        next_attempt_at=now,
-        hinted_at=now,
-    )
+    deed = _deed(origin, order)
     if order.order.reissue_of is not None:
         earlier = _reissued(deed, order.order.reissue_of)
         if isinstance(earlier, Placement):
@@ -76,14 +60,57 @@ def place_read(origin: Origin, order: Reading) -> Placement:
     try:
         with transaction.atomic():
             if deed.reissue_of is not None:
-                Deed.objects.filter(pk=deed.reissue_of.pk, superseded_at=None).update(superseded_at=now)
+                Deed.objects.filter(pk=deed.reissue_of.pk, superseded_at=None).update(
+                    superseded_at=deed.created_at
+                )
             deed.save(force_insert=True)
             transaction.on_commit(lambda: hint(deed.pk))
     except IntegrityError as error:
         if "one_live_deed_per_order" not in str(error):
             raise
-        return _the_one_before(deed)
+        return _against(deed, _live_deed(deed))
     return Placement(deed, is_new=True)
+
+
+def place_all(origin: Origin, bodies: list[Any]) -> list[Placement | Problem]:
+    """Many orders, each accepted or refused by itself, in the order given.
+
+    The number of queries does not depend on how many there are, but for those that replace a deed:
+    these are placed one by one.
+    """
+    outcomes: dict[int, Placement | Problem] = {}
+    candidates: dict[int, Deed] = {}
+    for index, body in enumerate(bodies):
+        try:
+            order = reading.read(body)
+            if order.order.reissue_of is None:
+                candidates[index] = _deed(origin, order)
+            else:
+                outcomes[index] = place_read(origin, order)
+        except Problem as problem:
+            outcomes[index] = problem
+    live = _insert_those_that_are_new(origin, list(candidates.values()))
+    for index, deed in candidates.items():
+        try:
+            outcomes[index] = _against(deed, live.get((deed.order_id, deed.deed_type)))
+        except Problem as problem:
+            outcomes[index] = problem
+    return [outcomes[index] for index in range(len(bodies))]
+
+
+def _insert_those_that_are_new(origin: Origin, deeds: list[Deed]) -> dict[tuple[str, str], Deed]:
+    """The live deed of each order, by order id and type, after all that could be were inserted."""
+    first = {(deed.order_id, deed.deed_type): deed for deed in reversed(deeds)}
+    with transaction.atomic():
+        # An order that has a live deed already is passed over by the unique index.
+        Deed.objects.bulk_create(list(first.values())[::-1], ignore_conflicts=True)
+        found = origin.partner.deeds.holding_identity().filter(
+            livemode=origin.livemode, order_id__in={order_id for order_id, _ in first}
+        )
+        live = {(deed.order_id, deed.deed_type): deed for deed in found}
+        new = {deed.pk for deed in deeds} & {deed.pk for deed in live.values()}
+        transaction.on_commit(lambda: hint_all(sorted(new)))
+    return live
 
 
 def cancel(partner: Partner, *, livemode: bool, deed_id: uuid.UUID) -> Deed:
@@ -127,20 +154,40 @@ def order_sha256(given: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _the_one_before(deed: Deed) -> Placement:
-    """The deed that stands for this order already. Raises Problem `order_conflict` if it differs."""
-    before = _live_deed(deed)
-    if before is None:
+def _deed(origin: Origin, order: Reading) -> Deed:
+    """The row of an order, not saved yet."""
+    now = timezone.now()
+    return Deed(
+        partner=origin.partner,
+        api_key=origin.api_key,
+        livemode=origin.livemode,
+        order_id=order.order.order_id,
+        deed_type=order.deed_type.slug,
+        order=order.given,
+        order_sha256=order_sha256(order.given),
+        warnings=order.warnings,
+        source=origin.source,
+        request_id=origin.request_id,
+        timeline=[first_entry(now)],
+        created_at=now,
+        next_attempt_at=now,
+        hinted_at=now,
+    )
+
+
+def _against(deed: Deed, live: Deed | None) -> Placement:
+    """What an order comes to, given the deed that stands for it. Raises Problem `order_conflict`."""
+    if live is None:
         # It failed or was cancelled between our insert and this look: the order is free again.
         detail = "The order's earlier deed has just ended; send the order again."
         raise Problem("order_conflict", detail, headers={"Retry-After": "1"})
-    if before.order_sha256 != deed.order_sha256:
+    if live.order_sha256 != deed.order_sha256:
         detail = (
-            f"Order {deed.order_id!r} has another body and is deed {before.pk}. If a corrected "
-            f'deed is meant, send it with "reissue_of": "{before.pk}".'
+            f"Order {deed.order_id!r} has another body and is deed {live.pk}. If a corrected "
+            f'deed is meant, send it with "reissue_of": "{live.pk}".'
         )
-        raise Problem("order_conflict", detail, extra={"deed": str(before.pk)})
-    return Placement(before, is_new=False)
+        raise Problem("order_conflict", detail, extra={"deed": str(live.pk)})
+    return Placement(live, is_new=live.pk == deed.pk)
 
 
 def _reissued(deed: Deed, deed_id: uuid.UUID) -> Deed | Placement:

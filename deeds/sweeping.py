@@ -7,7 +7,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from deeds import waiting
-from deeds.hints import hint
+from deeds.hints import hint_all
 from deeds.models import Deed
 from deeds.signals import deed_settled
 
@@ -45,6 +45,5 @@ def _hint(now: dt.datetime) -> int:
     due = Deed.objects.claimable(now).unhinted(now - HINT_AGAIN).order_by("next_attempt_at")
     ids = list(due.values_list("pk", flat=True)[:BATCH])
     Deed.objects.filter(pk__in=ids).update(hinted_at=now)
-    for deed_id in ids:
-        hint(deed_id)
+    hint_all(ids)
     return len(ids)

@@ -98,7 +98,8 @@ class DeedBatch(ApiView):
     def post(self, request: PartnerRequest) -> Response:
         origin = origin_of(request, Deed.Source.BATCH)
         of_request = request_id.of(request)
-        results = [_one_of_batch(origin, body, of_request) for body in parse_batch(request.data)]
+        outcomes = ordering.place_all(origin, parse_batch(request.data))
+        results = [_one_of_batch(outcome, of_request) for outcome in outcomes]
         return Response({"data": results}, status=207)
 
 
@@ -216,12 +217,10 @@ def wanted_wait(request: PartnerRequest) -> float | None:
     return min(float(match[1]), settings.PREFER_WAIT_MAX_SECONDS) if match else None
 
 
-def _one_of_batch(origin: ordering.Origin, body: Any, of_request: str) -> dict[str, Any]:
-    try:
-        placement = ordering.place(origin, body)
-    except Problem as problem:
-        return {"status": problem.status, "problem": problem.as_dict(of_request)}
-    return {"status": 202 if placement.is_new else 200, "deed": answers.v2(placement.deed)}
+def _one_of_batch(outcome: ordering.Placement | Problem, of_request: str) -> dict[str, Any]:
+    if isinstance(outcome, Problem):
+        return {"status": outcome.status, "problem": outcome.as_dict(of_request)}
+    return {"status": 202 if outcome.is_new else 200, "deed": answers.v2(outcome.deed)}
 
 
 def _deed_type(deed_type: DeedType) -> dict[str, Any]:

@@ -66,7 +66,7 @@ class SandboxApp:
             latency_ms=round((time.monotonic() - started) * 1000),
         )
         start_response(f"{status} {_REASONS[status]}", list(headers.items()))
-        return [content]
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else [content]
 
     def _answer(self, environ: Environ, started: float) -> Answer:
         path, method = environ["PATH_INFO"], environ["REQUEST_METHOD"]

@@ -12,7 +12,7 @@ import time_machine
 from django.test import Client
 from pypdf import PdfReader
 
-from deeds import storage, tasks
+from deeds import hints, storage, tasks
 from deeds.models import Deed
 from keys.models import Partner
 from tests.api import Api, errors_of
@@ -243,6 +243,44 @@ def test_a_batch_has_a_result_for_each_order(api: Api, order: Orders) -> None:
     assert results[2]["problem"]["errors"][0]["pointer"] == "/order_id"
     assert results[2]["problem"]["request_id"] == answer["X-Request-ID"]
     assert Deed.objects.count() == 2
+
+
+def test_the_orders_of_a_batch_are_one_deed_each(
+    api: Api, order: Orders, monkeypatch: pytest.MonkeyPatch, django_capture_on_commit_callbacks: Any
+) -> None:
+    sent: list[str] = []
+    monkeypatch.setattr(hints, "send", sent.append)
+    twice = [order(order_id="A"), order("tax", order_id="A"), order(order_id="A")]
+    with django_capture_on_commit_callbacks(execute=True):
+        results = api.post("/v2/deeds/batch", {"orders": twice}).json()["data"]
+    assert [result["status"] for result in results] == [202, 202, 200]
+    ids = [result["deed"]["id"] for result in results]
+    assert ids[0] == ids[2] != ids[1]
+    assert sent == sorted(set(ids))
+    with django_capture_on_commit_callbacks(execute=True):
+        again = api.post("/v2/deeds/batch", {"orders": twice}).json()["data"]
+    assert [result["status"] for result in again] == [200, 200, 200]
+    assert [result["deed"]["id"] for result in again] == ids
+    assert len(sent) == 2
+
+
+def test_a_batch_may_replace_a_deed(api: Api, order: Orders, main_api: MainApi) -> None:
+    first = api.post("/v2/deeds", order()).json()["id"]
+    tasks.render(first)
+    corrected = order(vesting="a married man", reissue_of=first)
+    results = api.post("/v2/deeds/batch", {"orders": [order("tax"), corrected]}).json()["data"]
+    assert [result["status"] for result in results] == [202, 202]
+    assert results[1]["deed"]["reissue_of"] == first
+
+
+@pytest.mark.parametrize("size", [2, 500])
+def test_a_batch_costs_a_constant_number_of_queries(
+    api: Api, order: Orders, size: int, django_assert_num_queries: Any
+) -> None:
+    orders = [order(order_id=f"B-{number}") for number in range(size)]
+    with django_assert_num_queries(5):
+        answer = api.post("/v2/deeds/batch", {"orders": orders})
+    assert {result["status"] for result in answer.json()["data"]} == {202}
 
 
 @pytest.mark.parametrize(
