@@ -6,51 +6,22 @@ bidirectional-override characters, money that is not exact to the cent, dates th
 
 import datetime as dt
 import re
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, WithJsonSchema
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, BeforeValidator, Field, GetCoreSchemaHandler, WithJsonSchema
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from deeds import counties
 
-# C0 and C1 controls, line and paragraph separators, bidirectional overrides and isolates.
-_UNPRINTABLE: Final = r"\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069"
-_ONE_LINE: Final = re.compile(f"[{_UNPRINTABLE}]")
-_LINES: Final = re.compile(f"(?![\n\r\t])[{_UNPRINTABLE}]")
+_CONTROLS: Final = r"\x00-\x1f"
+_CONTROLS_BUT_BREAKS: Final = r"\x00-\x08\x0b\x0c\x0e-\x1f"
+# Further controls, line and paragraph separators, bidirectional overrides and isolates.
+_UNPRINTABLE: Final = r"\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069"
 MONEY: Final = r"^(0|[1-9][0-9]{0,11})(\.[0-9]{1,2})?$"
 _MONEY: Final = re.compile(MONEY)
 _DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-
-
-def _text(value: str) -> str:
-    return _printable(value, _ONE_LINE, "one line of printable text")
-
-
-def _lines(value: str) -> str:
-    return _printable(value, _LINES, "printable text (line breaks and tabs are fine)")
-
-
-def _printable(value: str, refused: re.Pattern[str], wanted: str) -> str:
-    if not value.strip():
-        raise PydanticCustomError("blank", "It is blank; leave it out or fill it in.")
-    found = refused.search(value)
-    if found:
-        raise PydanticCustomError(
-            "invalid_characters",
-            "It has the character U+{code} at position {position}; send " + wanted + ".",
-            {"code": f"{ord(found[0]):04X}", "position": found.start()},
-        )
-    return value
-
-
-def _party_name(value: str) -> str:
-    if ";" in value:
-        raise PydanticCustomError(
-            "invalid_characters",
-            "It has a semicolon, which would split it into two parties; give each an entry.",
-        )
-    return value
 
 
 def _money(value: str) -> str:
@@ -90,62 +61,59 @@ def _county(value: str) -> str:
     return value
 
 
-def _pattern(*, also: str = "", refused: str = _UNPRINTABLE) -> str:
-    """ECMA-262: printable text with at least one character that is not white space."""
-    any_character = f"[^{refused}{also}]"
-    return f"^{any_character}*[^\\s{refused}{also}]{any_character}*$"
+@dataclass(frozen=True)
+class Printable:
+    """Text that can stand on a deed: not blank, nothing invisible, at most `max_length` characters.
+
+    With `lines` it may have line breaks and tabs. `without` lists further characters that are refused.
+    """
+
+    max_length: int
+    lines: bool = False
+    without: str = ""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        text = core_schema.str_schema(strict=True, min_length=1, max_length=self.max_length)
+        return core_schema.no_info_after_validator_function(self.check, text)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: Any) -> dict[str, Any]:
+        any_character = f"[^{self._refused}]"
+        visible = f"[^\\s{self._refused}]"
+        return {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": self.max_length,
+            "pattern": f"^{any_character}*{visible}{any_character}*$",
+        }
+
+    def check(self, value: str) -> str:
+        """Raises PydanticCustomError `blank` or `invalid_characters`."""
+        if not value.strip():
+            raise PydanticCustomError("blank", "It is blank; leave it out or fill it in.")
+        found = re.search(f"[{self._refused}]", value)
+        if found:
+            hint = " (give each party an entry of its own)" if found[0] == ";" else ""
+            raise PydanticCustomError(
+                "invalid_characters",
+                "The character U+{code} at position {position} can't stand here{hint}.",
+                {"code": f"{ord(found[0]):04X}", "position": found.start(), "hint": hint},
+            )
+        return value
+
+    @property
+    def _refused(self) -> str:
+        """The inside of a character class, the same in ECMA-262 and in Python."""
+        return (_CONTROLS_BUT_BREAKS if self.lines else _CONTROLS) + _UNPRINTABLE + self.without
 
 
-_LINES_REFUSED: Final = _UNPRINTABLE.replace(r"\x00-\x1f", r"\x00-\x08\x0b\x0c\x0e-\x1f")
-
-
-def _schema(pattern: str, max_length: int) -> WithJsonSchema:
-    return WithJsonSchema({"type": "string", "minLength": 1, "maxLength": max_length, "pattern": pattern})
-
-
-Text60 = Annotated[
-    str,
-    StringConstraints(min_length=1, max_length=60),
-    AfterValidator(_text),
-    _schema(_pattern(), 60),
-]
-Text100 = Annotated[
-    str,
-    StringConstraints(min_length=1, max_length=100),
-    AfterValidator(_text),
-    _schema(_pattern(), 100),
-]
-Text300 = Annotated[
-    str,
-    StringConstraints(min_length=1, max_length=300),
-    AfterValidator(_text),
-    _schema(_pattern(), 300),
-]
-Text500 = Annotated[
-    str,
-    StringConstraints(min_length=1, max_length=500),
-    AfterValidator(_text),
-    _schema(_pattern(), 500),
-]
-Lines2000 = Annotated[
-    str,
-    StringConstraints(min_length=1, max_length=2000),
-    AfterValidator(_lines),
-    _schema(_pattern(refused=_LINES_REFUSED), 2000),
-]
-LegalDescription = Annotated[
-    str,
-    StringConstraints(min_length=1, max_length=50_000),
-    AfterValidator(_lines),
-    _schema(_pattern(refused=_LINES_REFUSED), 50_000),
-]
-PartyName = Annotated[
-    str,
-    StringConstraints(min_length=1, max_length=300),
-    AfterValidator(_text),
-    AfterValidator(_party_name),
-    _schema(_pattern(also=";"), 300),
-]
+Text60 = Annotated[str, Printable(60)]
+Text100 = Annotated[str, Printable(100)]
+Text300 = Annotated[str, Printable(300)]
+Text500 = Annotated[str, Printable(500)]
+Lines2000 = Annotated[str, Printable(2000, lines=True)]
+LegalDescription = Annotated[str, Printable(50_000, lines=True)]
+# The Main API takes several parties as one text, split by ";".
+PartyName = Annotated[str, Printable(300, without=";")]
 Yes = Annotated[Literal[True], BeforeValidator(_boolean)]
 No = Annotated[Literal[False], BeforeValidator(_boolean)]
 Money = Annotated[

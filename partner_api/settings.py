@@ -134,7 +134,6 @@ STORAGES: dict[str, dict[str, Any]] = {
 STATIC_URL = "/static/"
 # Only an image has collected files; elsewhere they are served from where the packages keep them.
 STATIC_ROOT = env.str("STATIC_ROOT", default=str(BASE_DIR / "staticfiles")) if IS_PRODUCTION else None
-STATICFILES_DIRS = [BASE_DIR / "partner_api" / "static"]
 WHITENOISE_USE_FINDERS = not IS_PRODUCTION
 WHITENOISE_AUTOREFRESH = DEBUG
 
