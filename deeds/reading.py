@@ -163,7 +163,9 @@ def _warnings(deed_type: DeedType, read_order: order.Order) -> list[dict[str, st
         if getattr(read_order, name) is not None
     ]
     tax = read_order.transfer_tax
-    if isinstance(tax, order.UnincorporatedTransfer) and tax.transfer_value is not None:
+    is_checkable = isinstance(tax, order.UnincorporatedTransfer) and tax.basis == "full_value"
+    if tax is not None and is_checkable and tax.amount and tax.transfer_value:
+        # Less liens, the tax is on a value that the order does not state.
         county_tax = statutory_county_tax(Decimal(tax.transfer_value))
         if Decimal(tax.amount) != county_tax and "transfer_tax" not in deed_type.unused:
             message = (

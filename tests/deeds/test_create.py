@@ -289,6 +289,8 @@ def test_a_county_tax_that_differs_is_a_warning(api: Api, order: Orders) -> None
     warnings = api.post("/v2/deeds", order(transfer_tax=tax)).json()["warnings"]
     assert [warning["code"] for warning in warnings] == ["differs_from_statutory_tax"]
     assert "825.55" in warnings[0]["message"]
+    liens = order(order_id="ORD-3", transfer_tax={**tax, "basis": "less_liens"})
+    assert api.post("/v2/deeds", liens).json()["warnings"] == []
     exact = order(order_id="ORD-2", transfer_tax={**tax, "transfer_value": "750000.00"})
     assert api.post("/v2/deeds", exact).json()["warnings"] == []
 

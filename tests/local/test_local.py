@@ -104,7 +104,7 @@ def test_redis_keeps_its_data_and_hides_its_password(tmp_path: Path) -> None:
 
 
 def test_a_process_that_does_not_start_is_named_with_its_last_words(tmp_path: Path) -> None:
-    script = "print('first'); raise SystemExit('the reason')"
+    script = "print('first', flush=True); raise SystemExit('the reason')"
     child = Child("broken", [sys.executable, "-c", script], log=tmp_path / "log")
     with pytest.raises(Failed, match=r"(?s)broken ended with exit code 1.*first.*the reason"):
         child.wait_until(lambda: False, seconds=10)
