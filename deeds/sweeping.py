@@ -3,6 +3,7 @@
 import datetime as dt
 
 import structlog
+from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
@@ -13,8 +14,6 @@ from deeds.signals import deed_settled
 
 log = structlog.get_logger(__name__)
 
-# A message that a worker has not come to in this time may be lost; one too many does no harm.
-HINT_AGAIN = dt.timedelta(minutes=2)
 BATCH = 500
 
 
@@ -42,7 +41,9 @@ def _recover(now: dt.datetime) -> int:
 
 
 def _hint(now: dt.datetime) -> int:
-    due = Deed.objects.claimable(now).unhinted(now - HINT_AGAIN).order_by("next_attempt_at")
+    # A message that no worker has come to in this time may be lost; one too many does no harm.
+    since = now - dt.timedelta(seconds=settings.DEED_HINT_AGAIN_SECONDS)
+    due = Deed.objects.claimable(now).unhinted(since).order_by("next_attempt_at")
     ids = list(due.values_list("pk", flat=True)[:BATCH])
     Deed.objects.filter(pk__in=ids).update(hinted_at=now)
     hint_all(ids)

@@ -12,8 +12,11 @@ import structlog
 from celery import Celery, signals
 from django.core.exceptions import ImproperlyConfigured
 
+from partner_api import broker
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "partner_api.settings")
 
+broker.install()
 app = Celery("partner_api")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()

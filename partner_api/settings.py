@@ -159,6 +159,7 @@ DEED_RETRY_SCHEDULE_SECONDS = [
         default=["30", "120", "600", "1800", "3600", "7200", "14400", "28800", "28800"],
     )
 ]
+DEED_HINT_AGAIN_SECONDS = env.int("DEED_HINT_AGAIN_SECONDS", default=120)
 DEED_MAX_CRASHES = env.int("DEED_MAX_CRASHES", default=5)
 PDF_LINK_SECONDS = env.int("PDF_LINK_SECONDS", default=24 * 3600)
 V1_WAIT_SECONDS = env.float("V1_WAIT_SECONDS", default=25.0)
@@ -178,6 +179,11 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
     "visibility_timeout": 900,
     "socket_timeout": 5,
     "socket_connect_timeout": 2,
+    # How long an order waits to hint at itself while the broker is away; the sweeper hints later.
+    "max_retries": 1,
+    "interval_start": 0,
+    "interval_step": 0.05,
+    "interval_max": 0.05,
     "global_keyprefix": "celery:",
 }
 CELERY_TASK_IGNORE_RESULT = True

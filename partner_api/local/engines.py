@@ -75,10 +75,15 @@ def start_postgres(folder: Path, *, password: str, log: Path, durable: bool) -> 
     return child, f"{server}/{_DATABASE}"
 
 
-def start_redis(folder: Path, *, password: str, log: Path, durable: bool) -> tuple[Child, str]:
-    """The process and its REDIS_URL, once it answers. Raises Failed."""
+def start_redis(
+    folder: Path, *, password: str, log: Path, durable: bool, port: int | None = None
+) -> tuple[Child, str]:
+    """The process and its REDIS_URL, once it answers; on any free port unless one is given.
+
+    Raises Failed.
+    """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    port = free_port()
+    port = port or free_port()
     # By standard input: arguments can be read by everyone on the machine.
     settings = [
         "bind 127.0.0.1",

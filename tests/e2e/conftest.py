@@ -11,6 +11,7 @@ import requests
 from django.db import connection
 
 from keys.models import Partner
+from partner_api.local.demo import WORKER_FLAGS
 from partner_api.local.engines import free_port
 from partner_api.local.processes import Child
 
@@ -56,8 +57,12 @@ class Deployment:
         self.start("sandbox", "manage.py", "runsandbox", "--port", port)
 
     def start_worker(self) -> None:
-        worker = self.start("worker", "-m", "celery", "-A", "partner_api", "worker")
+        worker = self.start("worker", "-m", "celery", "-A", "partner_api", "worker", *WORKER_FLAGS)
         worker.wait_until(lambda: " ready." in worker.log.read_text(), seconds=30)
+
+    def start_beat(self) -> None:
+        schedule = str(self.folder / "schedule")
+        self.start("beat", "-m", "celery", "-A", "partner_api", "beat", "--schedule", schedule)
 
     def _answers(self) -> bool:
         try:
