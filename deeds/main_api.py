@@ -157,7 +157,7 @@ def _refusal(answer: requests.Response, deadline: float) -> MainApiError:
         # Our own token is wrong, which is no fault of the order: it waits until we mended it.
         reason = f"status {status}: our token was refused"
         return MainApiError("main_api_unavailable", reason, is_temporary=True)
-    if 300 <= status < 400:  # noqa: PLR2004
+    if 300 <= status < 400:  # noqa: PLR2004 - the class of redirects
         reason = f"status {status}: a redirect, which is not followed"
         return MainApiError("main_api_unavailable", reason, is_temporary=True)
     reason = _reason(_read(answer, deadline, _CHUNK))

@@ -59,7 +59,7 @@ def run(*, once: bool, environment: str = "demo") -> None:
 
 def _start_web(stack: Stack, port: int, environment: str) -> Child:
     if environment == "development":
-        stack.own["DEBUG"] = "true"
+        # Without DEBUG: what a client sees is what it will see, and Django's error pages are HTML.
         return stack.start("web", ["manage.py", "runserver", f"127.0.0.1:{port}"])
     stack.own["WEB_BIND"] = f"127.0.0.1:{port}"
     configuration = "python:partner_api.gunicorn_conf"

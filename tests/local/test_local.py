@@ -122,7 +122,7 @@ def test_what_a_child_started_ends_with_it(tmp_path: Path) -> None:
 
 
 class Demo:
-    def __init__(self, folder: Path, **env: str) -> None:
+    def __init__(self, folder: Path, what: str = "demo", **env: str) -> None:
         self.folder = folder
         self.var_dir = folder / "var"
         self.port = free_port()
@@ -131,7 +131,7 @@ class Demo:
         base = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
         with self.output.open("w") as file:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "partner_api.local", "demo"],
+                [sys.executable, "-m", "partner_api.local", what],
                 env=base | {"PORT": str(self.port), "VAR_DIR": str(self.var_dir)} | env,
                 stdout=file,
                 stderr=subprocess.STDOUT,
@@ -158,8 +158,8 @@ class Demo:
 def demo(tmp_path: Path) -> Iterator[Callable[..., Demo]]:
     started: list[Demo] = []
 
-    def start(name: str = "a demo", **env: str) -> Demo:
-        started.append(Demo(tmp_path / name, **env))
+    def start(name: str = "a demo", what: str = "demo", **env: str) -> Demo:
+        started.append(Demo(tmp_path / name, what, **env))
         return started[-1]
 
     yield start
@@ -216,6 +216,14 @@ def test_a_child_that_dies_ends_all_and_is_named(demo: Callable[..., Demo]) -> N
     assert running.wait_until_it_ended() == 1
     assert "worker was killed by signal 9" in running.said()
     until(lambda: processes_of(running.folder) == [])
+
+
+def test_the_development_server_answers_as_production_does(demo: Callable[..., Demo]) -> None:
+    serving = demo(what="dev")
+    serving.wait_until_it_serves()
+    answer = requests.get(f"{serving.facts()['base_url']}/nothing", timeout=5)
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+    assert not (serving.var_dir / "demo" / "first-deed.pdf").exists()
 
 
 def test_a_taken_port_is_named(demo: Callable[..., Demo]) -> None:
