@@ -14,7 +14,7 @@ RUN python -m venv /opt/venv \
 WORKDIR /app
 COPY . .
 # These values load the settings for this one command and stay out of the image.
-RUN ENVIRONMENT=production SECRET_KEY=build PUBLIC_BASE_URL=https://build.invalid \
+RUN ENVIRONMENT=production SECRET_KEY=build FIELD_ENCRYPTION_KEYS=build PUBLIC_BASE_URL=https://build.invalid \
     DATABASE_URL=postgres://build:build@build.invalid/build REDIS_URL=redis://build.invalid/0 \
     /opt/venv/bin/python manage.py collectstatic --noinput --skip-checks \
     && rm -rf /opt/venv/lib/python3.13/site-packages/pip*

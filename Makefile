@@ -4,9 +4,10 @@ SHELL := /bin/bash
 PYTHON ?= python3
 PY := .venv/bin/python
 # Safe to use only where nothing is served: enough to load the settings.
-SETTINGS_ENV := ENVIRONMENT=test SECRET_KEY=only-to-load-the-settings PUBLIC_BASE_URL=http://127.0.0.1:8000
+SETTINGS_ENV := ENVIRONMENT=test SECRET_KEY=only-to-load-the-settings FIELD_ENCRYPTION_KEYS=only-to-load-the-settings PUBLIC_BASE_URL=http://127.0.0.1:8000
 CHECK_ENV := $(SETTINGS_ENV) DATABASE_URL=postgres://nobody:none@127.0.0.1:1/none REDIS_URL=redis://127.0.0.1:1/0
 PRODUCTION_ENV := ENVIRONMENT=production SECRET_KEY=$$($(PYTHON) -c 'import secrets; print(secrets.token_urlsafe(64))') \
+  FIELD_ENCRYPTION_KEYS=$$($(PYTHON) -c 'import base64, secrets; print(base64.urlsafe_b64encode(secrets.token_bytes(32)).decode())') \
   PUBLIC_BASE_URL=https://api.example.com ALLOWED_HOSTS=api.example.com BEHIND_TLS_PROXY=true \
   DATABASE_URL=postgres://app:secret@db.example.com/app REDIS_URL=redis://:secret@redis.example.com/0 \
   MAIN_API_BASE_URL=https://main.example.com MAIN_API_INTERNAL_TOKEN=token SANDBOX_TOKEN=token VAR_DIR=/nonexistent

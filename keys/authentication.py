@@ -48,6 +48,8 @@ class ApiKeyAuthentication(BaseAuthentication):
         if refusal is not None:
             raise refused(refusal, DETAILS[refusal])
         structlog.contextvars.bind_contextvars(partner=str(key.partner_id), key=key.prefix)
+        # On Django's request too: what comes after the view (the request log) sees only that one.
+        request._request.api_key = key  # type: ignore[attr-defined]  # noqa: SLF001
         request.partner = key.partner  # type: ignore[attr-defined]  # see PartnerRequest
         request.api_key = key  # type: ignore[attr-defined]  # see PartnerRequest
         return key.partner, key

@@ -48,8 +48,11 @@ INSTALLED_APPS = [
     "drf_spectacular",
     "drf_spectacular_sidecar",
     "partner_api.ops",
+    "partner_api.http",
     "keys",
+    "billing",
     "deeds",
+    "webhooks",
 ]
 
 MIDDLEWARE = [
@@ -81,6 +84,11 @@ TEMPLATES: list[dict[str, Any]] = [
         },
     },
 ]
+
+# Encrypts what must be read back, such as signing secrets. The first encrypts, all decrypt.
+FIELD_ENCRYPTION_KEYS = env.list("FIELD_ENCRYPTION_KEYS")
+# How many proxies of ours stand in front, each of which adds to X-Forwarded-For.
+TRUSTED_PROXY_HOPS = env.int("TRUSTED_PROXY_HOPS", default=0)
 
 # --- data -------------------------------------------------------------------------------------
 DATABASES: dict[str, dict[str, Any]] = {"default": env.db("DATABASE_URL")}
@@ -271,6 +279,12 @@ UNFOLD = {
     "SHOW_HISTORY": True,
     "SHOW_VIEW_ON_SITE": False,
 }
+
+# --- e-mail -----------------------------------------------------------------------------------
+vars().update(env.email_url("EMAIL_URL", default="consolemail://"))
+DEFAULT_FROM_EMAIL = SERVER_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="Partner API <no-reply@localhost>")
+STAFF_EMAILS = env.list("STAFF_EMAILS", default=[])
+EMAIL_TIMEOUT = 10
 
 USE_TZ = True
 TIME_ZONE = "UTC"

@@ -9,6 +9,7 @@ from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import pytest
+from django.db import connection
 from django.test import Client
 from django_redis import get_redis_connection
 
@@ -16,6 +17,18 @@ from deeds.catalog import DEED_TYPES
 from deeds.sandbox.app import SandboxApp
 from keys.models import Partner
 from tests.api import Api
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> None:
+    """Tests with real transactions empty all tables afterwards; append-only ones refuse that elsewhere."""
+    of_truncate = (
+        "SELECT tgrelid::regclass, tgname FROM pg_trigger WHERE NOT tgisinternal AND tgtype & 32 <> 0"
+    )
+    with django_db_blocker.unblock(), connection.cursor() as cursor:
+        cursor.execute(of_truncate)
+        for table, trigger in cursor.fetchall():
+            cursor.execute(f'ALTER TABLE {table} DISABLE TRIGGER "{trigger}"')
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import django.contrib.postgres.fields
 import django.db.models.deletion
 import django.utils.timezone
-import keys.models
+import keys.models.api_key
 import uuid_utils.compat
 from django.db import migrations, models
 
@@ -38,8 +38,8 @@ class Migration(migrations.Migration):
                 ('key_id', models.CharField(editable=False, max_length=16, unique=True)),
                 ('secret_sha256', models.CharField(editable=False, max_length=64)),
                 ('scopes', django.contrib.postgres.fields.ArrayField(base_field=models.CharField(max_length=40), blank=True, default=list, size=None)),
-                ('rate_limit_per_minute', models.PositiveIntegerField(default=keys.models._default_rate_limit_per_minute)),
-                ('rate_limit_burst', models.PositiveIntegerField(default=keys.models._default_rate_limit_burst)),
+                ('rate_limit_per_minute', models.PositiveIntegerField(default=keys.models.api_key._default_rate_limit_per_minute)),
+                ('rate_limit_burst', models.PositiveIntegerField(default=keys.models.api_key._default_rate_limit_burst)),
                 ('expires_at', models.DateTimeField(blank=True, null=True)),
                 ('revoked_at', models.DateTimeField(blank=True, editable=False, null=True)),
                 ('revoked_reason', models.CharField(blank=True, editable=False, max_length=200)),

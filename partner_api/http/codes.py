@@ -32,8 +32,26 @@ CODES: Final = {
     "api_key_expired": Code(401, "The API key has expired", "Ask us for a new key."),
     "api_key_revoked": Code(401, "The API key was revoked", "Ask us for a new key."),
     "partner_suspended": Code(401, "The partner is suspended", "Write to support."),
+    "ip_not_allowed": Code(
+        401, "The key may not be used from this address", "Call from a network that the key allows."
+    ),
+    "quota_exceeded": Code(
+        402, "The period's quota is used up", "Wait for `resets_at`, or ask us for a larger quota."
+    ),
+    "budget_exceeded": Code(
+        402, "The period's budget is used up", "Wait for `resets_at`, or ask us to raise the budget cap."
+    ),
+    "payment_required": Code(
+        402, "An invoice is overdue", "Pay the open invoice; orders are accepted again at once."
+    ),
     "insufficient_scope": Code(
         403, "The API key lacks a scope", "Use a key that has the scope in `required_scope`."
+    ),
+    "invalid_signature": Code(
+        401, "The signature does not fit the body", "Sign the raw bytes with the source's current secret."
+    ),
+    "stale_signature": Code(
+        401, "The signature's time is missing or too far off", "Send `X-Webhook-Timestamp`, within 5 minutes."
     ),
     "forbidden": Code(403, "Not allowed", "This can't be done with what you sent."),
     "not_found": Code(
@@ -54,6 +72,13 @@ CODES: Final = {
         409, "The deed can't be cancelled any more", "Only a queued deed can be; read its status."
     ),
     "pdf_not_ready": Code(409, "The PDF is not ready", "Wait until the deed's status is `completed`."),
+    "idempotency_in_progress": Code(
+        409, "The first request with this key is still running", "Send it again after `Retry-After` seconds."
+    ),
+    "setup_completed": Code(409, "The first partner was set up before", "Use the admin, or an admin token."),
+    "pdf_deleted": Code(
+        410, "The PDF was deleted", "It was kept as long as agreed; the deed's facts are still there."
+    ),
     "payload_too_large": Code(
         413, "The body is too large", "An order has at most 1 MiB, a batch 8 MiB; split the batch."
     ),
@@ -65,6 +90,10 @@ CODES: Final = {
         "The request has invalid values",
         "`errors` names each field by JSON Pointer, and says what it needs. Nothing was stored.",
     ),
+    "idempotency_mismatch": Code(
+        422, "This idempotency key was used for another request", "Use a new key for each new request."
+    ),
+    "rate_limited": Code(429, "Too many requests", "Wait `Retry-After` seconds, then send it again."),
     "internal_error": Code(
         500,
         "Something broke on our side",
@@ -74,5 +103,8 @@ CODES: Final = {
         502,
         "The deed could not be made",
         "`detail` has the reason. Correct the order, or send it again if nothing is wrong with it.",
+    ),
+    "main_api_unavailable": Code(
+        503, "The renderer can't be reached", "Send it again after `Retry-After` seconds."
     ),
 }

@@ -1,5 +1,6 @@
 """The environment of a local stack: what is given from outside is used, the rest is started and made up."""
 
+import base64
 import fcntl
 import json
 import os
@@ -17,6 +18,7 @@ _SECRETS = (
     "REDIS_PASSWORD",
     "SANDBOX_TOKEN",
 )
+_FERNET_KEYS = ("FIELD_ENCRYPTION_KEYS",)
 
 
 class Stack:
@@ -34,6 +36,7 @@ class Stack:
         self.own = {
             "ENVIRONMENT": environment,
             "SECRET_KEY": self.secrets["SECRET_KEY"],
+            "FIELD_ENCRYPTION_KEYS": self.secrets["FIELD_ENCRYPTION_KEYS"],
             "PUBLIC_BASE_URL": f"http://127.0.0.1:{port}",
             "ALLOWED_HOSTS": "127.0.0.1,localhost",
             "VAR_DIR": str(var_dir),
@@ -118,9 +121,10 @@ def _lock(var_dir: Path) -> IO[str]:
 
 def _secrets(path: Path) -> dict[str, str]:
     kept: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
-    missing = [name for name in _SECRETS if name not in kept]
-    if missing:
-        kept |= {name: secrets.token_hex(32) for name in missing}
+    made = {name: secrets.token_hex(32) for name in _SECRETS}
+    made |= {name: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode() for name in _FERNET_KEYS}
+    if made.keys() - kept.keys():
+        kept = made | kept
         path.parent.mkdir(parents=True, exist_ok=True)
         path.parent.chmod(0o700)
         write_private(path, json.dumps(kept))
