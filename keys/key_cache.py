@@ -82,6 +82,11 @@ def load(key_id: str, tag: bytes) -> KnownKey | None:
     return known
 
 
+def forget(key_id: str) -> None:
+    with _lock:
+        _known.pop(key_id, None)
+
+
 def forget_all() -> None:
     with _lock:
         _known.clear()

@@ -57,6 +57,7 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "partner_api.http.request_id.RequestIdMiddleware",
+    "keys.middleware.KeyHeadersMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "partner_api.http.routing.SessionMiddleware",
@@ -109,16 +110,22 @@ DATABASES["default"].setdefault("OPTIONS", {}).update(
 
 REDIS_URL = env.str("REDIS_URL")
 REDIS_TIMEOUT_SECONDS = env.float("REDIS_TIMEOUT_SECONDS", default=0.5)
-CACHES = {
-    "default": {
+LIMITER_REDIS_TIMEOUT_SECONDS = env.float("LIMITER_REDIS_TIMEOUT_SECONDS", default=0.25)
+
+
+def _redis_cache(timeout_seconds: float) -> dict[str, Any]:
+    return {
         "BACKEND": "django_redis.cache.RedisCache",
         "LOCATION": REDIS_URL,
         "KEY_PREFIX": "partner_api",
-        "OPTIONS": {
-            "SOCKET_CONNECT_TIMEOUT": REDIS_TIMEOUT_SECONDS,
-            "SOCKET_TIMEOUT": REDIS_TIMEOUT_SECONDS,
-        },
-    },
+        "OPTIONS": {"SOCKET_CONNECT_TIMEOUT": timeout_seconds, "SOCKET_TIMEOUT": timeout_seconds},
+    }
+
+
+CACHES = {
+    "default": _redis_cache(REDIS_TIMEOUT_SECONDS),
+    # Every request asks it, so none may wait for it for long.
+    "limiter": _redis_cache(LIMITER_REDIS_TIMEOUT_SECONDS),
 }
 
 DEED_STORAGE_DIR = Path(env.str("DEED_STORAGE_DIR", default=str(VAR_DIR / "storage")))
@@ -188,7 +195,6 @@ FAILED_AUTH_PER_MINUTE = env.int("FAILED_AUTH_PER_MINUTE", default=30)
 FAILED_AUTH_BURST = env.int("FAILED_AUTH_BURST", default=60)
 PUBLIC_RATE_LIMIT_PER_MINUTE = env.int("PUBLIC_RATE_LIMIT_PER_MINUTE", default=1200)
 PUBLIC_RATE_LIMIT_BURST = env.int("PUBLIC_RATE_LIMIT_BURST", default=300)
-LIMITER_REDIS_TIMEOUT_SECONDS = env.float("LIMITER_REDIS_TIMEOUT_SECONDS", default=0.25)
 LIMITER_REDIS_RETRY_SECONDS = env.float("LIMITER_REDIS_RETRY_SECONDS", default=1.0)
 LIMITER_MEMORY_ENTRIES = env.int("LIMITER_MEMORY_ENTRIES", default=50_000)
 
@@ -224,6 +230,7 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": timedelta(seconds=SWEEP_SECONDS),
         "options": {"expires": SWEEP_SECONDS},
     },
+    "warn-of-ending-keys": {"task": "keys.tasks.warn_of_ending_keys", "schedule": timedelta(hours=1)},
 }
 
 # --- HTTP -------------------------------------------------------------------------------------

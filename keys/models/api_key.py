@@ -169,10 +169,25 @@ class ApiKey(models.Model):
             return "partner_suspended"
         return None
 
+    def state_at(self, now: dt.datetime) -> str:
+        """`active`, `pending` (not valid yet), `rotated` (valid for its overlap), `expired` or `revoked`."""
+        if self.revoked_at is not None:
+            return "revoked"
+        if self.expires_at is not None and self.expires_at <= now:
+            return "expired"
+        if self.not_before is not None and self.not_before > now:
+            return "pending"
+        return "rotated" if self.replaced_by_id is not None else "active"
+
     def rotation_due_at(self) -> dt.datetime | None:
         """When the partner's policy wants another key in its place; None without a policy."""
         days = self.partner.key_max_age_days
         return None if days is None else self.created_at + dt.timedelta(days=days)
+
+    def is_due_for_rotation(self, now: dt.datetime) -> bool:
+        """Whether the policy wants it replaced by now, and it is still in use."""
+        due_at = self.rotation_due_at()
+        return due_at is not None and due_at <= now and self.state_at(now) == "active"
 
     def revoke(self, *, now: dt.datetime, reason: str) -> bool:
         """Ends the key for good. False when it was revoked before; the first reason stays.

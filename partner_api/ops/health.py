@@ -33,6 +33,7 @@ def register(name: str, check: Check) -> None:
 class Health(APIView):
     http_method_names = ["get", "head"]
     scopes: ClassVar = {"GET": "public"}
+    is_limited = False  # a probe must not be refused
     authentication_classes = []
     schema = None
 
@@ -45,6 +46,7 @@ class Readiness(APIView):
 
     http_method_names = ["get", "head"]
     scopes: ClassVar = {"GET": "public"}
+    is_limited = False  # a probe must not be refused
     authentication_classes = []
     schema = None
 
