@@ -3,7 +3,6 @@
 Loaded by `-p` in pyproject.toml. With DATABASE_URL and REDIS_URL given, those servers are used.
 """
 
-import base64
 import os
 import secrets
 import tempfile
@@ -59,7 +58,7 @@ os.environ.update(
     MAIN_API_INTERNAL_TOKEN="main-api-token",
     SANDBOX_BASE_URL="http://127.0.0.1:9",
     SANDBOX_TOKEN="sandbox-token",
-    FIELD_ENCRYPTION_KEYS=base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+    FIELD_ENCRYPTION_KEYS=engines.fernet_key(),
     MAIN_API_RETRY_SECONDS="0.01",
     LOG_LEVEL="WARNING",
 )

@@ -4,7 +4,9 @@ Postgres refuses to run as root. It then runs as `nobody`, with the one capabili
 its folder wherever that is, so that no folder of the user's has to be opened to others.
 """
 
+import base64
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -40,6 +42,11 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
     return port
+
+
+def fernet_key() -> str:
+    """A new key for FIELD_ENCRYPTION_KEYS."""
+    return base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
 
 
 def start_postgres(folder: Path, *, password: str, log: Path, durable: bool) -> tuple[Child, str]:

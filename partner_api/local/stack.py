@@ -1,6 +1,5 @@
 """The environment of a local stack: what is given from outside is used, the rest is started and made up."""
 
-import base64
 import fcntl
 import json
 import os
@@ -122,7 +121,7 @@ def _lock(var_dir: Path) -> IO[str]:
 def _secrets(path: Path) -> dict[str, str]:
     kept: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
     made = {name: secrets.token_hex(32) for name in _SECRETS}
-    made |= {name: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode() for name in _FERNET_KEYS}
+    made |= {name: engines.fernet_key() for name in _FERNET_KEYS}
     if made.keys() - kept.keys():
         kept = made | kept
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,173 @@
+"""Servers of its own, and how one thing is measured against another.
+
+What is compared runs in turns, again and again, so that whatever else the machine does meets both; the
+ratio is the median of the turns' ratios.
+"""
+
+import json
+import os
+import secrets
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import requests
+
+from bench.load import Measured, Task
+from partner_api.local import engines
+from partner_api.local.processes import Child, Family
+
+OK: Final = 200
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One line of the report. `target` says what must be reached, `ok` whether it is."""
+
+    name: str
+    value: float
+    target: str
+    ok: bool
+    detail: str
+
+
+def at_least(name: str, value: float, bound: float, detail: str) -> Figure:
+    return Figure(name, round(value, 3), f">= {bound}", value >= bound, detail)
+
+
+def at_most(name: str, value: float, bound: float, detail: str) -> Figure:
+    return Figure(name, round(value, 3), f"<= {bound}", value <= bound, detail)
+
+
+class Bench:
+    """Postgres, Redis, and what is started on them; all end with `stop`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.family = Family()
+        password = secrets.token_hex(8)
+        env = {
+            "ENVIRONMENT": "test",
+            "DJANGO_SETTINGS_MODULE": "bench.settings",
+            "SECRET_KEY": secrets.token_hex(32),
+            "FIELD_ENCRYPTION_KEYS": engines.fernet_key(),
+            "ALLOWED_HOSTS": "127.0.0.1",
+            "VAR_DIR": str(folder / "var"),
+            "LOG_LEVEL": "INFO",
+            "SANDBOX_TOKEN": "token",
+            "MAIN_API_INTERNAL_TOKEN": "token",
+            "PYTHONUNBUFFERED": "1",
+        }
+        for name, start in (("DATABASE_URL", engines.start_postgres), ("REDIS_URL", engines.start_redis)):
+            data = folder / name.lower()
+            child, env[name] = start(data, password=password, log=data.with_suffix(".log"), durable=True)
+            self.family.add(child)
+        env["PUBLIC_BASE_URL"] = "http://127.0.0.1"
+        self.env = env
+        os.environ.update(env)
+
+    def web(self, *, workers: int = 1, **env: str) -> str:
+        """Starts gunicorn, and returns where it answers."""
+        address = f"127.0.0.1:{engines.free_port()}"
+        ours = {"WEB_BIND": address, "WEB_WORKERS": str(workers), **env}
+        arguments = [
+            "-m",
+            "gunicorn",
+            "-c",
+            "python:partner_api.gunicorn_conf",
+            "partner_api.wsgi:application",
+        ]
+        web = self.start(f"web-{address.rpartition(':')[2]}", arguments, **ours)
+        web.wait_until(lambda: _answers(f"http://{address}/healthz"), seconds=60)
+        return f"http://{address}"
+
+    def start(self, name: str, arguments: list[str], **env: str) -> Child:
+        log = self.folder / f"{name}.log"
+        child = Child(name, [sys.executable, *arguments], log=log, env={**os.environ, **self.env, **env})
+        return self.family.add(child)
+
+    def stop(self) -> None:
+        self.family.stop()
+
+
+def measure(
+    url: str, lines: list[str], *, seconds: float, connections: int = 8, rate: float = 0.0
+) -> Measured:
+    """Load on a server from a process of its own. Raises RuntimeError when an answer is no success."""
+    host, _, port = url.removeprefix("http://").partition(":")
+    task = Task(host, int(port), lines, connections, seconds, rate)
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.load"],
+        input=json.dumps(asdict(task)),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    measured = Measured(**json.loads(done.stdout))
+    if not set(measured.statuses) <= {"200", "201", "202"}:
+        message = f"{lines[0].splitlines()[0]} was answered {measured.statuses}"
+        raise RuntimeError(message)
+    return measured
+
+
+def in_turns(sides: dict[str, Callable[[], float]], *, rounds: int) -> dict[str, list[float]]:
+    """Each side's values, one a round; every other round runs in the opposite order."""
+    values: dict[str, list[float]] = {name: [] for name in sides}
+    for number in range(rounds):
+        names = list(sides) if number % 2 == 0 else list(sides)[::-1]
+        for name in names:
+            values[name].append(sides[name]())
+    return values
+
+
+def ratio(values: dict[str, list[float]], name: str, other: str) -> float:
+    return statistics.median(one / two for one, two in zip(values[name], values[other], strict=True))
+
+
+def main(suites: dict[str, Callable[[Bench], list[Figure]]], wanted: list[str], report: Path) -> int:
+    """Runs the suites and writes the report. The exit code is 1 when a target is missed."""
+    started = time.monotonic()
+    figures: list[Figure] = []
+    with tempfile.TemporaryDirectory(prefix="partner-api-bench-") as folder:
+        bench = Bench(Path(folder))
+        try:
+            import django  # noqa: PLC0415 - the environment must be there first
+            from django.core.management import call_command  # noqa: PLC0415
+
+            django.setup()
+            call_command("migrate", interactive=False, verbosity=0)
+            for name, suite in suites.items():
+                if not wanted or name in wanted:
+                    figures += _told(suite(bench), started)
+        finally:
+            bench.stop()
+    report.parent.mkdir(parents=True, exist_ok=True)
+    report.write_text(json.dumps([asdict(figure) for figure in figures], indent=2) + "\n")
+    print(f"{time.monotonic() - started:.0f} s in all; written to {report}")  # noqa: T201 - for people
+    return int(not all(figure.ok for figure in figures))
+
+
+def _told(figures: list[Figure], started: float) -> list[Figure]:
+    for figure in figures:
+        mark = "ok    " if figure.ok else "MISSED"
+        at = f"[{time.monotonic() - started:5.1f} s]"
+        print(f"{at} {mark} {figure.name} = {figure.value} ({figure.target}): {figure.detail}", flush=True)  # noqa: T201 - for people
+    return figures
+
+
+def _answers(url: str) -> bool:
+    try:
+        return requests.get(url, timeout=2).status_code == OK
+    except requests.RequestException:
+        return False
+
+
+def facts(**values: Any) -> str:
+    """Figures behind a figure, in one line."""
+    return ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in values.items())

@@ -1,0 +1,69 @@
+"""What the door costs: an authenticated read with everything on, against the floor and the packages."""
+
+import subprocess
+import sys
+from typing import Any
+
+from bench.harness import Bench, Figure, at_least, at_most, facts, in_turns, measure, ratio
+from bench.load import http
+
+ROUNDS = 6
+SECONDS = 1.5
+_GROWTH = """
+from pathlib import Path
+from keys.rate_limit import Limit, MemoryLimiter
+def kilobytes():
+    return int(Path("/proc/self/status").read_text().partition("VmRSS:")[2].split()[0])
+limiter, limit = MemoryLimiter(50_000), Limit(120, 30)
+before = kilobytes()
+for number in range(1_000_000):
+    limiter.take(f"{number:016d}", limit)
+print((kilobytes() - before) / 1024, len(limiter))
+"""
+
+
+def run(bench: Bench) -> list[Figure]:
+    url = bench.web()
+    ours, floor, packages = _requests()
+    for lines in (ours, floor, packages):
+        measure(url, lines, seconds=2)  # warm
+    values = in_turns(
+        {
+            name: lambda lines=lines: measure(url, lines, seconds=SECONDS).per_second  # type: ignore[misc]  # bound
+            for name, lines in (("ours", ours), ("floor", floor), ("packages", packages))
+        },
+        rounds=ROUNDS,
+    )
+    best = {f"{name}_per_second": max(found) for name, found in values.items()}
+    half = max(values["ours"]) / 2
+    tail = measure(url, ours, seconds=6, rate=half)
+    middle, last = tail.percentile(0.5), tail.percentile(0.99)
+    return [
+        at_least("authed_get_vs_floor", ratio(values, "ours", "floor"), 0.8, facts(**best)),
+        at_least("authed_get_vs_packages", ratio(values, "ours", "packages"), 3, facts(**best)),
+        at_most("p99_vs_p50", last / middle, 3, facts(per_second=half, p50_ms=middle, p99_ms=last)),
+        _growth(),
+    ]
+
+
+def _growth() -> Figure:
+    done = subprocess.run([sys.executable, "-c", _GROWTH], capture_output=True, text=True, check=True)  # noqa: S603 - ours
+    megabytes, kept = done.stdout.split()
+    return at_most("limiter_memory_growth", float(megabytes), 20, f"MB after 1,000,000 keys, {kept} kept")
+
+
+def _requests() -> tuple[list[str], list[str], list[str]]:
+    from rest_framework_api_key.models import APIKey  # noqa: PLC0415 - Django must be set up first
+
+    from bench.orders import partner_with_key, place  # noqa: PLC0415
+
+    partner, text = partner_with_key("Bench reads")
+    deeds = [str(deed.pk) for deed in place(partner, 50)]
+    _, package_key = APIKey.objects.create_key(name="bench")
+    ours: dict[str, Any] = {"Authorization": f"Bearer {text}"}
+    theirs: dict[str, Any] = {"Authorization": f"Api-Key {package_key}", "X-Bench-Key": package_key[:8]}
+    return (
+        [http("GET", f"/v2/deeds/{deed}", headers=ours) for deed in deeds],
+        [http("GET", f"/bench/read/{deed}", headers=ours) for deed in deeds],
+        [http("GET", f"/bench/packages/{deed}", headers=theirs) for deed in deeds],
+    )
