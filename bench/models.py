@@ -8,5 +8,7 @@ class Row(models.Model):
     body = models.JSONField(default=dict)
     at = models.DateTimeField(auto_now_add=True)
 
+    objects: "models.Manager[Row]"
+
     def __str__(self) -> str:
         return str(self.pk)

@@ -16,6 +16,7 @@ from django.utils import timezone
 from deeds import reading
 from deeds.hints import hint, hint_all
 from deeds.models import Deed, first_entry
+from deeds.models.own_deed import own_deed
 from deeds.reading import Reading
 from deeds.signals import deed_settled
 from keys.models import ApiKey, Partner
@@ -141,9 +142,10 @@ def requeue(deed: Deed) -> bool:
 
 def find(partner: Partner, *, livemode: bool, deed_id: uuid.UUID) -> Deed:
     """The partner's own deed of this mode. Raises Problem `not_found` for any other."""
-    deed = partner.deeds.filter(livemode=livemode, pk=deed_id).first()
+    deed = own_deed(partner.pk, livemode=livemode, deed_id=deed_id)
     if deed is None:
         raise not_found()
+    deed.partner = partner
     return deed
 
 
