@@ -14,7 +14,7 @@ from pathlib import Path
 from keys.rate_limit import Limit, MemoryLimiter
 def kilobytes():
     return int(Path("/proc/self/status").read_text().partition("VmRSS:")[2].split()[0])
-limiter, limit = MemoryLimiter(50_000), Limit(120, 30)
+limiter, limit = MemoryLimiter(40_000), Limit(120, 30)
 before = kilobytes()
 for number in range(1_000_000):
     limiter.take(f"{number:016d}", limit)

@@ -196,7 +196,7 @@ FAILED_AUTH_BURST = env.int("FAILED_AUTH_BURST", default=60)
 PUBLIC_RATE_LIMIT_PER_MINUTE = env.int("PUBLIC_RATE_LIMIT_PER_MINUTE", default=1200)
 PUBLIC_RATE_LIMIT_BURST = env.int("PUBLIC_RATE_LIMIT_BURST", default=300)
 LIMITER_REDIS_RETRY_SECONDS = env.float("LIMITER_REDIS_RETRY_SECONDS", default=1.0)
-LIMITER_MEMORY_ENTRIES = env.int("LIMITER_MEMORY_ENTRIES", default=50_000)
+LIMITER_MEMORY_ENTRIES = env.int("LIMITER_MEMORY_ENTRIES", default=40_000)
 
 # --- work in the background -------------------------------------------------------------------
 CELERY_BROKER_URL = env.str("CELERY_BROKER_URL", default=REDIS_URL)
