@@ -50,6 +50,7 @@ class ApiKeyAuthentication(BaseAuthentication):
         structlog.contextvars.bind_contextvars(partner=str(key.partner_id), key=key.prefix)
         # On Django's request too: what comes after the view (the request log) sees only that one.
         request._request.api_key = key  # type: ignore[attr-defined]  # noqa: SLF001
+        request._request.idempotency_scope = f"{key.partner_id}:{key.environment}"  # type: ignore[attr-defined]  # noqa: SLF001 - as above
         request.partner = key.partner  # type: ignore[attr-defined]  # see PartnerRequest
         request.api_key = key  # type: ignore[attr-defined]  # see PartnerRequest
         return key.partner, key
