@@ -13,7 +13,7 @@ from typing import Any
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from deeds import reading
+from deeds import backlog, reading
 from deeds.hints import hint, hint_all
 from deeds.models import Deed, first_entry
 from deeds.reading import Reading
@@ -57,6 +57,11 @@ def place_read(origin: Origin, order: Reading) -> Placement:
         if isinstance(earlier, Placement):
             return earlier
         deed.reissue_of = earlier
+    if not backlog.has_room(origin.partner, 1):
+        live = _live_deed(deed)
+        if live is None or deed.reissue_of is not None:
+            raise backlog.full()
+        return _against(deed, live)
     try:
         with transaction.atomic():
             if deed.reissue_of is not None:
@@ -64,11 +69,12 @@ def place_read(origin: Origin, order: Reading) -> Placement:
                     superseded_at=deed.created_at
                 )
             deed.save(force_insert=True)
-            transaction.on_commit(lambda: hint(deed.pk))
+            transaction.on_commit(lambda: hint(deed.pk, is_bulk=deed.is_bulk))
     except IntegrityError as error:
         if "one_live_deed_per_order" not in str(error):
             raise
         return _against(deed, _live_deed(deed))
+    backlog.add(origin.partner, 1)
     return Placement(deed, is_new=True)
 
 
@@ -90,9 +96,13 @@ def place_all(origin: Origin, bodies: list[Any]) -> list[Placement | Problem]:
         except Problem as problem:
             outcomes[index] = problem
     live = _insert_those_that_are_new(origin, list(candidates.values()))
+    has_room = backlog.has_room(origin.partner, 1)
     for index, deed in candidates.items():
+        stands = live.get((deed.order_id, deed.deed_type))
         try:
-            outcomes[index] = _against(deed, live.get((deed.order_id, deed.deed_type)))
+            if stands is None and not has_room:
+                raise backlog.full()
+            outcomes[index] = _against(deed, stands)
         except Problem as problem:
             outcomes[index] = problem
     return [outcomes[index] for index in range(len(bodies))]
@@ -103,13 +113,15 @@ def _insert_those_that_are_new(origin: Origin, deeds: list[Deed]) -> dict[tuple[
     first = {(deed.order_id, deed.deed_type): deed for deed in reversed(deeds)}
     with transaction.atomic():
         # An order that has a live deed already is passed over by the unique index.
-        Deed.objects.bulk_create(list(first.values())[::-1], ignore_conflicts=True)
+        room = backlog.room(origin.partner)
+        Deed.objects.bulk_create(list(first.values())[::-1][:room], ignore_conflicts=True)
         found = origin.partner.deeds.holding_identity().filter(
             livemode=origin.livemode, order_id__in={order_id for order_id, _ in first}
         )
         live = {(deed.order_id, deed.deed_type): deed for deed in found}
         new = {deed.pk for deed in deeds} & {deed.pk for deed in live.values()}
-        transaction.on_commit(lambda: hint_all(sorted(new)))
+        backlog.add(origin.partner, len(new))
+        transaction.on_commit(lambda: hint_all(sorted(new), is_bulk=True))
     return live
 
 
@@ -135,7 +147,7 @@ def requeue(deed: Deed) -> bool:
     with transaction.atomic():
         is_queued = deed.requeue(now=timezone.now())
         if is_queued:
-            transaction.on_commit(lambda: hint(deed.pk))
+            transaction.on_commit(lambda: hint(deed.pk, is_bulk=deed.is_bulk))
     return is_queued
 
 
@@ -167,6 +179,7 @@ def _deed(origin: Origin, order: Reading) -> Deed:
         order_sha256=order_sha256(order.given),
         warnings=order.warnings,
         source=origin.source,
+        is_bulk=origin.source == Deed.Source.BATCH,
         request_id=origin.request_id,
         timeline=[first_entry(now)],
         created_at=now,

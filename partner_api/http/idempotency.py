@@ -65,7 +65,9 @@ def run(
         kept = _lock_and_look(scope, key)
         if kept is not None:
             if kept.fingerprint != fingerprint:
-                detail = f"The key {key!r} came with another body or address before; each request needs its own."
+                detail = (
+                    f"The key {key!r} came with another body or address before; each request needs its own."
+                )
                 raise Problem("idempotency_mismatch", detail)
             return kept.as_response()
         response = handler(request, *args, **kwargs)
