@@ -11,7 +11,6 @@ import time
 import uuid
 
 import structlog
-from celery.exceptions import SoftTimeLimitExceeded
 from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
@@ -101,7 +100,7 @@ def _make(deed: Deed, lease: uuid.UUID, *, is_probe: bool = False) -> None:
     try:
         with heartbeat.beating(deed, lease):
             _render_and_store(deed, lease, is_probe=is_probe)
-    except (SystemExit, KeyboardInterrupt, SoftTimeLimitExceeded):
+    except (SystemExit, KeyboardInterrupt):
         now = timezone.now()
         if deed.give_back(lease, now=now, is_counted=not is_probe):
             log.warning("deed_given_back")

@@ -99,6 +99,10 @@ def claim_parameters(
 def release(*, livemode: bool, now: dt.datetime) -> int:
     """Makes those due that wait because the renderer was away. How many."""
     waiting = Deed.objects.filter(
-        status=Deed.Status.QUEUED, livemode=livemode, put_back_for__in=OUTAGE_CODES, next_attempt_at__gt=now
+        status=Deed.Status.QUEUED,
+        is_bulk__in=(False, True),
+        livemode=livemode,
+        put_back_for__in=OUTAGE_CODES,
+        next_attempt_at__gt=now,
     )
     return waiting.update(next_attempt_at=now, hinted_at=None)

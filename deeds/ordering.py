@@ -7,6 +7,7 @@ same order sent many times at once still is one deed.
 import hashlib
 import json
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,9 @@ from deeds.reading import Reading
 from deeds.signals import deed_settled
 from keys.models import ApiKey, Partner
 from partner_api.http.problems import FieldError, Problem, not_found
+
+# An order id with its deed type: unique among what one partner has in one mode.
+Identity = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -95,34 +99,45 @@ def place_all(origin: Origin, bodies: list[Any]) -> list[Placement | Problem]:
                 outcomes[index] = place_read(origin, order)
         except Problem as problem:
             outcomes[index] = problem
-    live = _insert_those_that_are_new(origin, list(candidates.values()))
-    has_room = backlog.has_room(origin.partner, 1)
+    live, without_room = _insert_those_that_are_new(origin, list(candidates.values()))
     for index, deed in candidates.items():
-        stands = live.get((deed.order_id, deed.deed_type))
+        identity = (deed.order_id, deed.deed_type)
         try:
-            if stands is None and not has_room:
+            if identity in without_room:
                 raise backlog.full()
-            outcomes[index] = _against(deed, stands)
+            outcomes[index] = _against(deed, live.get(identity))
         except Problem as problem:
             outcomes[index] = problem
     return [outcomes[index] for index in range(len(bodies))]
 
 
-def _insert_those_that_are_new(origin: Origin, deeds: list[Deed]) -> dict[tuple[str, str], Deed]:
-    """The live deed of each order, by order id and type, after all that could be were inserted."""
+def _insert_those_that_are_new(
+    origin: Origin, deeds: list[Deed]
+) -> tuple[dict[Identity, Deed], set[Identity]]:
+    """The live deed of each order, after all that could be were inserted; and those there is no room for."""
     first = {(deed.order_id, deed.deed_type): deed for deed in reversed(deeds)}
+    offered = dict(reversed(first.items()))
+    without_room: set[Identity] = set()
+    room = backlog.room(origin.partner)
     with transaction.atomic():
+        if room < len(offered):
+            there_before = _live_among(origin, first)
+            without_room = set([identity for identity in offered if identity not in there_before][room:])
         # An order that has a live deed already is passed over by the unique index.
-        room = backlog.room(origin.partner)
-        Deed.objects.bulk_create(list(first.values())[::-1][:room], ignore_conflicts=True)
-        found = origin.partner.deeds.holding_identity().filter(
-            livemode=origin.livemode, order_id__in={order_id for order_id, _ in first}
-        )
-        live = {(deed.order_id, deed.deed_type): deed for deed in found}
+        inserted = [deed for identity, deed in offered.items() if identity not in without_room]
+        Deed.objects.bulk_create(inserted, ignore_conflicts=True)
+        live = _live_among(origin, first)
         new = {deed.pk for deed in deeds} & {deed.pk for deed in live.values()}
         backlog.add(origin.partner, len(new))
         transaction.on_commit(lambda: hint_all(sorted(new), is_bulk=True))
-    return live
+    return live, without_room - live.keys()
+
+
+def _live_among(origin: Origin, identities: Iterable[Identity]) -> dict[Identity, Deed]:
+    found = origin.partner.deeds.holding_identity().filter(
+        livemode=origin.livemode, order_id__in={order_id for order_id, _ in identities}
+    )
+    return {(deed.order_id, deed.deed_type): deed for deed in found}
 
 
 def cancel(partner: Partner, *, livemode: bool, deed_id: uuid.UUID) -> Deed:

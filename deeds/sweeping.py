@@ -7,6 +7,7 @@ import datetime as dt
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
+from uuid import UUID
 
 import structlog
 from django.conf import settings
@@ -25,7 +26,7 @@ log = structlog.get_logger(__name__)
 
 BATCH: Final = 500
 # Messages that renew themselves; each sweep sends so many while deeds wait that should not.
-_REVIVED: Final = 8
+REVIVED: Final = 8
 _LOCK: Final = 0x5EE9_DEED
 
 
@@ -76,29 +77,36 @@ def _recover(now: dt.datetime) -> int:
 
 def _hint(now: dt.datetime) -> int:
     """Hints at deeds that have no message under way, as far as their renderer may be called."""
-    states = {livemode: circuit.state(renderer_for(livemode=livemode)) for livemode in (True, False)}
-    modes = [livemode for livemode, state in states.items() if state == "closed"]
     hinted = 0
-    for is_bulk in (False, True):
-        due = Deed.objects.claimable(now).filter(is_bulk=is_bulk, livemode__in=modes)
-        unhinted = due.filter(hinted_at=None).order_by("next_attempt_at")
-        ids = list(unhinted.values_list("pk", flat=True)[:BATCH])
-        Deed.objects.filter(pk__in=ids).update(hinted_at=now)
-        hint_all(ids, is_bulk=is_bulk)
-        hinted += len(ids) + _revive(due, now, is_bulk=is_bulk)
-    if "half_open" in states.values():
-        _send_drains(1, is_bulk=False)
+    for livemode in (True, False):
+        state = circuit.state(renderer_for(livemode=livemode))
+        if state == "half_open":
+            _send_drains(1, is_bulk=False)
+        if state != "closed":
+            continue
+        for is_bulk in (False, True):
+            ids = list(unhinted(now, livemode=livemode, is_bulk=is_bulk))
+            Deed.objects.filter(pk__in=ids).update(hinted_at=now)
+            hint_all(ids, is_bulk=is_bulk)
+            # Messages that no worker came to in this time may be lost: a few new ones serve all that wait.
+            late = list(long_hinted(now, livemode=livemode, is_bulk=is_bulk))
+            Deed.objects.filter(pk__in=late).update(hinted_at=now)
+            _send_drains(len(late), is_bulk=is_bulk)
+            hinted += len(ids) + len(late)
     return hinted
 
 
-def _revive(due: QuerySet[Deed], now: dt.datetime, *, is_bulk: bool) -> int:
-    """Messages that no worker has come to in this time may be lost: a few new ones serve all that wait."""
+def unhinted(now: dt.datetime, *, livemode: bool, is_bulk: bool) -> QuerySet[Deed, UUID]:
+    """Ids of deeds that are due and were never announced, or whose message was used up."""
+    due = Deed.objects.claimable(now).filter(livemode=livemode, is_bulk=is_bulk, hinted_at=None)
+    return due.order_by("next_attempt_at").values_list("pk", flat=True)[:BATCH]
+
+
+def long_hinted(now: dt.datetime, *, livemode: bool, is_bulk: bool) -> QuerySet[Deed, UUID]:
+    """Ids of some deeds that are due and were announced DEED_HINT_AGAIN_SECONDS ago."""
     since = now - dt.timedelta(seconds=settings.DEED_HINT_AGAIN_SECONDS)
-    late = due.filter(hinted_at__lte=since).order_by("next_attempt_at")
-    ids = list(late.values_list("pk", flat=True)[:_REVIVED])
-    Deed.objects.filter(pk__in=ids).update(hinted_at=now)
-    _send_drains(len(ids), is_bulk=is_bulk)
-    return len(ids)
+    due = Deed.objects.claimable(now).filter(livemode=livemode, is_bulk=is_bulk, hinted_at__lte=since)
+    return due.order_by("hinted_at").values_list("pk", flat=True)[:REVIVED]
 
 
 def _send_drains(number: int, *, is_bulk: bool) -> None:

@@ -1,33 +1,37 @@
 """Celery's side of making deeds. A message is only a hint: each task looks at the rows first."""
 
 import uuid
+from typing import Final
 
 from celery import shared_task
 from django.utils import timezone
 
 from deeds import attempts, fulfilment, hints, sweeping
 
+# Beyond any bound of its calls. A deed that takes longer (a PDF made to be slow) counts as a crash.
+_LIMITS: Final = {"soft_time_limit": 300, "time_limit": 330}
 
-@shared_task
+
+@shared_task(**_LIMITS)
 def serve(deed_id: str) -> None:
     """A deed was queued: makes the one whose turn it is."""
     fulfilment.serve(is_bulk=False, hinted=uuid.UUID(deed_id))
 
 
-@shared_task
+@shared_task(**_LIMITS)
 def serve_bulk(deed_id: str) -> None:
     """The same in the line of batches."""
     fulfilment.serve(is_bulk=True, hinted=uuid.UUID(deed_id))
 
 
-@shared_task
+@shared_task(**_LIMITS)
 def drain(*, is_bulk: bool) -> None:
     """Makes the deed whose turn it is, and sends itself again as long as there was one."""
     if fulfilment.serve(is_bulk=is_bulk):
         hints.revive(is_bulk=is_bulk)
 
 
-@shared_task
+@shared_task(**_LIMITS)
 def render(deed_id: str) -> None:
     """Makes this very deed. Safe to run twice and at the same time: one of them gets the lease."""
     fulfilment.fulfil(uuid.UUID(deed_id))

@@ -9,6 +9,11 @@ import sys
 from typing import Any
 
 import structlog
+
+# A stop gives running tasks WORKER_SOFT_SHUTDOWN_SECONDS and then interrupts them, so that they can give
+# back what they hold. It is read when Celery is imported.
+os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
+
 from celery import Celery, signals
 from django.core.exceptions import ImproperlyConfigured
 

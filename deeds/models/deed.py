@@ -98,7 +98,11 @@ class Deed(models.Model):
             models.Index(fields=["partner", "livemode", "-id"], name="deeds_newest_first"),
             models.Index(fields=["partner", "livemode", "status", "-id"], name="deeds_newest_by_status"),
             models.Index(fields=["order_id", "partner", "livemode"], name="deeds_by_order_id"),
-            models.Index(fields=["next_attempt_at"], condition=Q(status="queued"), name="deeds_queued"),
+            models.Index(
+                fields=["is_bulk", "livemode", "hinted_at", "next_attempt_at"],
+                condition=Q(status="queued"),
+                name="deeds_by_hint",
+            ),
             models.Index(
                 fields=["is_bulk", "livemode", "partner", "next_attempt_at"],
                 condition=Q(status="queued"),

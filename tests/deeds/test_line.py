@@ -12,7 +12,7 @@ import uuid_utils.compat
 from django.db import connection
 from django.utils import timezone
 
-from deeds import backlog, fulfilment, hints, line
+from deeds import backlog, fulfilment, hints, line, sweeping
 from deeds.models import Deed
 from keys.models import Partner
 from tests.api import Api
@@ -119,9 +119,7 @@ def test_a_batch_waits_in_a_line_of_its_own(api: Api, order: Orders, acme: Partn
     assert served() is None
 
 
-def test_a_message_serves_whose_turn_it_is(
-    api: Api, stranger: Api, order: Orders, main_api: MainApi
-) -> None:
+def test_a_message_serves_whose_turn_it_is(api: Api, stranger: Api, order: Orders, main_api: MainApi) -> None:
     first = [api.post("/v2/deeds", order(order_id=f"A-{n}")).json()["id"] for n in range(3)]
     other = stranger.post("/v2/deeds", order(order_id="B")).json()["id"]
     assert fulfilment.serve(is_bulk=False, hinted=uuid.UUID(first[0]))
@@ -144,13 +142,11 @@ def test_a_batch_goes_to_the_queue_of_batches(
 
 
 @pytest.fixture
-def a_hundred_thousand(db: None, partners: list[Partner]) -> Iterator[None]:
+def a_hundred_thousand(db: None, partners: list[Partner]) -> None:
     for partner in partners:
-        fill(partner, MANY // len(partners) - 100)
-        fill(partner, 100, is_bulk=True, prefix="BULK-")
+        fill(partner, MANY // len(partners))
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE external_deeds")
-    yield
 
 
 def plan(sql: str, parameters: Any = None) -> dict[str, Any]:
@@ -181,14 +177,12 @@ def test_a_claim_and_a_sweep_cost_the_same_with_a_hundred_thousand_queued(
     for scan in looked:
         assert scan["Node Type"] in {"Index Scan", "Index Only Scan"}, scan
         assert scan["Actual Rows"] <= 1, "it hops, and never walks along a line"
-    since = now - dt.timedelta(seconds=120)
-    due = Deed.objects.claimable(now).filter(is_bulk=False, livemode__in=[True, False])
     for query in (
-        due.filter(hinted_at=None).order_by("next_attempt_at").values_list("pk", flat=True)[:500],
-        due.filter(hinted_at__lte=since).order_by("next_attempt_at").values_list("pk", flat=True)[:8],
-        Deed.objects.abandoned(now).order_by("lease_expires_at")[:500],
+        sweeping.unhinted(now, livemode=True, is_bulk=False).query,
+        sweeping.long_hinted(now, livemode=True, is_bulk=False).query,
+        Deed.objects.abandoned(now).order_by("lease_expires_at")[:500].query,
     ):
-        sql, given = query.query.sql_with_params()
+        sql, given = query.sql_with_params()
         for scan in scans(plan(sql, given)["Plan"]):
             assert scan["Node Type"] in {"Index Scan", "Index Only Scan"}, scan
     started = time.perf_counter()
