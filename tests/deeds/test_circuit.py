@@ -10,6 +10,7 @@ import time_machine
 from django.db import connection
 from django.test import Client
 from django.utils import timezone
+from redis import ConnectionPool, Redis
 
 from deeds import circuit, fulfilment, hints, sweeping, tasks
 from deeds.circuit import Admission
@@ -140,9 +141,8 @@ def test_each_address_and_mode_has_its_own(clock: Any, settings: Any) -> None:
 
 
 def test_without_redis_calls_are_made(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from redis import Redis
-
-    monkeypatch.setattr(circuit, "get_redis_connection", lambda _: Redis(port=9, socket_connect_timeout=0.2))
+    nowhere = Redis(connection_pool=ConnectionPool(port=9))
+    monkeypatch.setattr(circuit, "get_redis_connection", lambda _: nowhere)
     fail(9)
     assert circuit.admit(live()) is Admission.CLOSED
     assert circuit.state(live()) == "closed"
@@ -170,16 +170,16 @@ def test_while_it_is_open_nothing_is_called_and_no_attempt_is_used(
 def test_once_it_is_back_all_are_made_at_once(place: Any, main_api: MainApi, sent: list[str]) -> None:
     renders = main_api.answer
     with time_machine.travel(NOW) as clock:
-        deeds = place(12)
+        deeds = place(7)
         main_api.answer = away
         for deed in deeds:
             fulfilment.serve(is_bulk=False, hinted=deed.pk)
-        for _ in range(20):  # an outage of hours: a look every few seconds, which costs no attempt
+        for _ in range(8):  # an outage of hours: a look every few seconds, which costs no attempt
             clock.shift(600)
             sweeping.sweep()
             assert sent[-1] == "drain"
             fulfilment.serve(is_bulk=False)
-        assert len(main_api.calls) == 15 + 20
+        assert len(main_api.calls) == 15 + 8
         assert max(Deed.objects.values_list("attempts", flat=True)) == 1
         main_api.answer = renders
         clock.shift(11)
@@ -188,8 +188,8 @@ def test_once_it_is_back_all_are_made_at_once(place: Any, main_api: MainApi, sen
         tasks.drain(is_bulk=False)
         assert sent == ["drain", "sweep", "drain"], "the probe, its success, and the next"
         assert circuit.state(live()) == "closed"
-        assert Deed.objects.claimable(timezone.now()).count() == 11
-        assert sweeping.sweep()["hinted"] == 11
+        assert Deed.objects.claimable(timezone.now()).count() == 6
+        assert sweeping.sweep()["hinted"] == 6
         while fulfilment.serve(is_bulk=False):
             pass
         assert set(Deed.objects.values_list("status", flat=True)) == {"completed"}
