@@ -44,7 +44,8 @@ def room(partner: Partner) -> int:
             if len(_counts) >= _PARTNERS_REMEMBERED:
                 _counts.clear()
             _counts[partner.pk] = count
-    return max(0, settings.DEED_MAX_QUEUED_PER_PARTNER - count.queued)
+    limit: int = settings.DEED_MAX_QUEUED_PER_PARTNER
+    return max(0, limit - count.queued)
 
 
 def add(partner: Partner, number: int) -> None:

@@ -8,20 +8,20 @@ import unicodedata
 from dataclasses import dataclass
 
 from django.conf import settings
-from pypdf import PdfReader, apply_configuration
+from pypdf import Configuration, PdfReader, apply_configuration
 from pypdf.errors import PyPdfError
 
 _LOOKED_AT_PAGES = 5
 _PATIENCE_SECONDS = 5.0
 # What one stream may become when it is unpacked: some fifty times what a page of a deed holds.
 _UNPACKED_BYTES = 2 * 1024 * 1024
-_LIMITS = {
-    "zlib_maximum_output_length": _UNPACKED_BYTES,
-    "lzw_maximum_output_length": _UNPACKED_BYTES,
-    "run_length_maximum_output_length": _UNPACKED_BYTES,
-    "array_based_stream_maximum_output_length": _UNPACKED_BYTES,
-    "disable_legacy_handling": True,
-}
+_LIMITS = Configuration(
+    zlib_maximum_output_length=_UNPACKED_BYTES,
+    lzw_maximum_output_length=_UNPACKED_BYTES,
+    run_length_maximum_output_length=_UNPACKED_BYTES,
+    array_based_stream_maximum_output_length=_UNPACKED_BYTES,
+    disable_legacy_handling=True,
+)
 
 
 class NotADeed(Exception):
@@ -40,7 +40,7 @@ def check(content: bytes, *, grantors: list[str], apn: str) -> CheckedPdf:
     if not content.startswith(b"%PDF-"):
         raise NotADeed("the answer is no PDF")
     try:
-        with apply_configuration(**_LIMITS):
+        with apply_configuration(_LIMITS):
             return _read(content, grantors, apn)
     except NotADeed:
         raise

@@ -9,29 +9,30 @@ from django.utils import timezone
 from deeds import attempts, fulfilment, hints, sweeping
 
 # Beyond any bound of its calls. A deed that takes longer (a PDF made to be slow) counts as a crash.
-_LIMITS: Final = {"soft_time_limit": 300, "time_limit": 330}
+_SOFT_SECONDS: Final = 300
+_HARD_SECONDS: Final = 330
 
 
-@shared_task(**_LIMITS)
+@shared_task(soft_time_limit=_SOFT_SECONDS, time_limit=_HARD_SECONDS)
 def serve(deed_id: str) -> None:
     """A deed was queued: makes the one whose turn it is."""
     fulfilment.serve(is_bulk=False, hinted=uuid.UUID(deed_id))
 
 
-@shared_task(**_LIMITS)
+@shared_task(soft_time_limit=_SOFT_SECONDS, time_limit=_HARD_SECONDS)
 def serve_bulk(deed_id: str) -> None:
     """The same in the line of batches."""
     fulfilment.serve(is_bulk=True, hinted=uuid.UUID(deed_id))
 
 
-@shared_task(**_LIMITS)
+@shared_task(soft_time_limit=_SOFT_SECONDS, time_limit=_HARD_SECONDS)
 def drain(*, is_bulk: bool) -> None:
     """Makes the deed whose turn it is, and sends itself again as long as there was one."""
     if fulfilment.serve(is_bulk=is_bulk):
         hints.revive(is_bulk=is_bulk)
 
 
-@shared_task(**_LIMITS)
+@shared_task(soft_time_limit=_SOFT_SECONDS, time_limit=_HARD_SECONDS)
 def render(deed_id: str) -> None:
     """Makes this very deed. Safe to run twice and at the same time: one of them gets the lease."""
     fulfilment.fulfil(uuid.UUID(deed_id))

@@ -213,7 +213,7 @@ CELERY_TASK_DEFAULT_QUEUE = "deeds"
 DEED_BULK_QUEUE = "deeds-bulk"
 CELERY_TASK_QUEUES = [Queue(CELERY_TASK_DEFAULT_QUEUE), Queue(DEED_BULK_QUEUE)]
 # At a stop, tasks are given this long to end; what is left is interrupted, and gives its deed back.
-CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = env.float("WORKER_SOFT_SHUTDOWN_SECONDS", default=20.0)
+WORKER_STOP_SECONDS = env.float("WORKER_STOP_SECONDS", default=20.0)
 # The row is the truth and the sweeper finds it: a broker that is away must not hold a request.
 CELERY_TASK_PUBLISH_RETRY = False
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
