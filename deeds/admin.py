@@ -17,7 +17,7 @@ from django.utils.html import format_html, format_html_join
 from unfold.admin import ModelAdmin
 
 from deeds import ordering, storage
-from deeds.models import Deed
+from deeds.models import Deed, DeedAttempt
 
 
 class EstimatingPaginator(Paginator):
@@ -53,8 +53,8 @@ class DeedAdmin(ModelAdmin):
     change_form_template = "admin/deeds/deed/change_form.html"
     fieldsets = (
         (None, {"fields": ("id", "partner", "order_id", "deed_type", "livemode", "status", "pdf")}),
-        ("Way", {"fields": ("way", "attempts", "crashes", "next_attempt_at")}),
-        ("Failure", {"fields": ("failure_code", "failure_message", "failure_retryable")}),
+        ("Way", {"fields": ("way", "tried", "attempts", "crashes", "next_attempt_at")}),
+        ("Failure", {"fields": ("failure_code", "failure_message", "failure_retryable", "failure_errors")}),
         ("Order", {"fields": ("as_given", "warnings", "reissue_of", "source", "request_id", "api_key")}),
     )
 
@@ -90,6 +90,15 @@ class DeedAdmin(ModelAdmin):
     def way(self, deed: Deed) -> str:
         rows = ((entry["at"], entry["status"], entry.get("detail", "")) for entry in deed.timeline)
         return format_html_join("", "<div>{} <strong>{}</strong> {}</div>", rows)
+
+    @admin.display(description="attempt log")
+    def tried(self, deed: Deed) -> str:
+        """What the Main API said each time, for as long as it is kept."""
+        rows = (
+            (note.number, note.ended_at.isoformat(timespec="seconds"), note.outcome, _told(note))
+            for note in deed.attempt_log.order_by("id")[:100]
+        )
+        return format_html_join("", "<div>{}. {} <strong>{}</strong> {}</div>", rows)
 
     @admin.display(description="as given")
     def as_given(self, deed: Deed) -> str:
@@ -147,3 +156,14 @@ class DeedAdmin(ModelAdmin):
         if deed is None:
             raise Http404
         return deed
+
+
+def _told(note: DeedAttempt) -> str:
+    parts = [
+        note.reason,
+        f"status {note.http_status}" if note.http_status else "",
+        f"{note.calls} calls" if note.calls > 1 else "",
+        f"{note.generation_seconds:.2f} s" if note.generation_seconds is not None else "",
+        f"request {note.main_api_request_id}" if note.main_api_request_id else "",
+    ]
+    return ", ".join(part for part in parts if part)

@@ -84,6 +84,7 @@ def _failure(deed: Deed) -> dict[str, Any] | None:
         "code": deed.failure_code,
         "message": deed.failure_message,
         "retryable": deed.failure_retryable,
+        "errors": deed.failure_errors,
     }
 
 
@@ -111,10 +112,17 @@ class Pdf(BaseModel):
     bytes: int
 
 
+class FailureError(BaseModel):
+    pointer: str = Field(description="JSON Pointer into the order; empty for the order as a whole.")
+    code: Literal["refused_by_renderer"]
+    message: str
+
+
 class Failure(BaseModel):
     code: str
     message: str
     retryable: bool = Field(description="Whether the same order may succeed later.")
+    errors: list[FailureError] = Field(description="Facts of the order that the renderer refused.")
 
 
 class TimelineEntry(BaseModel):

@@ -8,8 +8,8 @@ class DeedsConfig(AppConfig):
     verbose_name = "Deeds"
 
     def ready(self) -> None:
-        from deeds import main_api, storage  # noqa: PLC0415 - they need the models
+        from deeds import circuit, storage  # noqa: PLC0415 - they need the models
         from partner_api.ops import health  # noqa: PLC0415 - its views need the settings
 
         health.register("storage", storage.check)
-        health.register("main_api", main_api.check)
+        health.register("main_api", circuit.check)

@@ -2,11 +2,12 @@
 
 No transaction is open while the Main API or the storage is called. A process may die after any step:
 the lease then runs out, the sweeper queues the deed again, and a repeated step overwrites its own
-result.
+result. A worker that is stopped gives its deed back.
 """
 
 import datetime as dt
 import random
+import time
 import uuid
 
 import structlog
@@ -14,9 +15,23 @@ from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
-from deeds import mapping, pdf, reading, storage, waiting
+from deeds import (
+    attempts,
+    circuit,
+    heartbeat,
+    hints,
+    line,
+    mapping,
+    metrics,
+    pdf,
+    reading,
+    refusals,
+    storage,
+    waiting,
+)
 from deeds.catalog import DEED_TYPES
-from deeds.main_api import Call, MainApiError, render, renderer_for
+from deeds.circuit import Admission
+from deeds.main_api import Call, MainApiError, Rendering, Said, render, renderer_for
 from deeds.models import Deed
 from deeds.pdf import CheckedPdf
 from deeds.signals import deed_settled
@@ -24,19 +39,87 @@ from deeds.signals import deed_settled
 log = structlog.get_logger(__name__)
 
 
+def serve(*, is_bulk: bool, hinted: uuid.UUID | None = None) -> bool:
+    """Makes the deed whose turn it is, which need not be the hinted one. False when none is due."""
+    now = timezone.now()
+    modes = []
+    for livemode in (True, False):
+        admission = circuit.admit(renderer_for(livemode=livemode))
+        if admission is Admission.PROBE and _probe(livemode=livemode, now=now):
+            return True
+        if admission is Admission.CLOSED:
+            modes.append(livemode)
+    claimed = line.claim_next(is_bulk=is_bulk, modes=modes, now=now)
+    if claimed is not None:
+        _make(*claimed)
+        return True
+    if hinted is not None:
+        _await_the_circuit(hinted, modes)
+    return False
+
+
 def fulfil(deed_id: uuid.UUID) -> None:
-    """Does nothing when the deed is not queued, not due, or in another worker's hands."""
+    """Makes this very deed. Does nothing when it is not queued, not due, or in another worker's hands."""
     deed = Deed.objects.filter(pk=deed_id).first()
-    lease = deed.claim(now=timezone.now()) if deed else None
-    if deed is None or lease is None:
+    if deed is None:
         return
+    admission = circuit.admit(renderer_for(livemode=deed.livemode))
+    if admission is Admission.OPEN:
+        _await_the_circuit(deed_id, [])
+        return
+    lease = deed.claim(now=timezone.now())
+    if lease is not None:
+        deed.refresh_from_db()
+        _make(deed, lease, is_probe=admission is Admission.PROBE)
+    elif admission is Admission.PROBE:
+        circuit.hand_back(renderer_for(livemode=deed.livemode))
+
+
+def _probe(*, livemode: bool, now: dt.datetime) -> bool:
+    """One call to a renderer that was away, by a deed that waits for it. False when none does."""
+    for is_bulk in (False, True):
+        claimed = line.claim_next(is_bulk=is_bulk, modes=[livemode], now=now, is_probe=True)
+        if claimed is not None:
+            _make(*claimed, is_probe=True)
+            return True
+    circuit.hand_back(renderer_for(livemode=livemode))
+    return False
+
+
+def _await_the_circuit(deed_id: uuid.UUID, modes: list[bool]) -> None:
+    """The deed's message is used up: marks it, so that the sweeper hints again once calls may be made."""
+    Deed.objects.filter(pk=deed_id, status=Deed.Status.QUEUED).exclude(livemode__in=modes).update(
+        hinted_at=None
+    )
+
+
+def _make(deed: Deed, lease: uuid.UUID, *, is_probe: bool = False) -> None:
     structlog.contextvars.bind_contextvars(
         deed=str(deed.pk), partner=str(deed.partner_id), request_id=deed.request_id
     )
     try:
-        checked = _rendered(deed)
+        with heartbeat.beating(deed, lease):
+            _render_and_store(deed, lease, is_probe=is_probe)
+    except (SystemExit, KeyboardInterrupt):
+        now = timezone.now()
+        if deed.give_back(lease, now=now, is_counted=not is_probe):
+            log.warning("deed_given_back")
+            hints.hint(deed.pk, is_bulk=deed.is_bulk)
+        raise
+    except Exception as error:
+        # A fault of ours, or of what we stand on. Its cause is noted, and the deed tried again: the
+        # sweeper counts it as a crash, so that it can't go on for ever.
+        now = timezone.now()
+        attempts.note(deed, "worker_broke", now=now, reason=type(error).__name__)
+        deed.abandon(lease, now=now)
+        raise
+
+
+def _render_and_store(deed: Deed, lease: uuid.UUID, *, is_probe: bool) -> None:
+    try:
+        checked, said = _rendered(deed, is_probe=is_probe)
     except MainApiError as error:
-        _settle_error(deed, lease, error)
+        _settle_error(deed, lease, error, is_probe=is_probe)
         return
     if not deed.renew(lease, now=timezone.now()):
         log.warning("lease_lost", step="store")
@@ -45,53 +128,85 @@ def fulfil(deed_id: uuid.UUID) -> None:
         name = storage.store(deed, checked.content)
     except OSError as error:
         reason = f"{type(error).__name__}: {error.strerror}"
-        _settle_error(deed, lease, MainApiError("storage_unavailable", reason, is_temporary=True))
+        _settle_error(deed, lease, MainApiError("storage_unavailable", reason, is_temporary=True, said=said))
         return
-    _complete(deed, lease, name, checked)
+    _complete(deed, lease, name, checked, said)
 
 
-def _rendered(deed: Deed) -> CheckedPdf:
+def _rendered(deed: Deed, *, is_probe: bool) -> tuple[CheckedPdf, Said]:
     """Raises MainApiError, also for an answer that is not the deed."""
     deed_type = DEED_TYPES[deed.deed_type]
     facts = reading.read(deed.order).order
-    content = render(
-        renderer_for(livemode=deed.livemode),
-        Call(
-            path=deed_type.path,
-            body=mapping.main_api_body(deed_type, facts),
-            request_id=deed.request_id,
-            deed_id=str(deed.pk),
-            order_id=deed.order_id,
-        ),
+    call = Call(
+        path=deed_type.path,
+        body=mapping.main_api_body(deed_type, facts),
+        request_id=deed.request_id,
+        deed_id=str(deed.pk),
+        order_id=deed.order_id,
     )
+    rendering = _called(deed, call, is_probe=is_probe)
     try:
-        return pdf.check(content, grantors=[party.name for party in facts.grantors], apn=facts.property.apn)
+        checked = pdf.check(
+            rendering.content, grantors=[party.name for party in facts.grantors], apn=facts.property.apn
+        )
     except pdf.NotADeed as error:
-        raise MainApiError("invalid_pdf", str(error), is_temporary=True) from error
+        raise MainApiError("invalid_pdf", str(error), is_temporary=True, said=rendering.said) from error
+    return checked, rendering.said
 
 
-def _complete(deed: Deed, lease: uuid.UUID, name: str, checked: CheckedPdf) -> None:
+def _called(deed: Deed, call: Call, *, is_probe: bool) -> Rendering:
+    """The call itself; tells the circuit how it went, and releases those who waited once it closes."""
+    renderer = renderer_for(livemode=deed.livemode)
+    started = time.perf_counter()
+    try:
+        # A probe only looks whether the renderer is back; it asks once.
+        rendering = render(renderer, call, attempts=1 if is_probe else None)
+    except MainApiError as error:
+        circuit.failed(renderer, error, is_probe=is_probe)
+        if not error.is_outage:
+            _note_that_it_answers(deed)
+        raise
+    finally:
+        metrics.RENDER_SECONDS.labels(renderer.name).observe(time.perf_counter() - started)
+    _note_that_it_answers(deed)
+    return rendering
+
+
+def _note_that_it_answers(deed: Deed) -> None:
+    """Any answer that is no outage closes the circuit; who waited for that is due at once."""
+    if circuit.succeeded(renderer_for(livemode=deed.livemode)):
+        released = line.release(livemode=deed.livemode, now=timezone.now())
+        log.info("deeds_released", count=released)
+        hints.sweep_now()
+
+
+def _complete(deed: Deed, lease: uuid.UUID, name: str, checked: CheckedPdf, said: Said) -> None:
+    now = timezone.now()
     with transaction.atomic():
         is_ours = deed.complete(
             lease,
-            now=timezone.now(),
+            now=now,
             name=name,
             sha256=checked.sha256,
             size=len(checked.content),
             pages=checked.pages,
         )
         if is_ours:
+            _note(deed, "completed", now=now, said=said)
             _announce(deed)
     log.info("deed_completed" if is_ours else "lease_lost", attempts=deed.attempts)
 
 
-def _settle_error(deed: Deed, lease: uuid.UUID, error: MainApiError) -> None:
+def _settle_error(deed: Deed, lease: uuid.UUID, error: MainApiError, *, is_probe: bool = False) -> None:
     """Back to the queue for later where that may help, else failed."""
     now = timezone.now()
-    pause = _pause_after(deed.attempts + 1, error)
+    reason = refusals.without_facts(error.reason, deed.order)
+    pause = _pause_after(deed, error, now=now, is_probe=is_probe)
     if error.is_temporary and pause is not None:
-        deed.put_back(lease, now=now, next_attempt_at=now + pause, reason=error.code)
-        log.warning("deed_put_back", code=error.code, reason=error.reason, pause=str(pause))
+        with transaction.atomic():
+            if deed.put_back(lease, now=now, next_attempt_at=now + pause, reason=error.code):
+                _note(deed, error.code, now=now, said=error.said, reason=reason)
+        log.warning("deed_put_back", code=error.code, reason=reason, pause=str(pause))
         return
     with transaction.atomic():
         is_ours = deed.fail(
@@ -100,18 +215,22 @@ def _settle_error(deed: Deed, lease: uuid.UUID, error: MainApiError) -> None:
             code=error.code,
             message=_message_for_partner(error),
             retryable=error.is_temporary,
+            errors=refusals.errors_of(error.detail),
         )
         if is_ours:
+            _note(deed, error.code, now=now, said=error.said, reason=reason)
             _announce(deed)
-    log.warning("deed_failed", code=error.code, reason=error.reason)
+    log.warning("deed_failed", code=error.code, reason=reason)
 
 
-def _pause_after(attempt: int, error: MainApiError) -> dt.timedelta | None:
-    """How long to wait after the nth attempt; None when the schedule is used up."""
+def _pause_after(deed: Deed, error: MainApiError, *, now: dt.datetime, is_probe: bool) -> dt.timedelta | None:
+    """How long to wait after this attempt; None when the schedule, or its time, is used up."""
     schedule = settings.DEED_RETRY_SCHEDULE_SECONDS
-    if attempt > len(schedule):
+    # A probe is an attempt of ours, not of the deed, which waits for the renderer as long as it may.
+    is_over = now - deed.waiting_since > dt.timedelta(seconds=sum(schedule))
+    if is_over if is_probe else deed.attempts > len(schedule):
         return None
-    seconds = schedule[attempt - 1] * random.uniform(0.8, 1.2)  # noqa: S311 - jitter
+    seconds = schedule[max(0, min(deed.attempts, len(schedule)) - 1)] * random.uniform(0.8, 1.2)  # noqa: S311 - jitter
     return dt.timedelta(seconds=max(seconds, error.retry_after or 0.0))
 
 
@@ -119,6 +238,11 @@ def _message_for_partner(error: MainApiError) -> str:
     if error.code == "main_api_rejected":
         return f"The renderer refused the order: {error.reason}"
     return f"The deed could not be rendered: {error.reason}."
+
+
+def _note(deed: Deed, outcome: str, *, now: dt.datetime, said: Said, reason: str = "") -> None:
+    attempts.note(deed, outcome, now=now, said=said, reason=reason)
+    metrics.ATTEMPTS.labels(renderer_for(livemode=deed.livemode).name, outcome).inc()
 
 
 def _announce(deed: Deed) -> None:

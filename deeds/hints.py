@@ -4,6 +4,7 @@ import uuid
 
 import structlog
 from celery import current_app
+from django.conf import settings
 from kombu.exceptions import OperationalError
 
 from deeds.models import Deed
@@ -11,16 +12,19 @@ from deeds.models import Deed
 log = structlog.get_logger(__name__)
 
 
-def hint(deed_id: uuid.UUID) -> None:
+def hint(deed_id: uuid.UUID, *, is_bulk: bool = False) -> None:
     """Sends a message. Without a broker the deed is marked, and the sweeper hints again."""
-    hint_all([deed_id])
+    hint_all([deed_id], is_bulk=is_bulk)
 
 
-def hint_all(deed_ids: list[uuid.UUID]) -> None:
+def hint_all(deed_ids: list[uuid.UUID], *, is_bulk: bool = False) -> None:
     """The same for many, in their order. Once the broker is found away, the rest are only marked."""
     for position, deed_id in enumerate(deed_ids):
         try:
-            send(str(deed_id))
+            if is_bulk:
+                send_bulk(str(deed_id))
+            else:
+                send(str(deed_id))
         except OperationalError as error:
             log.warning("broker_unavailable", deeds=len(deed_ids), reason=type(error).__name__)
             Deed.objects.filter(pk__in=deed_ids[position:]).update(hinted_at=None)
@@ -29,4 +33,22 @@ def hint_all(deed_ids: list[uuid.UUID]) -> None:
 
 def send(deed_id: str) -> None:
     # By name: whoever takes orders need not load what renders them.
-    current_app.send_task("deeds.tasks.render", [deed_id])
+    current_app.send_task("deeds.tasks.serve", [deed_id])
+
+
+def send_bulk(deed_id: str) -> None:
+    current_app.send_task("deeds.tasks.serve_bulk", [deed_id], queue=settings.DEED_BULK_QUEUE)
+
+
+def revive(*, is_bulk: bool) -> None:
+    """Sends a message that renews itself as long as something is due. Raises kombu's OperationalError."""
+    queue = settings.DEED_BULK_QUEUE if is_bulk else settings.CELERY_TASK_DEFAULT_QUEUE
+    current_app.send_task("deeds.tasks.drain", kwargs={"is_bulk": is_bulk}, queue=queue)
+
+
+def sweep_now() -> None:
+    """Has the sweeper look before its time. Without a broker it looks when its time comes."""
+    try:
+        current_app.send_task("deeds.tasks.sweep")
+    except OperationalError as error:
+        log.warning("broker_unavailable", reason=type(error).__name__)

@@ -6,9 +6,10 @@ few times within seconds; what may help later is told to the caller; what never 
 
 import json
 import random
+import re
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 from urllib.parse import quote
@@ -19,6 +20,8 @@ from django.conf import settings
 from django.utils import timezone
 
 _LIMIT_REASON: Final = 2000
+_LIMIT_ID: Final = 128
+_SECONDS: Final = re.compile(r"\d{1,6}(\.\d{1,9})?")
 _CHUNK: Final = 64 * 1024
 _TOO_MANY: Final = 429
 _REQUEST_TIMEOUT: Final = 408
@@ -34,6 +37,8 @@ class Renderer:
     name: str
     base_url: str
     token: str
+    # Faults are ordered there, one order at a time; an answer of it says nothing about the others.
+    is_sandbox: bool
 
 
 @dataclass(frozen=True)
@@ -47,17 +52,51 @@ class Call:
     order_id: str
 
 
+@dataclass(frozen=True)
+class Said:
+    """What is known of the answer, for the attempt log: no fact of the order is in it."""
+
+    status: int | None = None
+    request_id: str = ""
+    generation_seconds: float | None = None
+    calls: int = 1
+
+
+@dataclass(frozen=True)
+class Rendering:
+    content: bytes
+    said: Said
+
+
 class MainApiError(Exception):
-    """No PDF. `code` is one of ours, `is_temporary` whether a later call may succeed."""
+    """No PDF. `code` is one of ours, `is_temporary` whether a later call may succeed.
+
+    `is_outage` says that other orders would fare no better now. `detail` is the answer's own, parsed.
+    """
 
     def __init__(
-        self, code: str, reason: str, *, is_temporary: bool, retry_after: float | None = None
+        self,
+        code: str,
+        reason: str,
+        *,
+        is_temporary: bool,
+        is_outage: bool = False,
+        retry_after: float | None = None,
+        said: Said = Said(),
+        detail: Any = None,
     ) -> None:
         super().__init__(f"{code}: {reason}")
         self.code = code
         self.reason = reason
         self.is_temporary = is_temporary
+        self.is_outage = is_outage
         self.retry_after = retry_after
+        self.said = said
+        self.detail = detail
+
+
+class Unreachable(Exception):
+    """The host does not answer."""
 
 
 class _TryAgain(MainApiError):
@@ -67,27 +106,37 @@ class _TryAgain(MainApiError):
 def renderer_for(*, livemode: bool) -> Renderer:
     """Live deeds are the Main API's; test deeds always are the sandbox's."""
     if livemode:
-        return Renderer("main_api", settings.MAIN_API_BASE_URL, settings.MAIN_API_INTERNAL_TOKEN)
-    return Renderer("sandbox", settings.SANDBOX_BASE_URL, settings.SANDBOX_TOKEN)
+        return Renderer(
+            "main_api", settings.MAIN_API_BASE_URL, settings.MAIN_API_INTERNAL_TOKEN, is_sandbox=False
+        )
+    return Renderer("sandbox", settings.SANDBOX_BASE_URL, settings.SANDBOX_TOKEN, is_sandbox=True)
 
 
-def render(renderer: Renderer, call: Call) -> bytes:
+def render(renderer: Renderer, call: Call, *, attempts: int | None = None) -> Rendering:
     """The bytes of a 200 answer, of at most PDF_MAX_BYTES; whether they are a PDF is not known here.
 
-    Raises MainApiError.
+    `attempts` is MAIN_API_ATTEMPTS unless given. Raises MainApiError.
     """
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(_TryAgain),
-        stop=tenacity.stop_after_attempt(settings.MAIN_API_ATTEMPTS),
+        stop=tenacity.stop_after_attempt(attempts or settings.MAIN_API_ATTEMPTS),
         wait=_pause,
         reraise=True,
     )
-    return retrying(_call_once, renderer, call)
+    try:
+        rendering: Rendering = retrying(_call_once, renderer, call)
+    except MainApiError as error:
+        error.said = replace(error.said, calls=retrying.statistics["attempt_number"])
+        raise
+    return replace(rendering, said=replace(rendering.said, calls=retrying.statistics["attempt_number"]))
 
 
-def check() -> None:
-    """Returns when the Main API's host answers at all. Raises requests' RequestException if not."""
-    _session().head(settings.MAIN_API_BASE_URL, timeout=1, allow_redirects=False).close()
+def look() -> None:
+    """Returns when the Main API's host answers at all. Raises Unreachable if not."""
+    try:
+        _session().head(settings.MAIN_API_BASE_URL, timeout=0.7, allow_redirects=False).close()
+    except requests.exceptions.RequestException as error:
+        raise Unreachable from error
 
 
 def _pause(state: tenacity.RetryCallState) -> float:
@@ -99,7 +148,7 @@ def _pause(state: tenacity.RetryCallState) -> float:
     return ceiling * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
 
 
-def _call_once(renderer: Renderer, call: Call) -> bytes:
+def _call_once(renderer: Renderer, call: Call) -> Rendering:
     deadline = time.monotonic() + settings.MAIN_API_READ_TIMEOUT_SECONDS
     try:
         with _session().post(
@@ -121,62 +170,89 @@ def _call_once(renderer: Renderer, call: Call) -> bytes:
             stream=True,
         ) as answer:
             if answer.status_code != _OK:
-                raise _refusal(answer, deadline)
-            return _read(answer, deadline, settings.PDF_MAX_BYTES)
+                raise _refusal(renderer, answer, deadline)
+            return Rendering(_read(renderer, answer, deadline, settings.PDF_MAX_BYTES), _said(answer))
     except requests.exceptions.SSLError as error:
-        raise MainApiError("main_api_unavailable", "TLS failed", is_temporary=True) from error
+        raise MainApiError("main_api_unavailable", "TLS failed", is_temporary=True, is_outage=True) from error
     except requests.exceptions.Timeout as error:
-        raise _TryAgain("main_api_timeout", "no answer in time", is_temporary=True) from error
+        is_outage = isinstance(error, requests.exceptions.ConnectTimeout) or not renderer.is_sandbox
+        raise _TryAgain(
+            "main_api_timeout", "no answer in time", is_temporary=True, is_outage=is_outage
+        ) from error
     except requests.exceptions.RequestException as error:
         reason = type(error).__name__
-        raise _TryAgain("main_api_unavailable", reason, is_temporary=True) from error
+        raise _TryAgain("main_api_unavailable", reason, is_temporary=True, is_outage=True) from error
 
 
-def _read(answer: requests.Response, deadline: float, limit: int) -> bytes:
+def _read(renderer: Renderer, answer: requests.Response, deadline: float, limit: int) -> bytes:
     """The body. A read timeout bounds each packet only, so the whole is bounded by `deadline`."""
     body = bytearray()
     for chunk in answer.iter_content(_CHUNK):
         body += chunk
         if len(body) > limit:
             reason = f"the answer has more than {limit:,} bytes"
-            raise MainApiError("pdf_too_large", reason, is_temporary=False)
+            raise MainApiError("pdf_too_large", reason, is_temporary=False, said=_said(answer))
         if time.monotonic() > deadline:
-            raise _TryAgain("main_api_timeout", "the answer did not end", is_temporary=True)
+            raise _TryAgain(
+                "main_api_timeout",
+                "the answer did not end",
+                is_temporary=True,
+                is_outage=not renderer.is_sandbox,
+                said=_said(answer),
+            )
     return bytes(body)
 
 
-def _refusal(answer: requests.Response, deadline: float) -> MainApiError:
+def _refusal(renderer: Renderer, answer: requests.Response, deadline: float) -> MainApiError:
     status = answer.status_code
+    known: dict[str, Any] = {"said": _said(answer)}
+    outage = {**known, "is_temporary": True, "is_outage": not renderer.is_sandbox}
     if status == _TOO_MANY:
         asked = _retry_after(answer.headers.get("Retry-After"))
         kind = MainApiError if asked > settings.MAIN_API_RETRY_AFTER_MAX_SECONDS else _TryAgain
-        return kind("main_api_busy", "429", is_temporary=True, retry_after=asked)
+        return kind("main_api_busy", "status 429", retry_after=asked, **outage)
     if status >= _SERVER_ERROR or status == _REQUEST_TIMEOUT:
-        return _TryAgain("main_api_unavailable", f"status {status}", is_temporary=True)
+        return _TryAgain("main_api_unavailable", f"status {status}", **outage)
     if status in {401, 403}:
         # Our own token is wrong, which is no fault of the order: it waits until we mended it.
-        reason = f"status {status}: our token was refused"
-        return MainApiError("main_api_unavailable", reason, is_temporary=True)
+        return MainApiError("main_api_unavailable", f"status {status}: our token was refused", **outage)
     if 300 <= status < 400:  # noqa: PLR2004 - the class of redirects
         reason = f"status {status}: a redirect, which is not followed"
-        return MainApiError("main_api_unavailable", reason, is_temporary=True)
-    reason = _reason(_read(answer, deadline, _CHUNK))
-    return MainApiError("main_api_rejected", reason or f"status {status}", is_temporary=False)
+        return MainApiError("main_api_unavailable", reason, **outage)
+    detail = _detail(_read(renderer, answer, deadline, _CHUNK))
+    reason = _as_text(detail) or f"status {status}"
+    return MainApiError("main_api_rejected", reason, is_temporary=False, detail=detail, **known)
 
 
-def _reason(body: bytes) -> str:
-    """What the `detail` of a 4xx says, as text; empty when it says nothing readable."""
+def _said(answer: requests.Response) -> Said:
+    return Said(
+        status=answer.status_code,
+        request_id=answer.headers.get("X-Request-ID", "")[:_LIMIT_ID],
+        generation_seconds=_seconds(answer.headers.get("X-Generation-Time", "")),
+    )
+
+
+def _seconds(text: str) -> float | None:
+    match = _SECONDS.match(text)
+    return float(match[0]) if match else None
+
+
+def _detail(body: bytes) -> Any:
+    """The `detail` of a 4xx; None when it says nothing readable."""
     try:
-        detail = json.loads(body)["detail"]
-    except (ValueError, KeyError, TypeError):
-        return ""
+        return json.loads(body)["detail"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _as_text(detail: Any) -> str:
     if isinstance(detail, list):
         detail = "; ".join(
             f"{'.'.join(str(part) for part in one.get('loc', []))}: {one.get('msg', '')}"
             for one in detail
             if isinstance(one, dict)
         )
-    return str(detail)[:_LIMIT_REASON]
+    return "" if detail is None else str(detail)[:_LIMIT_REASON]
 
 
 def _retry_after(value: str | None) -> float:

@@ -7,13 +7,14 @@ same order sent many times at once still is one deed.
 import hashlib
 import json
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from deeds import reading
+from deeds import backlog, reading
 from deeds.hints import hint, hint_all
 from deeds.models import Deed, first_entry
 from deeds.models.own_deed import own_deed
@@ -21,6 +22,9 @@ from deeds.reading import Reading
 from deeds.signals import deed_settled
 from keys.models import ApiKey, Partner
 from partner_api.http.problems import FieldError, Problem, not_found
+
+# An order id with its deed type: unique among what one partner has in one mode.
+Identity = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,11 @@ def place_read(origin: Origin, order: Reading) -> Placement:
         if isinstance(earlier, Placement):
             return earlier
         deed.reissue_of = earlier
+    if not backlog.has_room(origin.partner, 1):
+        live = _live_deed(deed)
+        if live is None or deed.reissue_of is not None:
+            raise backlog.full()
+        return _against(deed, live)
     try:
         with transaction.atomic():
             if deed.reissue_of is not None:
@@ -65,11 +74,12 @@ def place_read(origin: Origin, order: Reading) -> Placement:
                     superseded_at=deed.created_at
                 )
             deed.save(force_insert=True)
-            transaction.on_commit(lambda: hint(deed.pk))
+            transaction.on_commit(lambda: hint(deed.pk, is_bulk=deed.is_bulk))
     except IntegrityError as error:
         if "one_live_deed_per_order" not in str(error):
             raise
         return _against(deed, _live_deed(deed))
+    backlog.add(origin.partner, 1)
     return Placement(deed, is_new=True)
 
 
@@ -90,28 +100,45 @@ def place_all(origin: Origin, bodies: list[Any]) -> list[Placement | Problem]:
                 outcomes[index] = place_read(origin, order)
         except Problem as problem:
             outcomes[index] = problem
-    live = _insert_those_that_are_new(origin, list(candidates.values()))
+    live, without_room = _insert_those_that_are_new(origin, list(candidates.values()))
     for index, deed in candidates.items():
+        identity = (deed.order_id, deed.deed_type)
         try:
-            outcomes[index] = _against(deed, live.get((deed.order_id, deed.deed_type)))
+            if identity in without_room:
+                raise backlog.full()
+            outcomes[index] = _against(deed, live.get(identity))
         except Problem as problem:
             outcomes[index] = problem
     return [outcomes[index] for index in range(len(bodies))]
 
 
-def _insert_those_that_are_new(origin: Origin, deeds: list[Deed]) -> dict[tuple[str, str], Deed]:
-    """The live deed of each order, by order id and type, after all that could be were inserted."""
+def _insert_those_that_are_new(
+    origin: Origin, deeds: list[Deed]
+) -> tuple[dict[Identity, Deed], set[Identity]]:
+    """The live deed of each order, after all that could be were inserted; and those there is no room for."""
     first = {(deed.order_id, deed.deed_type): deed for deed in reversed(deeds)}
+    offered = dict(reversed(first.items()))
+    without_room: set[Identity] = set()
+    room = backlog.room(origin.partner)
     with transaction.atomic():
+        if room < len(offered):
+            there_before = _live_among(origin, first)
+            without_room = set([identity for identity in offered if identity not in there_before][room:])
         # An order that has a live deed already is passed over by the unique index.
-        Deed.objects.bulk_create(list(first.values())[::-1], ignore_conflicts=True)
-        found = origin.partner.deeds.holding_identity().filter(
-            livemode=origin.livemode, order_id__in={order_id for order_id, _ in first}
-        )
-        live = {(deed.order_id, deed.deed_type): deed for deed in found}
+        inserted = [deed for identity, deed in offered.items() if identity not in without_room]
+        Deed.objects.bulk_create(inserted, ignore_conflicts=True)
+        live = _live_among(origin, first)
         new = {deed.pk for deed in deeds} & {deed.pk for deed in live.values()}
-        transaction.on_commit(lambda: hint_all(sorted(new)))
-    return live
+        backlog.add(origin.partner, len(new))
+        transaction.on_commit(lambda: hint_all(sorted(new), is_bulk=True))
+    return live, without_room - live.keys()
+
+
+def _live_among(origin: Origin, identities: Iterable[Identity]) -> dict[Identity, Deed]:
+    found = origin.partner.deeds.holding_identity().filter(
+        livemode=origin.livemode, order_id__in={order_id for order_id, _ in identities}
+    )
+    return {(deed.order_id, deed.deed_type): deed for deed in found}
 
 
 def cancel(partner: Partner, *, livemode: bool, deed_id: uuid.UUID) -> Deed:
@@ -136,7 +163,7 @@ def requeue(deed: Deed) -> bool:
     with transaction.atomic():
         is_queued = deed.requeue(now=timezone.now())
         if is_queued:
-            transaction.on_commit(lambda: hint(deed.pk))
+            transaction.on_commit(lambda: hint(deed.pk, is_bulk=deed.is_bulk))
     return is_queued
 
 
@@ -169,6 +196,7 @@ def _deed(origin: Origin, order: Reading) -> Deed:
         order_sha256=order_sha256(order.given),
         warnings=order.warnings,
         source=origin.source,
+        is_bulk=origin.source == Deed.Source.BATCH,
         request_id=origin.request_id,
         timeline=[first_entry(now)],
         created_at=now,

@@ -3,14 +3,25 @@
 import hashlib
 import io
 import re
+import time
 import unicodedata
 from dataclasses import dataclass
 
 from django.conf import settings
-from pypdf import PdfReader
+from pypdf import Configuration, PdfReader, apply_configuration
 from pypdf.errors import PyPdfError
 
 _LOOKED_AT_PAGES = 5
+_PATIENCE_SECONDS = 5.0
+# What one stream may become when it is unpacked: some fifty times what a page of a deed holds.
+_UNPACKED_BYTES = 2 * 1024 * 1024
+_LIMITS = Configuration(
+    zlib_maximum_output_length=_UNPACKED_BYTES,
+    lzw_maximum_output_length=_UNPACKED_BYTES,
+    run_length_maximum_output_length=_UNPACKED_BYTES,
+    array_based_stream_maximum_output_length=_UNPACKED_BYTES,
+    disable_legacy_handling=True,
+)
 
 
 class NotADeed(Exception):
@@ -29,15 +40,8 @@ def check(content: bytes, *, grantors: list[str], apn: str) -> CheckedPdf:
     if not content.startswith(b"%PDF-"):
         raise NotADeed("the answer is no PDF")
     try:
-        reader = PdfReader(io.BytesIO(content), strict=False)
-        if reader.is_encrypted:
-            raise NotADeed("the PDF is encrypted")
-        pages = len(reader.pages)
-        if not 1 <= pages <= settings.PDF_MAX_PAGES:
-            raise NotADeed(f"the PDF has {pages} pages")
-        if b"%%EOF" not in content[-2048:]:
-            raise NotADeed("the PDF is cut off")
-        text = "".join(reader.pages[index].extract_text() for index in range(min(pages, _LOOKED_AT_PAGES)))
+        with apply_configuration(_LIMITS):
+            return _read(content, grantors, apn)
     except NotADeed:
         raise
     # A broken PDF makes the reader fail in many ways, and each of them says: this is no deed.
@@ -45,10 +49,37 @@ def check(content: bytes, *, grantors: list[str], apn: str) -> CheckedPdf:
         raise NotADeed(f"the PDF can't be read ({type(error).__name__})") from error
     except (RecursionError, MemoryError, AssertionError, NotImplementedError) as error:
         raise NotADeed(f"the PDF can't be read ({type(error).__name__})") from error
-    found = _letters(text)
+
+
+def _read(content: bytes, grantors: list[str], apn: str) -> CheckedPdf:
+    reader = PdfReader(io.BytesIO(content), strict=False)
+    if reader.is_encrypted:
+        raise NotADeed("the PDF is encrypted")
+    pages = len(reader.pages)
+    if not 1 <= pages <= settings.PDF_MAX_PAGES:
+        raise NotADeed(f"the PDF has {pages} pages")
+    if b"%%EOF" not in content[-2048:]:
+        raise NotADeed("the PDF is cut off")
+    found = _letters(_text_of(reader, min(pages, _LOOKED_AT_PAGES)))
     if found and not any(_letters(fact) in found for fact in (*grantors, apn)):
         raise NotADeed("the PDF names neither a grantor nor the APN")
     return CheckedPdf(content, hashlib.sha256(content).hexdigest(), pages)
+
+
+def _text_of(reader: PdfReader, pages: int) -> str:
+    """The text of the first pages. Raises NotADeed for what takes too long: forms drawn within forms."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+
+    def look_at_the_clock(*_: object) -> None:
+        if time.monotonic() > deadline:
+            raise NotADeed("reading the PDF takes too long")
+
+    texts = []
+    for index in range(pages):
+        texts.append(reader.pages[index].extract_text(visitor_operand_before=look_at_the_clock))
+        # The reader goes on after a form that raised, so it is looked at once more.
+        look_at_the_clock()
+    return "".join(texts)
 
 
 def _letters(text: str) -> str:

@@ -1,36 +1,71 @@
-"""Finds deeds that nobody is working on: due again, never announced, or left by a dead worker."""
+"""Finds deeds that nobody is working on: due again, never announced, or left by a dead worker.
+
+One sweeper at a time: Postgres holds a lock for as long as its connection lives.
+"""
 
 import datetime as dt
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+from uuid import UUID
 
 import structlog
 from django.conf import settings
-from django.db import transaction
+from django.db import connection, transaction
+from django.db.models import QuerySet
 from django.utils import timezone
+from kombu.exceptions import OperationalError
 
-from deeds import waiting
-from deeds.hints import hint_all
+from deeds import attempts, circuit, waiting
+from deeds.hints import hint_all, revive
+from deeds.main_api import renderer_for
 from deeds.models import Deed
 from deeds.signals import deed_settled
 
 log = structlog.get_logger(__name__)
 
-BATCH = 500
+BATCH: Final = 500
+# Messages that renew themselves; each sweep sends so many while deeds wait that should not.
+REVIVED: Final = 8
+_LOCK: Final = 0x5EE9_DEED
 
 
 def sweep() -> dict[str, int]:
-    """How many deeds were taken from dead workers, and how many were hinted at again."""
+    """How many deeds were taken from dead workers, and how many were hinted at again.
+
+    Both are 0 while another sweeper is at work.
+    """
     now = timezone.now()
-    counts = {"recovered": _recover(now), "hinted": _hint(now)}
+    counts = {"recovered": 0, "hinted": 0}
+    with _alone() as is_alone:
+        if is_alone:
+            counts = {"recovered": _recover(now), "hinted": _hint(now)}
     if any(counts.values()):
         log.info("swept", **counts)
     return counts
 
 
+@contextmanager
+def _alone() -> Iterator[bool]:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_lock(%s)", [_LOCK])
+        is_alone = bool(cursor.fetchone()[0])
+    try:
+        yield is_alone
+    finally:
+        if is_alone and not connection.needs_rollback:
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT pg_advisory_unlock(%s)", [_LOCK])
+
+
 def _recover(now: dt.datetime) -> int:
     recovered = 0
     for deed in Deed.objects.abandoned(now).order_by("lease_expires_at")[:BATCH]:
+        cause = attempts.last_cause(deed)
         with transaction.atomic():
-            is_recovered = deed.recover(now=now)
+            is_recovered = deed.recover(now=now, cause=cause)
+            if is_recovered:
+                attempts.note(deed, "worker_lost", now=now, reason=cause)
             deed.refresh_from_db()
             if is_recovered and deed.is_settled:
                 deed_settled.send(sender=Deed, deed=deed)
@@ -41,10 +76,42 @@ def _recover(now: dt.datetime) -> int:
 
 
 def _hint(now: dt.datetime) -> int:
-    # A message that no worker has come to in this time may be lost; one too many does no harm.
+    """Hints at deeds that have no message under way, as far as their renderer may be called."""
+    hinted = 0
+    for livemode in (True, False):
+        state = circuit.state(renderer_for(livemode=livemode))
+        if state == "half_open":
+            _send_drains(1, is_bulk=False)
+        if state != "closed":
+            continue
+        for is_bulk in (False, True):
+            ids = list(unhinted(now, livemode=livemode, is_bulk=is_bulk))
+            Deed.objects.filter(pk__in=ids).update(hinted_at=now)
+            hint_all(ids, is_bulk=is_bulk)
+            # Messages that no worker came to in this time may be lost: a few new ones serve all that wait.
+            late = list(long_hinted(now, livemode=livemode, is_bulk=is_bulk))
+            Deed.objects.filter(pk__in=late).update(hinted_at=now)
+            _send_drains(len(late), is_bulk=is_bulk)
+            hinted += len(ids) + len(late)
+    return hinted
+
+
+def unhinted(now: dt.datetime, *, livemode: bool, is_bulk: bool) -> QuerySet[Deed, UUID]:
+    """Ids of deeds that are due and were never announced, or whose message was used up."""
+    due = Deed.objects.claimable(now).filter(livemode=livemode, is_bulk=is_bulk, hinted_at=None)
+    return due.order_by("next_attempt_at").values_list("pk", flat=True)[:BATCH]
+
+
+def long_hinted(now: dt.datetime, *, livemode: bool, is_bulk: bool) -> QuerySet[Deed, UUID]:
+    """Ids of some deeds that are due and were announced DEED_HINT_AGAIN_SECONDS ago."""
     since = now - dt.timedelta(seconds=settings.DEED_HINT_AGAIN_SECONDS)
-    due = Deed.objects.claimable(now).unhinted(since).order_by("next_attempt_at")
-    ids = list(due.values_list("pk", flat=True)[:BATCH])
-    Deed.objects.filter(pk__in=ids).update(hinted_at=now)
-    hint_all(ids)
-    return len(ids)
+    due = Deed.objects.claimable(now).filter(livemode=livemode, is_bulk=is_bulk, hinted_at__lte=since)
+    return due.order_by("hinted_at").values_list("pk", flat=True)[:REVIVED]
+
+
+def _send_drains(number: int, *, is_bulk: bool) -> None:
+    try:
+        for _ in range(number):
+            revive(is_bulk=is_bulk)
+    except OperationalError as error:
+        log.warning("broker_unavailable", reason=type(error).__name__)

@@ -1,15 +1,40 @@
 """Celery's side of making deeds. A message is only a hint: each task looks at the rows first."""
 
 import uuid
+from typing import Final
 
 from celery import shared_task
+from django.utils import timezone
 
-from deeds import fulfilment, sweeping
+from deeds import attempts, fulfilment, hints, sweeping
+
+# Beyond any bound of its calls. A deed that takes longer (a PDF made to be slow) counts as a crash.
+_SOFT_SECONDS: Final = 300
+_HARD_SECONDS: Final = 330
 
 
-@shared_task
+@shared_task(soft_time_limit=_SOFT_SECONDS, time_limit=_HARD_SECONDS)
+def serve(deed_id: str) -> None:
+    """A deed was queued: makes the one whose turn it is."""
+    fulfilment.serve(is_bulk=False, hinted=uuid.UUID(deed_id))
+
+
+@shared_task(soft_time_limit=_SOFT_SECONDS, time_limit=_HARD_SECONDS)
+def serve_bulk(deed_id: str) -> None:
+    """The same in the line of batches."""
+    fulfilment.serve(is_bulk=True, hinted=uuid.UUID(deed_id))
+
+
+@shared_task(soft_time_limit=_SOFT_SECONDS, time_limit=_HARD_SECONDS)
+def drain(*, is_bulk: bool) -> None:
+    """Makes the deed whose turn it is, and sends itself again as long as there was one."""
+    if fulfilment.serve(is_bulk=is_bulk):
+        hints.revive(is_bulk=is_bulk)
+
+
+@shared_task(soft_time_limit=_SOFT_SECONDS, time_limit=_HARD_SECONDS)
 def render(deed_id: str) -> None:
-    """Makes one deed. Safe to run twice and at the same time: one of them gets the lease."""
+    """Makes this very deed. Safe to run twice and at the same time: one of them gets the lease."""
     fulfilment.fulfil(uuid.UUID(deed_id))
 
 
@@ -17,3 +42,9 @@ def render(deed_id: str) -> None:
 def sweep() -> None:
     """Finds what a lost message or a dead worker left behind."""
     sweeping.sweep()
+
+
+@shared_task
+def purge_attempts() -> None:
+    """Forgets attempts that were kept long enough."""
+    attempts.purge(now=timezone.now())

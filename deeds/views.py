@@ -17,6 +17,7 @@ from deeds.models import Deed
 from deeds.queries import BatchBody, parse_batch, parse_query
 from keys.authentication import PartnerRequest
 from partner_api.http import request_id
+from partner_api.http.idempotency import Provisional
 from partner_api.http.negotiation import AnyAccept
 from partner_api.http.pagination import NewestFirst
 from partner_api.http.problems import Problem, not_found
@@ -34,7 +35,8 @@ PREFER = OpenApiParameter(
 
 class Deeds(ApiView):
     scopes: ClassVar = {"GET": "deed:read", "POST": "deed:create"}
-    problems: ClassVar = {"POST": ("order_conflict",)}
+    problems: ClassVar = {"POST": ("order_conflict", "queue_full")}
+    idempotent: ClassVar = ("POST",)
 
     @extend_schema(
         operation_id="list_deeds",
@@ -70,19 +72,28 @@ class Deeds(ApiView):
     def post(self, request: PartnerRequest) -> Response:
         placement = ordering.place(origin_of(request, Deed.Source.V2), request.data)
         seconds = wanted_wait(request)
-        deed = waiting.wait_for(placement.deed, seconds=seconds or 0.0)
-        headers = {"Location": _url(deed)}
-        if seconds is not None:
-            headers["Preference-Applied"] = f"wait={seconds:.0f}"
-        if not placement.is_new:
-            headers["Idempotent-Replayed"] = "true"
-            return Response(answers.v2(deed), status=200, headers=headers)
-        is_made = deed.status == Deed.Status.COMPLETED
-        return Response(answers.v2(deed), status=201 if is_made else 202, headers=headers)
+
+        def answer() -> dict[str, Any]:
+            deed = placement.deed
+            is_made = deed.status == Deed.Status.COMPLETED
+            headers = {"Location": _url(deed)}
+            if seconds is not None:
+                headers["Preference-Applied"] = f"wait={seconds:.0f}"
+            if not placement.is_new:
+                headers["Idempotent-Replayed"] = "true"
+                return {"data": answers.v2(deed), "status": 200, "headers": headers}
+            return {"data": answers.v2(deed), "status": 201 if is_made else 202, "headers": headers}
+
+        def after_waiting() -> Response:
+            waiting.wait_for(placement.deed, seconds=seconds or 0.0)
+            return Response(**answer())
+
+        return Provisional(**answer(), then=after_waiting) if seconds else Response(**answer())
 
 
 class DeedBatch(ApiView):
     scopes: ClassVar = {"POST": "deed:create"}
+    idempotent: ClassVar = ("POST",)
     max_body_bytes = settings.BATCH_MAX_BYTES
 
     @extend_schema(

@@ -1,6 +1,6 @@
 """The first version's API, for clients that were written for it. Its orders are orders like any other."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 from uuid import UUID
 
 from django.conf import settings
@@ -14,6 +14,7 @@ from deeds.catalog import DEED_TYPES
 from deeds.models import Deed
 from deeds.views import origin_of, own_deed
 from keys.authentication import PartnerRequest
+from partner_api.http.idempotency import Provisional
 from partner_api.http.problems import FieldError, Problem, not_found
 from partner_api.http.view import ApiView
 
@@ -21,7 +22,8 @@ from partner_api.http.view import ApiView
 class V1Deed(ApiView):
     # One address with two meanings: a deed type is ordered, a deed's id is read.
     scopes: ClassVar = {"GET": "deed:read", "POST": "deed:create"}
-    problems: ClassVar = {"POST": ("order_conflict", "deed_failed")}
+    problems: ClassVar = {"POST": ("order_conflict", "queue_full", "deed_failed")}
+    idempotent: ClassVar = ("POST",)
 
     @extend_schema(
         operation_id="v1_create_deed",
@@ -46,16 +48,12 @@ class V1Deed(ApiView):
             raise _unknown(deed)
         origin = origin_of(request, Deed.Source.V1)
         placement = ordering.place_read(origin, v1.read(deed, request.data))
-        placed = waiting.wait_for(placement.deed, seconds=settings.V1_WAIT_SECONDS)
-        headers = {} if placement.is_new else {"Idempotent-Replayed": "true"}
-        if placed.status == Deed.Status.COMPLETED:
-            return Response(answers.v1_created(placed), headers=headers)
-        if placed.status == Deed.Status.FAILED:
-            extra = {"external_deed_id": str(placed.pk), "order_id": placed.order_id}
-            raise Problem("deed_failed", placed.failure_message, extra=extra)
-        path = reverse("v1-deed", kwargs={"deed": placed.pk})
-        headers["Location"] = f"{settings.PUBLIC_BASE_URL}{path}"
-        return Response(answers.v1_created(placed), status=202, headers=headers)
+
+        def after_waiting() -> Response:
+            waiting.wait_for(placement.deed, seconds=settings.V1_WAIT_SECONDS)
+            return Response(**_answer(placement))
+
+        return Provisional(**_answer(placement), then=after_waiting)
 
     @extend_schema(
         operation_id="v1_get_deed",
@@ -74,6 +72,20 @@ class V1Deed(ApiView):
         except ValueError as error:
             raise not_found() from error
         return Response(answers.v1(own_deed(request, deed_id)))
+
+
+def _answer(placement: ordering.Placement) -> dict[str, Any]:
+    """Data, status and headers. Raises Problem `deed_failed`."""
+    placed = placement.deed
+    headers = {} if placement.is_new else {"Idempotent-Replayed": "true"}
+    if placed.status == Deed.Status.COMPLETED:
+        return {"data": answers.v1_created(placed), "status": 200, "headers": headers}
+    if placed.status == Deed.Status.FAILED:
+        extra = {"external_deed_id": str(placed.pk), "order_id": placed.order_id}
+        raise Problem("deed_failed", placed.failure_message, extra=extra)
+    path = reverse("v1-deed", kwargs={"deed": placed.pk})
+    headers["Location"] = f"{settings.PUBLIC_BASE_URL}{path}"
+    return {"data": answers.v1_created(placed), "status": 202, "headers": headers}
 
 
 def _unknown(deed_type: str) -> Problem:

@@ -73,6 +73,7 @@ class ApiKeyAuthentication(BaseAuthentication):
         request._request.rate_decision = decision  # type: ignore[attr-defined]  # noqa: SLF001
         limits.refuse_too_many(decision, "key")
         _note_use(key, now, address)
+        request._request.idempotency_scope = f"{key.partner_id}:{key.environment}"  # type: ignore[attr-defined]  # noqa: SLF001 - as above
         request.partner = key.partner  # type: ignore[attr-defined]  # see PartnerRequest
         request.api_key = key  # type: ignore[attr-defined]  # see PartnerRequest
         return key.partner, key

@@ -5,11 +5,14 @@ late and a worker that dies gives its message back.
 """
 
 import os
+import signal
 import sys
+import threading
 from typing import Any
 
 import structlog
 from celery import Celery, signals
+from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
 from partner_api import broker
@@ -37,6 +40,15 @@ def _refuse_insecure_start(**_: Any) -> None:
     except ImproperlyConfigured as error:
         # Celery logs what a receiver raises and goes on; only this ends the process.
         sys.exit(str(error))
+
+
+@signals.worker_shutting_down.connect
+def _wait_no_longer_than_told(how: str, **_: Any) -> None:
+    """SIGTERM lets running tasks end. What then still runs is interrupted, and gives back what it holds."""
+    if how == "Warm":
+        timer = threading.Timer(settings.WORKER_STOP_SECONDS, os.kill, (os.getpid(), signal.SIGQUIT))
+        timer.daemon = True
+        timer.start()
 
 
 @signals.before_task_publish.connect

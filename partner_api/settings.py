@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import environ
+from kombu import Queue
 
 from partner_api.ops.logging import logging_config
 
@@ -104,6 +105,9 @@ DATABASES["default"].setdefault("OPTIONS", {}).update(
         "options": (
             f"-c statement_timeout={env.int('DATABASE_STATEMENT_TIMEOUT_MS', default=15_000)}"
             f" -c lock_timeout={env.int('DATABASE_LOCK_TIMEOUT_MS', default=5_000)}"
+            # A host that vanished with a transaction open must not hold its locks for longer.
+            " -c idle_in_transaction_session_timeout="
+            f"{env.int('DATABASE_IDLE_TRANSACTION_TIMEOUT_MS', default=60_000)}"
         ),
     }
 )
@@ -166,7 +170,7 @@ MAIN_API_RETRY_AFTER_MAX_SECONDS = env.float("MAIN_API_RETRY_AFTER_MAX_SECONDS",
 MAIN_API_CA_BUNDLE = env.str("MAIN_API_CA_BUNDLE", default="")
 PDF_MAX_BYTES = env.int("PDF_MAX_BYTES", default=25 * 1024 * 1024)
 PDF_MAX_PAGES = env.int("PDF_MAX_PAGES", default=500)
-DEED_LEASE_SECONDS = env.int("DEED_LEASE_SECONDS", default=180)
+DEED_LEASE_SECONDS = env.int("DEED_LEASE_SECONDS", default=60)
 DEED_RETRY_SCHEDULE_SECONDS = [
     int(seconds)
     for seconds in env.list(
@@ -182,6 +186,13 @@ PREFER_WAIT_MAX_SECONDS = 30.0
 WAITING_REQUESTS_PER_PROCESS = env.int("WAITING_REQUESTS_PER_PROCESS", default=12)
 ORDER_MAX_BYTES = env.int("ORDER_MAX_BYTES", default=1024 * 1024)
 BATCH_MAX_BYTES = env.int("BATCH_MAX_BYTES", default=8 * 1024 * 1024)
+
+IDEMPOTENCY_KEY_SECONDS = env.int("IDEMPOTENCY_KEY_SECONDS", default=24 * 3600)
+DEED_MAX_QUEUED_PER_PARTNER = env.int("DEED_MAX_QUEUED_PER_PARTNER", default=20_000)
+DEED_ATTEMPTS_KEPT_DAYS = env.int("DEED_ATTEMPTS_KEPT_DAYS", default=90)
+CIRCUIT_FAILURES = env.int("CIRCUIT_FAILURES", default=5)
+CIRCUIT_WINDOW_SECONDS = env.float("CIRCUIT_WINDOW_SECONDS", default=60.0)
+CIRCUIT_REST_SECONDS = env.float("CIRCUIT_REST_SECONDS", default=10.0)
 
 # --- keys -------------------------------------------------------------------------------------
 DEFAULT_RATE_LIMIT_PER_MINUTE = env.int("DEFAULT_RATE_LIMIT_PER_MINUTE", default=120)
@@ -216,6 +227,11 @@ CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_ACKS_LATE = True
 CELERY_TASK_REJECT_ON_WORKER_LOST = True
 CELERY_TASK_DEFAULT_QUEUE = "deeds"
+# Batches wait in a line of their own; a worker without `-Q` serves both in turn.
+DEED_BULK_QUEUE = "deeds-bulk"
+CELERY_TASK_QUEUES = [Queue(CELERY_TASK_DEFAULT_QUEUE), Queue(DEED_BULK_QUEUE)]
+# At a stop, tasks are given this long to end; what is left is interrupted, and gives its deed back.
+WORKER_STOP_SECONDS = env.float("WORKER_STOP_SECONDS", default=20.0)
 # The row is the truth and the sweeper finds it: a broker that is away must not hold a request.
 CELERY_TASK_PUBLISH_RETRY = False
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
@@ -231,6 +247,16 @@ CELERY_BEAT_SCHEDULE = {
         "options": {"expires": SWEEP_SECONDS},
     },
     "warn-of-ending-keys": {"task": "keys.tasks.warn_of_ending_keys", "schedule": timedelta(hours=1)},
+    "purge-kept-answers": {
+        "task": "partner_api.http.tasks.purge_kept_answers",
+        "schedule": timedelta(hours=1),
+        "options": {"expires": 3600},
+    },
+    "purge-deed-attempts": {
+        "task": "deeds.tasks.purge_attempts",
+        "schedule": timedelta(hours=6),
+        "options": {"expires": 3600},
+    },
 }
 
 # --- HTTP -------------------------------------------------------------------------------------

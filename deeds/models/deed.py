@@ -70,6 +70,11 @@ class Deed(models.Model):
     completed_at = models.DateTimeField(null=True)
     next_attempt_at = models.DateTimeField(default=timezone.now)
     hinted_at = models.DateTimeField(null=True)
+    # Waits in the line of batches, behind no order that came by itself.
+    is_bulk = models.BooleanField(default=False)
+    # Why it was put back last, as a code.
+    put_back_for = models.CharField(max_length=40, blank=True)
+    claimed_at = models.DateTimeField(null=True)
     lease = models.UUIDField(null=True)
     lease_expires_at = models.DateTimeField(null=True)
     attempts = models.PositiveSmallIntegerField(default=0)
@@ -78,6 +83,7 @@ class Deed(models.Model):
     failure_code = models.CharField(max_length=40, blank=True)
     failure_message = models.TextField(blank=True)
     failure_retryable = models.BooleanField(default=False)
+    failure_errors = models.JSONField(default=list)
 
     pdf_name = models.CharField(max_length=200, blank=True)
     pdf_sha256 = models.CharField(max_length=64, blank=True)
@@ -92,7 +98,19 @@ class Deed(models.Model):
             models.Index(fields=["partner", "livemode", "-id"], name="deeds_newest_first"),
             models.Index(fields=["partner", "livemode", "status", "-id"], name="deeds_newest_by_status"),
             models.Index(fields=["order_id", "partner", "livemode"], name="deeds_by_order_id"),
-            models.Index(fields=["next_attempt_at"], condition=Q(status="queued"), name="deeds_queued"),
+            models.Index(
+                fields=["is_bulk", "livemode", "hinted_at", "next_attempt_at"],
+                condition=Q(status="queued"),
+                name="deeds_by_hint",
+            ),
+            models.Index(
+                fields=["is_bulk", "livemode", "partner", "next_attempt_at"],
+                condition=Q(status="queued"),
+                name="deeds_in_line",
+            ),
+            models.Index(
+                fields=["partner", "claimed_at"], condition=Q(claimed_at__isnull=False), name="deeds_served"
+            ),
             models.Index(
                 fields=["lease_expires_at"], condition=Q(status="rendering"), name="deeds_rendering"
             ),
@@ -144,6 +162,7 @@ class Deed(models.Model):
             status=self.Status.RENDERING,
             lease=lease,
             lease_expires_at=now + dt.timedelta(seconds=settings.DEED_LEASE_SECONDS),
+            claimed_at=now,
             attempts=F("attempts") + 1,
             timeline=_and_then(self.Status.RENDERING, now),
         )
@@ -169,8 +188,17 @@ class Deed(models.Model):
             pdf_pages=pages,
         )
 
-    def fail(self, lease: uuid.UUID, *, now: dt.datetime, code: str, message: str, retryable: bool) -> bool:
-        """rendering → failed. False when the lease was lost."""
+    def fail(
+        self,
+        lease: uuid.UUID,
+        *,
+        now: dt.datetime,
+        code: str,
+        message: str,
+        retryable: bool,
+        errors: list[JsonObject],
+    ) -> bool:
+        """rendering → failed. False when the lease was lost. `errors` name fields of the order."""
         return self._leave(
             lease,
             self.Status.FAILED,
@@ -179,6 +207,7 @@ class Deed(models.Model):
             failure_code=code,
             failure_message=message,
             failure_retryable=retryable,
+            failure_errors=errors,
         )
 
     def put_back(
@@ -192,7 +221,27 @@ class Deed(models.Model):
             detail=reason,
             next_attempt_at=next_attempt_at,
             hinted_at=None,
+            put_back_for=reason,
         )
+
+    def give_back(self, lease: uuid.UUID, *, now: dt.datetime, is_counted: bool) -> bool:
+        """rendering → queued at once, as if it had not been claimed: its worker is being stopped.
+
+        `is_counted` says whether the claim counted as an attempt. False when the lease was lost.
+        """
+        return self._leave(
+            lease,
+            self.Status.QUEUED,
+            now,
+            detail="worker_stopped",
+            next_attempt_at=now,
+            hinted_at=None,
+            attempts=F("attempts") - int(is_counted),
+        )
+
+    def abandon(self, lease: uuid.UUID, *, now: dt.datetime) -> bool:
+        """Ends the lease at once: its worker broke. The sweeper then counts a crash."""
+        return bool(self._leased(lease).update(lease_expires_at=now))
 
     def cancel(self, *, now: dt.datetime) -> bool:
         """queued → cancelled. False in any other state."""
@@ -217,21 +266,30 @@ class Deed(models.Model):
                 failure_code="",
                 failure_message="",
                 failure_retryable=False,
+                failure_errors=[],
+                put_back_for="",
                 timeline=_and_then(self.Status.QUEUED, now, "requeued_by_staff"),
             )
         )
 
-    def recover(self, *, now: dt.datetime) -> bool:
+    @property
+    def waiting_since(self) -> dt.datetime:
+        """When it was ordered, or queued again by staff: what gives it all its time."""
+        again = [entry["at"] for entry in self.timeline if entry.get("detail") == "requeued_by_staff"]
+        return dt.datetime.fromisoformat(again[-1]) if again else self.created_at
+
+    def recover(self, *, now: dt.datetime, cause: str) -> bool:
         """Takes a deed from a worker that let its lease run out: queued again, or failed.
 
-        A deed that ended DEED_MAX_CRASHES workers is not given to another one.
+        A deed that ended DEED_MAX_CRASHES workers is not given to another one; `cause` is what is
+        known of the last crash.
         """
         is_poison = self.crashes + 1 >= settings.DEED_MAX_CRASHES
         outcome = (
             {
                 "status": self.Status.FAILED,
                 "failure_code": "renderer_crashed",
-                "failure_message": "Rendering this deed ended its worker again and again.",
+                "failure_message": f"Making this deed ended its worker again and again ({cause}).",
                 "failure_retryable": False,
                 "timeline": _and_then(self.Status.FAILED, now, "renderer_crashed"),
             }
@@ -264,20 +322,20 @@ class Deed(models.Model):
 
 def first_entry(now: dt.datetime) -> JsonObject:
     """The timeline's entry of a deed that was just accepted."""
-    return _entry(Deed.Status.QUEUED, now, "")
+    return timeline_entry(Deed.Status.QUEUED, now, "")
 
 
 def _and_then(status: str, now: dt.datetime, detail: str = "") -> Func:
     """The timeline with one more entry, appended by the database in the same statement."""
     return Func(
         F("timeline"),
-        Value([_entry(status, now, detail)], output_field=models.JSONField()),
+        Value([timeline_entry(status, now, detail)], output_field=models.JSONField()),
         template="%(expressions)s",
         arg_joiner=" || ",
         output_field=models.JSONField(),
     )
 
 
-def _entry(status: str, now: dt.datetime, detail: str) -> JsonObject:
+def timeline_entry(status: str, now: dt.datetime, detail: str) -> JsonObject:
     entry = {"status": str(status), "at": now.isoformat().replace("+00:00", "Z")}
     return {**entry, "detail": detail} if detail else entry

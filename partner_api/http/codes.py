@@ -93,6 +93,11 @@ CODES: Final = {
     "idempotency_mismatch": Code(
         422, "This idempotency key was used for another request", "Use a new key for each new request."
     ),
+    "queue_full": Code(
+        429,
+        "Too many of your deeds are queued",
+        "Wait `Retry-After` seconds; orders are accepted again as soon as some of them are made.",
+    ),
     "rate_limited": Code(429, "Too many requests", "Wait `Retry-After` seconds, then send it again."),
     "internal_error": Code(
         500,

@@ -5,6 +5,7 @@ from typing import Any
 from drf_spectacular.contrib.pydantic import PydanticExtension
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.plumbing import ResolvedComponent
+from drf_spectacular.utils import OpenApiParameter
 from pydantic import BaseModel, Field
 
 from partner_api.http.codes import CODES
@@ -18,6 +19,15 @@ _WITH_KEY = (
     "partner_suspended",
     "insufficient_scope",
 )
+_IDEMPOTENT = ("idempotency_in_progress", "idempotency_mismatch", "validation_error")
+_IDEMPOTENCY_KEY = OpenApiParameter(
+    "Idempotency-Key",
+    str,
+    OpenApiParameter.HEADER,
+    description="1 to 255 visible ASCII characters of your own, such as a UUID, in quotes or not. The same "
+    "request with the same key within 24 hours is done once: it gets the first answer again, with "
+    "`Idempotent-Replayed: true`.",
+)
 _WITH_BODY = ("malformed_json", "payload_too_large", "unsupported_media_type", "validation_error")
 
 
@@ -27,7 +37,7 @@ class ProblemError(BaseModel):
     pointer: str = Field(description="JSON Pointer into the body, or into what `in` names.")
     code: str
     message: str
-    in_: str | None = Field(None, alias="in", description="`query` or `path`; the body without it.")
+    in_: str | None = Field(None, alias="in", description="`query`, `path` or `header`; the body without it.")
 
 
 class ProblemAnswer(BaseModel):
@@ -62,6 +72,13 @@ class OurPydanticExtension(PydanticExtension):
 class ProblemAwareSchema(AutoSchema):
     """Adds to each operation the problems it can give, from what the view is and says of itself."""
 
+    def get_override_parameters(self) -> list[Any]:
+        parameters: list[Any] = super().get_override_parameters()
+        return [*parameters, _IDEMPOTENCY_KEY] if self._is_idempotent() else parameters
+
+    def _is_idempotent(self) -> bool:
+        return self.method in getattr(self.view, "idempotent", ())
+
     def _get_response_bodies(self, direction: Any = "response") -> dict[str, Any]:
         bodies: dict[str, Any] = super()._get_response_bodies(direction)
         for status, codes in self._problems().items():
@@ -80,6 +97,8 @@ class ProblemAwareSchema(AutoSchema):
             codes.append("not_found")
         if self.method == "POST" and self.get_request_serializer() is not None:
             codes += _WITH_BODY
+        if self._is_idempotent():
+            codes += _IDEMPOTENT
         if any(parameter["in"] == "query" for parameter in self._get_parameters()):
             codes.append("validation_error")
         by_status: dict[int, list[str]] = {}

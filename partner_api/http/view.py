@@ -1,8 +1,13 @@
 """What every API view says of itself."""
 
-from typing import ClassVar
+from functools import partial
+from typing import Any, ClassVar
 
+from django.core.exceptions import ImproperlyConfigured
+from rest_framework.request import Request
 from rest_framework.views import APIView
+
+from partner_api.http import idempotency
 
 
 class ApiView(APIView):
@@ -15,3 +20,25 @@ class ApiView(APIView):
     is_limited: ClassVar[bool] = True
     # The codes that a method can answer beyond those that follow from its form.
     problems: ClassVar[dict[str, tuple[str, ...]]] = {}
+    # The methods that honour an Idempotency-Key.
+    idempotent: ClassVar[tuple[str, ...]] = ()
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        """After authentication: has the handler of an idempotent method run once for each key."""
+        super().initial(request, *args, **kwargs)
+        if request.method in self.idempotent:
+            name = request.method.lower()
+            handler = getattr(self, name)
+            setattr(self, name, partial(_run_once, self, handler))
+
+    def idempotency_scope(self, request: Request) -> str:
+        """Whose key it is: the same key of another scope is another. Authentication sets it."""
+        scope = getattr(request, "idempotency_scope", None)
+        if not scope:
+            message = f"{type(self).__name__} is idempotent, but nothing says whose key it is"
+            raise ImproperlyConfigured(message)
+        return str(scope)
+
+
+def _run_once(view: ApiView, handler: Any, request: Request, *args: Any, **kwargs: Any) -> Any:
+    return idempotency.run(request, view.idempotency_scope(request), handler, *args, **kwargs)

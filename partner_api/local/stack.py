@@ -39,6 +39,8 @@ class Stack:
             "PUBLIC_BASE_URL": f"http://127.0.0.1:{port}",
             "ALLOWED_HOSTS": "127.0.0.1,localhost",
             "VAR_DIR": str(var_dir),
+            # Less than a child is given before it is killed.
+            "WORKER_STOP_SECONDS": "5",
             "LOG_FORMAT": os.environ.get("LOG_FORMAT", "console"),
         }
 

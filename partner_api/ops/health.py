@@ -17,7 +17,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-Check = Callable[[], None]
+# What a check returns is shown beside its latency; a `status` in it stands instead of "ok".
+Check = Callable[[], dict[str, str] | None]
 
 log = structlog.get_logger(__name__)
 TIMEOUT_SECONDS = 0.9
@@ -66,7 +67,7 @@ def look() -> dict[str, dict[str, Any]]:
     for name, future in running.items():
         left = max(0.0, TIMEOUT_SECONDS - (time.monotonic() - started))
         try:
-            results[name] = {"status": "ok", "latency_ms": future.result(timeout=left)}
+            results[name] = {"status": "ok", **future.result(timeout=left)}
         except concurrent.futures.TimeoutError:
             results[name] = {"status": "timeout", "latency_ms": None}
         except Exception as error:  # noqa: BLE001 - whatever fails in a dependency's client is its answer
@@ -75,13 +76,13 @@ def look() -> dict[str, dict[str, Any]]:
     return results
 
 
-def _timed(check: Check) -> float:
+def _timed(check: Check) -> dict[str, Any]:
     started = time.monotonic()
     try:
-        check()
+        shown = check() or {}
     finally:
         connection.close()
-    return round((time.monotonic() - started) * 1000, 1)
+    return {"latency_ms": round((time.monotonic() - started) * 1000, 1), **shown}
 
 
 def _database() -> None:

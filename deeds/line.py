@@ -1,0 +1,108 @@
+"""Whose deed is made next, among all that are queued and due.
+
+Each partner and mode has a line. The partner that was served the longest ago is next; of its lines the
+live one goes before the test one, and in a line the deed that has been due the longest. So a partner's
+ten thousand orders delay another's one by no more than what is being made at that moment.
+
+The lines are found by hopping through an index from one to the next, so that a claim costs the same
+however many deeds are queued.
+"""
+
+import datetime as dt
+import json
+import uuid
+from collections.abc import Sequence
+from typing import Any, Final
+
+import uuid_utils.compat
+from django.conf import settings
+
+from deeds.models import Deed
+from deeds.models.deed import timeline_entry
+
+# Why a deed was put back by no fault of its own: it need not wait once the renderer is there again.
+OUTAGE_CODES: Final = ("main_api_unavailable", "main_api_timeout", "main_api_busy")
+# A probe takes what is queued though it is not due.
+_PROBE_AHEAD: Final = dt.timedelta(days=2)
+
+# A deed that a claim under way has locked is passed over, and so may be a whole line.
+_NEXT_SQL: Final = """
+WITH RECURSIVE lines (livemode, partner_id) AS (
+    (SELECT livemode, partner_id FROM external_deeds
+      WHERE status = 'queued' AND is_bulk = %(is_bulk)s
+      ORDER BY livemode, partner_id LIMIT 1)
+  UNION ALL
+    SELECT following.livemode, following.partner_id
+      FROM lines CROSS JOIN LATERAL (
+        SELECT livemode, partner_id FROM external_deeds
+         WHERE status = 'queued' AND is_bulk = %(is_bulk)s
+           AND (livemode, partner_id) > (lines.livemode, lines.partner_id)
+         ORDER BY livemode, partner_id LIMIT 1) AS following
+), in_turn AS (
+    SELECT lines.livemode, lines.partner_id
+      FROM lines LEFT JOIN LATERAL (
+        SELECT claimed_at FROM external_deeds
+         WHERE partner_id = lines.partner_id AND claimed_at IS NOT NULL
+         ORDER BY claimed_at DESC LIMIT 1) AS served ON true
+     WHERE lines.livemode = ANY(%(modes)s)
+     ORDER BY served.claimed_at NULLS FIRST, lines.livemode DESC
+)
+SELECT deed.id
+  FROM in_turn CROSS JOIN LATERAL (
+    SELECT id FROM external_deeds
+     WHERE status = 'queued' AND is_bulk = %(is_bulk)s
+       AND livemode = in_turn.livemode AND partner_id = in_turn.partner_id
+       AND next_attempt_at <= %(due)s
+     ORDER BY next_attempt_at LIMIT 1
+       FOR UPDATE SKIP LOCKED) AS deed
+ LIMIT 1
+"""
+CLAIM_SQL: Final = f"""
+UPDATE external_deeds
+   SET status = 'rendering', lease = %(lease)s, lease_expires_at = %(lease_expires_at)s,
+       claimed_at = %(now)s, attempts = attempts + %(counts)s, timeline = timeline || %(entry)s::jsonb
+ WHERE id = ({_NEXT_SQL})
+RETURNING *
+"""  # noqa: S608 - two constants
+
+
+def claim_next(
+    *, is_bulk: bool, modes: Sequence[bool], now: dt.datetime, is_probe: bool = False
+) -> tuple[Deed, uuid.UUID] | None:
+    """The deed whose turn it is, and a lease on it; None when none of these modes is due.
+
+    A probe takes what is first in line even before it is due, and is not counted as an attempt.
+    """
+    if not modes:
+        return None
+    lease = uuid_utils.compat.uuid7()
+    parameters = claim_parameters(is_bulk=is_bulk, modes=modes, now=now, lease=lease, is_probe=is_probe)
+    deed = next(iter(Deed.objects.raw(CLAIM_SQL, parameters)), None)
+    return (deed, lease) if deed is not None else None
+
+
+def claim_parameters(
+    *, is_bulk: bool, modes: Sequence[bool], now: dt.datetime, lease: uuid.UUID, is_probe: bool
+) -> dict[str, Any]:
+    return {
+        "is_bulk": is_bulk,
+        "modes": list(modes),
+        "due": now + _PROBE_AHEAD if is_probe else now,
+        "now": now,
+        "lease": lease,
+        "lease_expires_at": now + dt.timedelta(seconds=settings.DEED_LEASE_SECONDS),
+        "counts": 0 if is_probe else 1,
+        "entry": json.dumps([timeline_entry(Deed.Status.RENDERING, now, "")]),
+    }
+
+
+def release(*, livemode: bool, now: dt.datetime) -> int:
+    """Makes those due that wait because the renderer was away. How many."""
+    waiting = Deed.objects.filter(
+        status=Deed.Status.QUEUED,
+        is_bulk__in=(False, True),
+        livemode=livemode,
+        put_back_for__in=OUTAGE_CODES,
+        next_attempt_at__gt=now,
+    )
+    return waiting.update(next_attempt_at=now, hinted_at=None)

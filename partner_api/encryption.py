@@ -1,0 +1,26 @@
+"""Text that must be read back is kept encrypted, by a key that can be rotated.
+
+The first of FIELD_ENCRYPTION_KEYS encrypts, all of them decrypt: put a new key first, re-encrypt with
+`rotate`, then drop the old one. It stands below both `http` and `ops`, which may not know each other.
+"""
+
+from cryptography.fernet import Fernet, MultiFernet
+from django.conf import settings
+
+
+def encrypt(text: str) -> str:
+    return _fernet().encrypt(text.encode()).decode("ascii")
+
+
+def decrypt(token: str) -> str:
+    """Raises cryptography's InvalidToken when no key fits."""
+    return _fernet().decrypt(token.encode("ascii")).decode()
+
+
+def rotate(token: str) -> str:
+    """The same secret, encrypted by the first key."""
+    return _fernet().rotate(token.encode("ascii")).decode("ascii")
+
+
+def _fernet() -> MultiFernet:
+    return MultiFernet([Fernet(key) for key in settings.FIELD_ENCRYPTION_KEYS])

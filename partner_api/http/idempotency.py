@@ -1,0 +1,156 @@
+"""`Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header): a request that is sent again is done once.
+
+Everything is one transaction. An advisory lock on the key is taken at its start, the view does its work,
+and the answer is kept at its end; so the work and its record are committed together, and a process that
+dies leaves neither, nor a lock (Postgres ends it with the connection). Of two at once the second is told
+to come again. Only successes are kept: a refusal did nothing, and depends on what can be mended, so the
+key stays free for the mended request.
+
+A view switches it on by `idempotent = ("POST",)`. What it does must fit in a transaction: no calls to
+other services. What may come after the commit (waiting for a deed) it returns as `Provisional`.
+"""
+
+import datetime as dt
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any, Final
+
+from django.conf import settings
+from django.db import connection, transaction
+from django.http import HttpResponseBase
+from django.utils import timezone
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from partner_api.http.models import KeptAnswer
+from partner_api.http.problems import FieldError, Problem, invalid
+
+HEADER: Final = "Idempotency-Key"
+_MAX_LENGTH: Final = 255
+# A string of structured fields (RFC 9651 section 3.3.3), or the same characters without the quotes.
+_QUOTED = re.compile(r'"((?:[\x20-\x21\x23-\x5b\x5d-\x7e]|\\["\\])+)"')
+_BARE = re.compile(r"[\x21\x23-\x2b\x2d-\x5b\x5d-\x7e]+")
+_RETRY_AFTER: Final = "1"
+
+
+class Provisional(Response):
+    """An answer that is kept as it is, and that `then` may better once all is committed.
+
+    `then` returns the answer that is sent, and that is kept from then on. Should the process die before,
+    a repetition gets the provisional one. Where `then` raises, the key is free again.
+    """
+
+    def __init__(self, *args: Any, then: Callable[[], Response], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.then = then
+
+
+def run(
+    request: Request, scope: str, handler: Callable[..., HttpResponseBase], *args: Any, **kwargs: Any
+) -> HttpResponseBase:
+    """What the handler answers, or what it answered before to the same request with the same key.
+
+    Raises Problem: `validation_error`, `idempotency_mismatch`, `idempotency_in_progress`, and what the
+    handler raises.
+    """
+    key = key_of(request)
+    if key is None:
+        response = handler(request, *args, **kwargs)
+        return response.then() if isinstance(response, Provisional) else response
+    fingerprint = _fingerprint(request)
+    with transaction.atomic():
+        kept = _lock_and_look(scope, key)
+        if kept is not None:
+            if kept.fingerprint != fingerprint:
+                detail = (
+                    f"The key {key!r} came with another body or address before; each request needs its own."
+                )
+                raise Problem("idempotency_mismatch", detail)
+            return kept.as_response()
+        response = handler(request, *args, **kwargs)
+        if not isinstance(response, Response) or response.status_code >= 400:  # noqa: PLR2004 - refusals
+            return response
+        kept = _keep(scope, key, fingerprint, response)
+    return _bettered(kept, response) if isinstance(response, Provisional) else response
+
+
+def key_of(request: Request) -> str | None:
+    """The key, with or without the quotes that the draft asks for. Raises Problem `validation_error`."""
+    given = request.headers.get(HEADER)
+    if given is None:
+        return None
+    quoted = _QUOTED.fullmatch(given.strip())
+    bare = _BARE.fullmatch(given.strip())
+    key = re.sub(r"\\(.)", r"\1", quoted[1]) if quoted else bare[0] if bare else ""
+    if not 1 <= len(key) <= _MAX_LENGTH:
+        message = f'It must be 1 to {_MAX_LENGTH} visible ASCII characters, such as a UUID: "8e03978e-…".'
+        raise invalid([FieldError(f"/{HEADER}", "invalid_idempotency_key", message, where="header")])
+    return key
+
+
+def purge(*, now: dt.datetime) -> int:
+    """Deletes what has expired, and returns how many."""
+    deleted, _ = KeptAnswer.objects.expired(now).delete()
+    return deleted
+
+
+def _lock_and_look(scope: str, key: str) -> KeptAnswer | None:
+    """Raises Problem `idempotency_in_progress` while another transaction has the key."""
+    with connection.cursor() as cursor:
+        name = f"idempotency:{scope}:{key}"
+        cursor.execute("SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 0))", [name])
+        if not cursor.fetchone()[0]:
+            detail = "The first request with this key is still running."
+            raise Problem("idempotency_in_progress", detail, headers={"Retry-After": _RETRY_AFTER})
+    return KeptAnswer.objects.filter(scope=scope, key=key, expires_at__gt=timezone.now()).first()
+
+
+def _keep(scope: str, key: str, fingerprint: str, response: Response) -> KeptAnswer:
+    expires_at = timezone.now() + dt.timedelta(seconds=settings.IDEMPOTENCY_KEY_SECONDS)
+    kept = KeptAnswer(
+        scope=scope,
+        key=key,
+        fingerprint=fingerprint,
+        expires_at=expires_at,
+        **KeptAnswer.content_of(response),
+    )
+    # One that has expired and is not purged yet is written over.
+    KeptAnswer.objects.bulk_create(
+        [kept],
+        update_conflicts=True,
+        unique_fields=["scope", "key"],
+        update_fields=["fingerprint", "status", "headers_and_body", "expires_at"],
+    )
+    return kept
+
+
+def _bettered(kept: KeptAnswer, provisional: Provisional) -> Response:
+    try:
+        response = provisional.then()
+    except Problem:
+        # It was undone after all (a deed that failed), so that the same request may try again.
+        KeptAnswer.objects.filter(pk=kept.pk, fingerprint=kept.fingerprint).delete()
+        raise
+    if (response.status_code, response.data) != (provisional.status_code, provisional.data):
+        KeptAnswer.objects.filter(pk=kept.pk, fingerprint=kept.fingerprint).update(
+            **KeptAnswer.content_of(response)
+        )
+    return response
+
+
+def _fingerprint(request: Request) -> str:
+    """Hex digest of what is asked for, without regard to key order and white space in the body."""
+    has_body = bool(request.parsers)
+    asked = [request.method, request.get_full_path(), request.data if has_body else None]
+    text = json.dumps(asked, sort_keys=True, separators=(",", ":"), default=_number)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _number(value: Any) -> list[str]:
+    if not isinstance(value, Decimal):
+        message = f"a parsed body holds a {type(value).__name__}"
+        raise TypeError(message)
+    return ["number", str(value)]

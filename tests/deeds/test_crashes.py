@@ -1,0 +1,307 @@
+"""Workers that die, stall, break or are stopped: the deed is made once, whatever happens to them."""
+
+import datetime as dt
+import hashlib
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from django.db import connection
+from django.utils import timezone
+
+from deeds import circuit, fulfilment, hints, storage, sweeping, tasks, waiting
+from deeds import main_api as main_api_module
+from deeds.models import Deed
+from deeds.signals import deed_settled
+from partner_api import celery_app
+from tests.api import Api
+from tests.conftest import MainApi
+from tests.deeds.crashing import STEPS
+
+Orders = Callable[..., dict[str, Any]]
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture
+def place(api: Api, order: Orders, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Deed]:
+    monkeypatch.setattr(hints, "send", lambda deed_id: None)
+
+    def make(order_id: str = "ORD-1") -> Deed:
+        answer = api.post("/v2/deeds", order(order_id=order_id))
+        return Deed.objects.get(pk=answer.json()["id"])
+
+    return make
+
+
+@pytest.fixture
+def settled() -> Any:
+    told: list[str] = []
+
+    def receiver(deed: Deed, **_: Any) -> None:
+        told.append(deed.status)
+
+    deed_settled.connect(receiver)
+    yield told
+    deed_settled.disconnect(receiver)
+
+
+def the_lease_runs_out(deed: Deed) -> None:
+    Deed.objects.filter(pk=deed.pk).update(lease_expires_at=timezone.now() - dt.timedelta(seconds=1))
+
+
+def own_environment(deed_files: Path) -> dict[str, str]:
+    server = os.environ["DATABASE_URL"].rpartition("/")[0]
+    return {
+        **os.environ,
+        "DATABASE_URL": f"{server}/{connection.settings_dict['NAME']}",
+        "DJANGO_SETTINGS_MODULE": "partner_api.settings",
+        "PYTHONPATH": str(ROOT),
+        "DEED_STORAGE_DIR": str(deed_files),
+    }
+
+
+def test_a_worker_killed_at_any_step_costs_nothing(
+    place: Any, main_api: MainApi, transactional_db: None, deed_files: Path, settled: list[str]
+) -> None:
+    deeds = {step: place(f"DIES-{number}") for number, step in enumerate(STEPS)}
+    arguments = [text for step, deed in deeds.items() for text in (str(deed.pk), step)]
+    env = own_environment(deed_files) | {
+        "MAIN_API_BASE_URL": main_api.url,
+        "MAIN_API_INTERNAL_TOKEN": "main-api-token",
+    }
+    script = str(Path(__file__).parent / "crashing.py")
+    done = subprocess.run(
+        [sys.executable, script, *arguments], env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(main_api.calls) == 3
+    assert set(Deed.objects.values_list("status", flat=True)) == {"rendering"}, "each died with its lease"
+    assert sweeping.sweep()["recovered"] == 0, "the leases still hold"
+    for deed in deeds.values():
+        the_lease_runs_out(deed)
+    assert sweeping.sweep()["recovered"] == 4
+    for _ in deeds:
+        assert fulfilment.serve(is_bulk=False)
+    assert settled == ["completed"] * 4
+    files = sorted(path.stem for path in deed_files.rglob("*.pdf"))
+    assert files == sorted(str(deed.pk) for deed in deeds.values()), "one PDF each, and no orphan"
+    for deed in Deed.objects.all():
+        assert (deed.status, deed.crashes, deed.attempts) == ("completed", 1, 2)
+        with storage.open_pdf(deed) as file:
+            assert hashlib.sha256(file.read()).hexdigest() == deed.pdf_sha256
+        assert [note.outcome for note in deed.attempt_log.order_by("id")] == ["worker_lost", "completed"]
+
+
+def test_a_worker_that_stalled_beyond_its_lease_is_refused(
+    place: Any, main_api: MainApi, settled: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lease is lost between the store and the end; another worker has made the deed by then."""
+    deed = place()
+    store = storage.store
+
+    def stalls(of: Deed, content: bytes) -> str:
+        monkeypatch.setattr(storage, "store", store)
+        the_lease_runs_out(of)
+        assert sweeping.sweep()["recovered"] == 1
+        tasks.render(str(of.pk))
+        return store(of, content)
+
+    monkeypatch.setattr(storage, "store", stalls)
+    tasks.render(str(deed.pk))
+    deed.refresh_from_db()
+    assert settled == ["completed"], "once"
+    assert len(main_api.calls) == 2
+    with storage.open_pdf(deed) as file:
+        assert hashlib.sha256(file.read()).hexdigest() == deed.pdf_sha256, "both made the same"
+    assert deed.attempt_log.filter(outcome="completed").count() == 1
+
+
+def test_a_worker_that_lost_its_lease_while_rendering_stores_nothing(
+    place: Any, main_api: MainApi, deed_files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deed = place()
+    render = main_api_module.render
+
+    def renders_late(*args: Any, **kwargs: Any) -> Any:
+        rendering = render(*args, **kwargs)
+        the_lease_runs_out(deed)
+        assert sweeping.sweep()["recovered"] == 1
+        return rendering
+
+    monkeypatch.setattr(fulfilment, "render", renders_late)
+    tasks.render(str(deed.pk))
+    deed.refresh_from_db()
+    assert deed.status == "queued"
+    assert not list(deed_files.rglob("*.pdf"))
+
+
+def test_a_long_render_keeps_its_lease(
+    place: Any, main_api: MainApi, settings: Any, transactional_db: None
+) -> None:
+    settings.DEED_LEASE_SECONDS = 0.6
+    deed = place()
+    sandbox = main_api.answer
+    is_called, may_go_on = threading.Event(), threading.Event()
+
+    def long(environ: Any, start_response: Any) -> Any:
+        is_called.set()
+        may_go_on.wait(10)
+        return sandbox(environ, start_response)
+
+    def work() -> None:
+        try:
+            tasks.render(str(deed.pk))
+        finally:
+            connection.close()
+
+    main_api.answer = long
+    worker = threading.Thread(target=work)
+    worker.start()
+    assert is_called.wait(10)
+    first = Deed.objects.get(pk=deed.pk)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_sleep(1.3)")
+    assert sweeping.sweep()["recovered"] == 0
+    held = Deed.objects.get(pk=deed.pk)
+    assert held.lease == first.lease
+    assert held.lease_expires_at is not None
+    assert first.lease_expires_at is not None
+    assert held.lease_expires_at > first.lease_expires_at
+    may_go_on.set()
+    worker.join(10)
+    deed.refresh_from_db()
+    assert (deed.status, deed.crashes) == ("completed", 0)
+
+
+def test_a_worker_that_is_stopped_gives_its_deed_back(
+    place: Any, main_api: MainApi, monkeypatch: pytest.MonkeyPatch, settled: list[str]
+) -> None:
+    deed = place()
+    sent: list[str] = []
+    monkeypatch.setattr(hints, "send", sent.append)
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise SystemExit
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fulfilment, "render", interrupted)
+        with pytest.raises(SystemExit):
+            tasks.render(str(deed.pk))
+    deed.refresh_from_db()
+    assert (deed.status, deed.attempts, deed.crashes, deed.lease) == ("queued", 0, 0, None)
+    assert deed.timeline[-1]["detail"] == "worker_stopped"
+    assert sent == [str(deed.pk)]
+    assert settled == []
+    assert fulfilment.serve(is_bulk=False)
+
+
+def test_a_fault_of_ours_is_noted_and_does_not_go_on_for_ever(
+    place: Any, main_api: MainApi, monkeypatch: pytest.MonkeyPatch, settings: Any, settled: list[str]
+) -> None:
+    settings.DEED_MAX_CRASHES = 2
+    deed = place()
+
+    def breaks(*_: Any, **__: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("deeds.mapping.main_api_body", breaks)
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            tasks.render(str(deed.pk))
+        assert sweeping.sweep()["recovered"] == 1
+    deed.refresh_from_db()
+    assert (deed.status, deed.failure_code, deed.failure_retryable) == ("failed", "renderer_crashed", False)
+    assert "ZeroDivisionError" in deed.failure_message
+    assert settled == ["failed"]
+    assert main_api.calls == []
+
+
+def test_a_broken_end_does_not_wake_nor_tell(
+    place: Any, main_api: MainApi, monkeypatch: pytest.MonkeyPatch, transactional_db: None
+) -> None:
+    """A receiver that raises undoes the completion: charged, announced and completed, or nothing."""
+    deed = place()
+    woken: list[Any] = []
+    monkeypatch.setattr(waiting, "wake", woken.append)
+
+    def refuses(**_: Any) -> None:
+        raise ZeroDivisionError
+
+    deed_settled.connect(refuses)
+    try:
+        with pytest.raises(ZeroDivisionError):
+            tasks.render(str(deed.pk))
+    finally:
+        deed_settled.disconnect(refuses)
+    deed.refresh_from_db()
+    assert (deed.status, deed.pdf_sha256) == ("rendering", "")
+    assert not deed.attempt_log.filter(outcome="completed").exists()
+    assert woken == []
+    assert sweeping.sweep()["recovered"] == 1
+    assert fulfilment.serve(is_bulk=False)
+    deed.refresh_from_db()
+    assert deed.status == "completed"
+
+
+def test_one_sweeper_at_a_time(place: Any, transactional_db: None) -> None:
+    deed = place()
+    Deed.objects.update(hinted_at=None)
+    database = connection.settings_dict
+    other = psycopg.connect(
+        host=database["HOST"],
+        port=database["PORT"],
+        user=database["USER"],
+        password=database["PASSWORD"],
+        dbname=database["NAME"],
+    )
+    other.execute("SELECT pg_advisory_lock(%s)", [sweeping._LOCK])
+    assert sweeping.sweep() == {"recovered": 0, "hinted": 0}
+    other.close()
+    assert sweeping.sweep()["hinted"] == 1
+    assert Deed.objects.get(pk=deed.pk).hinted_at is not None
+
+
+def test_lost_messages_are_made_up_for_by_a_few(
+    api: Api, order: Orders, main_api: MainApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis lost everything: a few new messages, each of which goes on while there is work."""
+    monkeypatch.setattr(hints, "send_bulk", lambda deed_id: None)
+    api.post("/v2/deeds/batch", {"orders": [order(order_id=f"L-{n}") for n in range(10)]})
+    Deed.objects.update(hinted_at=timezone.now() - dt.timedelta(seconds=121))
+    sent: list[bool] = []
+    monkeypatch.setattr(hints, "revive", lambda *, is_bulk: sent.append(is_bulk))
+    monkeypatch.setattr(sweeping, "revive", lambda *, is_bulk: sent.append(is_bulk))
+    assert sweeping.sweep()["hinted"] == sweeping.REVIVED
+    assert sent == [True] * sweeping.REVIVED
+    while sent:
+        tasks.drain(is_bulk=sent.pop())
+    assert set(Deed.objects.values_list("status", flat=True)) == {"completed"}
+    assert len(main_api.calls) == 10
+
+
+def test_a_message_comes_back_when_its_worker_dies() -> None:
+    """What Celery must be told for that, as it will run."""
+    assert celery_app.conf.task_acks_late
+    assert celery_app.conf.task_reject_on_worker_lost
+    assert celery_app.conf.worker_prefetch_multiplier == 1
+    for name in ("serve", "serve_bulk", "drain"):
+        task = celery_app.tasks[f"deeds.tasks.{name}"]
+        assert task.acks_late
+        assert 0 < (task.soft_time_limit or 0) < (task.time_limit or 0)
+
+
+def test_pages_in_place_of_pdfs_open_no_circuit(place: Any, main_api: MainApi) -> None:
+    def page(environ: Any, start_response: Any) -> list[bytes]:
+        start_response("200 OK", [("Content-Type", "text/html")])
+        return [b"<html></html>"]
+
+    main_api.answer = page
+    for number in range(6):
+        tasks.render(str(place(f"HTML-{number}").pk))
+    assert circuit.state(main_api_module.renderer_for(livemode=True)) == "closed"

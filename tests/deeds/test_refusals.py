@@ -1,0 +1,265 @@
+"""What the Main API says against an order, in the partner's terms; what is kept of it, and what is not."""
+
+import datetime as dt
+import io
+import time
+import tracemalloc
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import time_machine
+from django.test import Client
+from pypdf import PdfWriter
+from pypdf.generic import ArrayObject, DictionaryObject, NameObject, NumberObject, StreamObject
+
+from deeds import pdf, refusals, tasks
+from deeds.models import Deed, DeedAttempt
+from tests.api import Api
+from tests.conftest import MainApi
+
+Orders = Callable[..., dict[str, Any]]
+Place = Callable[..., Deed]
+# As observed on a running Main API.
+OBSERVED = (
+    "Validation failed: Grantor information is required; Grantee information is required; Legal "
+    "description is required; County is required; APN (Assessor's Parcel Number) is recommended"
+)
+
+
+@pytest.fixture
+def place(api: Api, order: Orders) -> Place:
+    def make(order_id: str = "ORD-1") -> Deed:
+        return Deed.objects.get(pk=api.post("/v2/deeds", order(order_id=order_id)).json()["id"])
+
+    return make
+
+
+def run(deed: Deed) -> Deed:
+    tasks.render(str(deed.pk))
+    deed.refresh_from_db()
+    return deed
+
+
+def test_it_works() -> None:
+    assert [(one["pointer"], one["message"]) for one in refusals.errors_of(OBSERVED)] == [
+        ("/grantors", "Grantor information is required"),
+        ("/grantees", "Grantee information is required"),
+        ("/property/legal_description", "Legal description is required"),
+        ("/property/county", "County is required"),
+        ("/property/apn", "APN (Assessor's Parcel Number) is recommended"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("detail", "pointers"),
+    [
+        ("Validation failed: Documentary transfer tax amount is required", ["/transfer_tax/amount"]),
+        ("City name is required when the property is in a city", ["/transfer_tax/city_name"]),
+        ("The moon is full", [""]),
+        ([{"loc": ["body", "execution_date"], "msg": "x", "type": "y"}], ["/execution_date"]),
+        ([{"loc": ["body", "dtt", "amount"], "msg": "x"}], ["/transfer_tax/amount"]),
+        ([{"loc": ["body", "dtt", "is_exempt"], "msg": "x"}], ["/transfer_tax/exempt"]),
+        ([{"loc": ["body", "return_to", "zip"], "msg": "x"}], ["/recording/return_to/zip"]),
+        ([{"loc": ["body", "page"], "msg": "x"}, "odd", {}], ["", ""]),
+        (None, []),
+        (7, []),
+    ],
+)
+def test_each_reason_points_at_a_field_of_ours(detail: Any, pointers: list[str]) -> None:
+    assert [one["pointer"] for one in refusals.errors_of(detail)] == pointers
+
+
+def test_a_refused_deed_names_its_fields(place: Place, main_api: MainApi, api: Api) -> None:
+    failure = api.get(f"/v2/deeds/{run(place('sandbox-400')).pk}").json()["failure"]
+    assert failure["code"] == "main_api_rejected"
+    assert failure["retryable"] is False
+    assert failure["errors"] == [
+        {
+            "pointer": "/grantors",
+            "code": "refused_by_renderer",
+            "message": "Grantor information is required",
+        }
+    ]
+
+
+def test_a_refusal_that_repeats_the_order_tells_it_to_the_partner_alone(
+    place: Place, main_api: MainApi, api: Api, caplog: pytest.LogCaptureFixture
+) -> None:
+    def quotes(environ: Any, start_response: Any) -> list[bytes]:
+        start_response("400 Bad Request", [("Content-Type", "application/json")])
+        return [b'{"detail": "Validation failed: County is wrong for ALICE SMITH, an unmarried woman"}']
+
+    main_api.answer = quotes
+    deed = run(place())
+    assert "ALICE SMITH" in deed.failure_message
+    assert "ALICE" not in caplog.text
+    assert deed.attempt_log.get().reason == "Validation failed: County is wrong for …"
+
+
+# --- the log of attempts ------------------------------------------------------------------------
+
+
+def test_an_attempt_is_noted_with_what_the_main_api_said(place: Place, main_api: MainApi) -> None:
+    deed = run(place("sandbox-503-2"))
+    note = deed.attempt_log.get()
+    assert (note.number, note.outcome, note.calls, note.http_status) == (1, "completed", 3, 200)
+    assert note.main_api_request_id == deed.request_id
+    assert note.generation_seconds is not None
+    assert note.started_at == deed.claimed_at
+    assert note.ended_at == deed.completed_at
+
+
+def test_a_failed_attempt_is_noted_too(place: Place, main_api: MainApi, settings: Any) -> None:
+    settings.DEED_RETRY_SCHEDULE_SECONDS = [0]
+    deed = run(run(place("sandbox-503-9")))
+    notes = list(deed.attempt_log.order_by("id"))
+    assert [(note.number, note.outcome, note.http_status) for note in notes] == [
+        (1, "main_api_unavailable", 503),
+        (2, "main_api_unavailable", 503),
+    ]
+    assert notes[0].reason == "status 503"
+
+
+def test_staff_see_the_attempts_of_a_deed(
+    place: Place, main_api: MainApi, client: Client, django_user_model: Any
+) -> None:
+    deed = run(place("sandbox-503-9"))
+    client.force_login(django_user_model.objects.create_superuser("root", password="x"))
+    page = client.get(f"/admin/deeds/deed/{deed.pk}/change/").content.decode()
+    assert "status 503" in page
+    assert "main_api_unavailable" in page
+
+
+def test_attempts_are_forgotten_after_a_while(place: Place, main_api: MainApi) -> None:
+    run(place())
+    with time_machine.travel(dt.timedelta(days=89)):
+        tasks.purge_attempts()
+        assert DeedAttempt.objects.count() == 1
+    with time_machine.travel(dt.timedelta(days=91)):
+        tasks.purge_attempts()
+    assert not DeedAttempt.objects.exists()
+    assert Deed.objects.get().status == "completed"
+
+
+# --- a network that is out of order, and answers made to harm ------------------------------------
+
+
+def test_tls_that_fails_puts_the_deed_back_at_once(place: Place, main_api: MainApi, settings: Any) -> None:
+    settings.MAIN_API_BASE_URL = main_api.url.replace("http://", "https://")
+    deed = run(place())
+    assert (deed.status, deed.put_back_for) == ("queued", "main_api_unavailable")
+    note = deed.attempt_log.get()
+    assert (note.calls, note.reason) == (1, "TLS failed")
+    assert main_api.calls == [], "nothing was sent in the clear"
+
+
+def test_a_name_that_is_not_known_is_asked_for_again(place: Place, settings: Any) -> None:
+    settings.MAIN_API_BASE_URL = "http://main-api.invalid"
+    deed = run(place())
+    assert (deed.status, deed.put_back_for) == ("queued", "main_api_unavailable")
+    assert deed.attempt_log.get().calls == 3
+
+
+def test_a_redirect_to_another_host_gets_no_token(place: Place, main_api: MainApi) -> None:
+    seen: list[str] = []
+    here = main_api.url.rpartition(":")[2]
+
+    def redirects(environ: Any, start_response: Any) -> list[bytes]:
+        seen.append(environ["PATH_INFO"])
+        start_response("307 Temporary Redirect", [("Location", f"http://localhost:{here}/elsewhere")])
+        return [b""]
+
+    main_api.answer = redirects
+    deed = run(place())
+    assert (deed.status, deed.put_back_for) == ("queued", "main_api_unavailable")
+    assert seen == ["/api/generate/grant-deed-ca"]
+
+
+def test_a_pdf_of_60_mb_is_not_read_to_its_end(place: Place, main_api: MainApi) -> None:
+    sent = 0
+
+    def huge(environ: Any, start_response: Any) -> Iterator[bytes]:
+        nonlocal sent
+        start_response("200 OK", [("Content-Type", "application/pdf"), ("Content-Length", str(60 << 20))])
+        for _ in range(60):
+            sent += 1
+            yield b"%PDF-1.7\n" + b"x" * ((1 << 20) - 9)
+
+    main_api.answer = huge
+    deed = run(place())
+    assert (deed.status, deed.failure_code, deed.failure_retryable) == ("failed", "pdf_too_large", False)
+    assert sent < 40, "the connection was closed"
+
+
+def with_content(unpacked: Iterator[bytes]) -> bytes:
+    """A PDF of one page whose content is this, packed."""
+    packer = zlib.compressobj(9)
+    stream = StreamObject()
+    stream._data = b"".join(packer.compress(part) for part in unpacked) + packer.flush()
+    stream[NameObject("/Filter")] = NameObject("/FlateDecode")
+    writer = PdfWriter()
+    page = writer.add_blank_page(600, 800)
+    page[NameObject("/Contents")] = writer._add_object(stream)
+    font = {"/Type": "/Font", "/Subtype": "/Type1", "/BaseFont": "/Helvetica"}
+    fonts = DictionaryObject({NameObject(name): NameObject(value) for name, value in font.items()})
+    page[NameObject("/Resources")] = DictionaryObject(
+        {NameObject("/Font"): DictionaryObject({NameObject("/F1"): fonts})}
+    )
+    return written(writer)
+
+
+def written(writer: PdfWriter) -> bytes:
+    output = io.BytesIO()
+    writer.write(output)
+    return output.getvalue()
+
+
+def forms_within_forms() -> bytes:
+    """Ten forms that draw ten forms that draw …: ten billion words, in a kilobyte."""
+    writer = PdfWriter()
+    page = writer.add_blank_page(600, 800)
+    inner: Any = None
+    for _ in range(11):
+        form = StreamObject()
+        form._data = b"/X Do " * 10 if inner is not None else b"BT (word) Tj ET"
+        form[NameObject("/Type")] = NameObject("/XObject")
+        form[NameObject("/Subtype")] = NameObject("/Form")
+        form[NameObject("/BBox")] = ArrayObject([NumberObject(0)] * 4)
+        if inner is not None:
+            form[NameObject("/Resources")] = DictionaryObject(
+                {NameObject("/XObject"): DictionaryObject({NameObject("/X"): inner})}
+            )
+        inner = writer._add_object(form)
+    content = StreamObject()
+    content._data = b"/X Do"
+    page[NameObject("/Contents")] = writer._add_object(content)
+    page[NameObject("/Resources")] = DictionaryObject(
+        {NameObject("/XObject"): DictionaryObject({NameObject("/X"): inner})}
+    )
+    return written(writer)
+
+
+def test_a_zip_bomb_is_not_unpacked() -> None:
+    bomb = with_content(b"(A) Tj " * 150_000 for _ in range(200))
+    assert len(bomb) < 1 << 20, "210 MB of content in it"
+    tracemalloc.start()
+    started = time.process_time()
+    try:
+        with pytest.raises(pdf.NotADeed):
+            pdf.check(bomb, grantors=["A"], apn="1")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 32 << 20
+    assert time.process_time() - started < 5
+
+
+def test_forms_drawn_within_forms_take_a_bounded_time() -> None:
+    started = time.process_time()
+    try:
+        pdf.check(forms_within_forms(), grantors=["A"], apn="1")
+    except pdf.NotADeed:
+        pass
+    assert time.process_time() - started < 2 * pdf._PATIENCE_SECONDS
