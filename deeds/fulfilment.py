@@ -20,6 +20,7 @@ from deeds.main_api import Call, MainApiError, render, renderer_for
 from deeds.models import Deed
 from deeds.pdf import CheckedPdf
 from deeds.signals import deed_settled
+from deeds.storage import StoreUnavailable
 
 log = structlog.get_logger(__name__)
 
@@ -42,12 +43,11 @@ def fulfil(deed_id: uuid.UUID) -> None:
         log.warning("lease_lost", step="store")
         return
     try:
-        name = storage.store(deed, checked.content)
-    except OSError as error:
-        reason = f"{type(error).__name__}: {error.strerror}"
-        _settle_error(deed, lease, MainApiError("storage_unavailable", reason, is_temporary=True))
+        kept = _kept(deed, checked)
+    except StoreUnavailable as error:
+        _settle_error(deed, lease, MainApiError("storage_unavailable", str(error), is_temporary=True))
         return
-    _complete(deed, lease, name, checked)
+    _complete(deed, lease, storage.name_of(deed), kept)
 
 
 def _rendered(deed: Deed) -> CheckedPdf:
@@ -65,9 +65,33 @@ def _rendered(deed: Deed) -> CheckedPdf:
         ),
     )
     try:
-        return pdf.check(content, grantors=[party.name for party in facts.grantors], apn=facts.property.apn)
+        return _checked(deed, content)
     except pdf.NotADeed as error:
         raise MainApiError("invalid_pdf", str(error), is_temporary=True) from error
+
+
+def _kept(deed: Deed, checked: CheckedPdf) -> CheckedPdf:
+    """The PDF that the storage has now. Raises StoreUnavailable.
+
+    An attempt that died after storing left one, which need not be the same to the byte. It stays, so
+    that no PDF ever changes under a row that tells its hash; unless it is not this deed.
+    """
+    if storage.keep(deed, checked.content):
+        return checked
+    try:
+        earlier = _checked(deed, storage.read(deed) or b"")
+    except pdf.NotADeed as error:
+        log.error("stored_pdf_replaced", reason=str(error))  # noqa: TRY400 - the trace says no more
+        storage.keep(deed, checked.content, replace=True)
+        return checked
+    log.info("stored_pdf_adopted")
+    return earlier
+
+
+def _checked(deed: Deed, content: bytes) -> CheckedPdf:
+    """Raises NotADeed."""
+    facts = reading.read(deed.order).order
+    return pdf.check(content, grantors=[party.name for party in facts.grantors], apn=facts.property.apn)
 
 
 def _complete(deed: Deed, lease: uuid.UUID, name: str, checked: CheckedPdf) -> None:

@@ -121,17 +121,52 @@ CACHES = {
     },
 }
 
+# --- where PDFs are kept ----------------------------------------------------------------------
+STORAGE_BACKEND = env.str("STORAGE_BACKEND", default="local")
 DEED_STORAGE_DIR = Path(env.str("DEED_STORAGE_DIR", default=str(VAR_DIR / "storage")))
+S3_BUCKET = env.str("S3_BUCKET", default="")
+S3_REGION = env.str("S3_REGION", default="")
+S3_ENDPOINT_URL = env.str("S3_ENDPOINT_URL", default="")
+S3_PREFIX = env.str("S3_PREFIX", default="").strip("/")
+S3_SSE = env.str("S3_SSE", default="AES256")
+S3_KMS_KEY_ID = env.str("S3_KMS_KEY_ID", default="")
+S3_CONNECT_TIMEOUT_SECONDS = env.float("S3_CONNECT_TIMEOUT_SECONDS", default=2.0)
+S3_READ_TIMEOUT_SECONDS = env.float("S3_READ_TIMEOUT_SECONDS", default=10.0)
+S3_ATTEMPTS = env.int("S3_ATTEMPTS", default=3)
+CLOUDFRONT_DOMAIN = env.str("CLOUDFRONT_DOMAIN", default="")
+CLOUDFRONT_KEY_ID = env.str("CLOUDFRONT_KEY_ID", default="")
+CLOUDFRONT_PRIVATE_KEY = env.str("CLOUDFRONT_PRIVATE_KEY", default="", multiline=True)
+# How long an address of the storage's own works at most, once one of our links led there.
+STORAGE_LINK_SECONDS = env.int("STORAGE_LINK_SECONDS", default=24 * 3600)
+# 0 keeps them for good.
+PDF_RETENTION_DAYS = env.int("PDF_RETENTION_DAYS", default=0)
+RETENTION_SECONDS = env.float("RETENTION_SECONDS", default=3600.0)
+STORAGE_CHECK_SECONDS = env.float("STORAGE_CHECK_SECONDS", default=900.0)
+STORAGE_CHECK_SAMPLE = env.int("STORAGE_CHECK_SAMPLE", default=50)
+STORAGE_ORPHAN_HOURS = env.int("STORAGE_ORPHAN_HOURS", default=24)
 STORAGES: dict[str, dict[str, Any]] = {
     "default": {"BACKEND": "django.core.files.storage.InMemoryStorage"},
     "deeds": {
-        "BACKEND": "django.core.files.storage.FileSystemStorage",
+        "BACKEND": "deeds.stores.s3.S3Store",
         "OPTIONS": {
-            "location": str(DEED_STORAGE_DIR),
-            "allow_overwrite": True,
-            "file_permissions_mode": 0o600,
-            "directory_permissions_mode": 0o700,
+            "bucket_name": S3_BUCKET,
+            "region_name": S3_REGION or None,
+            "endpoint_url": S3_ENDPOINT_URL or None,
+            "location": S3_PREFIX,
+            "sse": S3_SSE,
+            "kms_key_id": S3_KMS_KEY_ID,
+            "custom_domain": CLOUDFRONT_DOMAIN or None,
+            "cloudfront_key_id": CLOUDFRONT_KEY_ID or None,
+            "cloudfront_key": CLOUDFRONT_PRIVATE_KEY or None,
+            "connect_timeout": S3_CONNECT_TIMEOUT_SECONDS,
+            "read_timeout": S3_READ_TIMEOUT_SECONDS,
+            "attempts": S3_ATTEMPTS,
         },
+    }
+    if STORAGE_BACKEND == "s3"
+    else {
+        "BACKEND": "deeds.stores.local.LocalStore",
+        "OPTIONS": {"location": str(DEED_STORAGE_DIR)},
     },
     "staticfiles": {
         "BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"
@@ -211,6 +246,16 @@ CELERY_BEAT_SCHEDULE = {
         "task": "deeds.tasks.sweep",
         "schedule": timedelta(seconds=SWEEP_SECONDS),
         "options": {"expires": SWEEP_SECONDS},
+    },
+    "check-storage": {
+        "task": "deeds.tasks.check_storage",
+        "schedule": timedelta(seconds=STORAGE_CHECK_SECONDS),
+        "options": {"expires": STORAGE_CHECK_SECONDS},
+    },
+    "delete-old-pdfs": {
+        "task": "deeds.tasks.delete_old_pdfs",
+        "schedule": timedelta(seconds=RETENTION_SECONDS),
+        "options": {"expires": RETENTION_SECONDS},
     },
 }
 

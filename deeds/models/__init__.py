@@ -1,5 +1,7 @@
 """Where Django looks for this app's models; each stands in a module of its own."""
 
 from deeds.models.deed import Deed, first_entry
+from deeds.models.download import DeedDownload
+from deeds.models.finding import StorageFinding
 
-__all__ = ["Deed", "first_entry"]
+__all__ = ["Deed", "DeedDownload", "StorageFinding", "first_entry"]
