@@ -9,6 +9,7 @@ import datetime as dt
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -19,6 +20,7 @@ from storages.backends.s3 import S3Storage
 
 from deeds.stores import EXPIRE, RETENTION_TAG, StoredObject, StoreUnavailable
 
+_CONNECTIONS: Final = 32
 _ABSENT: Final = {"404", "NoSuchKey", "NotFound"}
 _THERE_ALREADY: Final = {"412", "PreconditionFailed", "ConditionalRequestConflict"}
 
@@ -41,6 +43,7 @@ class S3Store(S3Storage):  # type: ignore[misc]  # django-storages has no types
         config = Config(
             connect_timeout=connect_timeout,
             read_timeout=read_timeout,
+            max_pool_connections=_CONNECTIONS,
             retries={"total_max_attempts": attempts, "mode": "standard"},
             signature_version="s3v4",
             # Another server than AWS' seldom has a host name for each bucket.
@@ -62,6 +65,7 @@ class S3Store(S3Storage):  # type: ignore[misc]  # django-storages has no types
                     ContentType="application/pdf",
                     ContentDisposition=_disposition(file_name),
                     CacheControl="private, no-store",
+                    ChecksumAlgorithm="SHA256",
                     ChecksumSHA256=checksum,
                     Tagging=urlencode({RETENTION_TAG: EXPIRE}),
                     **encryption,
@@ -153,9 +157,12 @@ class S3Store(S3Storage):  # type: ignore[misc]  # django-storages has no types
         rules: list[dict[str, Any]] = answer["Rules"]
         return rules
 
-    @property
+    @cached_property
     def _client(self) -> Any:
-        return self.connection.meta.client
+        """One for all threads, which boto's clients allow; a session each would cost each its time."""
+        return self._create_session().client(
+            "s3", region_name=self.region_name, endpoint_url=self.endpoint_url, config=self.client_config
+        )
 
     def _object(self, name: str) -> dict[str, str]:
         return {"Bucket": self.bucket_name, "Key": self._normalize_name(name)}
