@@ -1,14 +1,13 @@
 """Hands out PDFs by signed link, and logs each use. Whoever has the link may read; a wrong one is no page."""
 
 import datetime as dt
-import io
 from typing import ClassVar
 from uuid import UUID
 
 import structlog
-from django.http import FileResponse, HttpResponseRedirect
-from django.http.response import HttpResponseBase
+from django.http import HttpResponse, HttpResponseRedirect
 from django.utils import timezone
+from django.utils.http import content_disposition_header
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework.request import Request
@@ -45,7 +44,7 @@ class PdfFile(ApiView):
         },
         tags=["Deeds"],
     )
-    def get(self, request: Request, deed_id: UUID) -> HttpResponseBase:
+    def get(self, request: Request, deed_id: UUID) -> HttpResponse:
         query = request.query_params
         expires, signature = query.get("expires", ""), query.get("signature", "")
         if not signed_links.is_valid(request.path, expires, signature):
@@ -66,7 +65,7 @@ class PdfFile(ApiView):
         return response
 
 
-def _response(deed: Deed, *, expires_at: dt.datetime) -> HttpResponseBase:
+def _response(deed: Deed, *, expires_at: dt.datetime) -> HttpResponse:
     """The PDF, or the way to it where the storage has an address of its own."""
     elsewhere = storage.address_of(deed, now=timezone.now(), expires_at=expires_at)
     if elsewhere is not None:
@@ -75,10 +74,6 @@ def _response(deed: Deed, *, expires_at: dt.datetime) -> HttpResponseBase:
     if content is None:
         log.error("pdf_missing", deed=str(deed.pk))
         raise not_found()
-    return FileResponse(
-        io.BytesIO(content),
-        as_attachment=True,
-        filename=storage.file_name(deed),
-        content_type="application/pdf",
-        headers={"Cache-Control": "private, no-store"},
-    )
+    disposition = content_disposition_header(as_attachment=True, filename=storage.file_name(deed)) or ""
+    headers = {"Content-Disposition": disposition, "Cache-Control": "private, no-store"}
+    return HttpResponse(content, content_type="application/pdf", headers=headers)

@@ -233,6 +233,12 @@ CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_ACKS_LATE = True
 CELERY_TASK_REJECT_ON_WORKER_LOST = True
 CELERY_TASK_DEFAULT_QUEUE = "deeds"
+# A queue of its own, which workers take turns with: behind a thousand deeds the sweeper would expire
+# before it runs, and what it has to find would wait for all of them.
+CELERY_TASK_QUEUES: dict[str, dict[str, Any]] = {"deeds": {}, "upkeep": {}}
+CELERY_TASK_ROUTES = {
+    f"deeds.tasks.{name}": {"queue": "upkeep"} for name in ("sweep", "check_storage", "delete_old_pdfs")
+}
 # The row is the truth and the sweeper finds it: a broker that is away must not hold a request.
 CELERY_TASK_PUBLISH_RETRY = False
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1

@@ -55,7 +55,7 @@ class Plan:
     kills: int = 30
     clients: int = 12
     away: int = 30
-    interval: float = 3.0
+    interval: float = 2.6
     limit: float = 200.0
 
     def make_orders(self) -> list[Order]:
@@ -72,7 +72,7 @@ class Plan:
         for _ in range(max(1, self.kills // 6)):
             whats.insert(chance.randrange(len(whats) + 1), "storage")
         return [
-            Blow(what, self.interval * chance.uniform(0.6, 1.4), chance.uniform(0.2, 2.0)) for what in whats
+            Blow(what, self.interval * chance.uniform(0.6, 1.4), chance.uniform(0.2, 1.6)) for what in whats
         ]
 
 

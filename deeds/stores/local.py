@@ -56,7 +56,7 @@ class LocalStore(FileSystemStorage):
         """A folder has no rules that delete by themselves, so nobody has to be told."""
 
     def walk(self) -> Iterator[StoredObject]:
-        """Every file but drafts that are being written."""
+        """Every file, also a draft that is being written, or that a dead writer left."""
         root = Path(self.location)
         with _refusals():
             for path in sorted(root.rglob("*")):
