@@ -15,7 +15,7 @@ from partner_api.local.processes import Child
 # Waits of hours and minutes shrunk to seconds, so that all of a day's retries fit in a run.
 HASTE: Final = {
     "DEED_LEASE_SECONDS": "12",
-    "DEED_HINT_AGAIN_SECONDS": "3",
+    "DEED_HINT_AGAIN_SECONDS": "12",
     "DEED_RETRY_SCHEDULE_SECONDS": "1,1,2,2,3,3,4,4,5,5",
     "SWEEP_SECONDS": "1",
     "MAIN_API_CONNECT_TIMEOUT_SECONDS": "1",
