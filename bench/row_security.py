@@ -56,7 +56,7 @@ def main() -> None:
 def _measure(url: str) -> None:
     partners = [str(uuid.uuid4()) for _ in range(_PARTNERS)]
     with psycopg.connect(url, autocommit=True) as owner:
-        owner.execute(_TABLE)  # type: ignore[call-overload]  # several statements in one text
+        owner.execute(_TABLE)
         rows = [(str(uuid_utils.compat.uuid7()), random.choice(partners)) for _ in range(_DEEDS)]
         with owner.cursor().copy("COPY deeds FROM STDIN") as copy:
             for deed, partner in rows:
@@ -81,18 +81,18 @@ def _ways(
     app: psycopg.Connection[Any], statement: str, *, takes_id: bool
 ) -> dict[str, Callable[[str, str], object]]:
     def ask(table: str, deed: str, partner: str) -> object:
-        return app.execute(statement.format(table), (deed, partner) if takes_id else (partner,)).fetchall()  # type: ignore[arg-type]  # our own text
+        return app.execute(statement.format(table), (deed, partner) if takes_id else (partner,)).fetchall()
 
     def plain(deed: str, partner: str) -> object:
         return ask("deeds", deed, partner)
 
     def set_local(deed: str, partner: str) -> object:
         with app.transaction():
-            app.execute(_SET.format("true"), (partner,))  # type: ignore[arg-type]  # our own text
+            app.execute(_SET.format("true"), (partner,))
             return ask("walled", deed, partner)
 
     def set_session(deed: str, partner: str) -> object:
-        app.execute(_SET.format("false"), (partner,))  # type: ignore[arg-type]  # our own text
+        app.execute(_SET.format("false"), (partner,))
         return ask("walled", deed, partner)
 
     return {"plain": plain, "policy, SET LOCAL": set_local, "policy, SET (session)": set_session}

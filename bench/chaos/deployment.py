@@ -12,14 +12,13 @@ from partner_api.local import engines
 from partner_api.local.demo import WORKER_FLAGS
 from partner_api.local.processes import Child
 
-# Waits of hours and minutes shrunk to seconds, so that all of a day's retries fit in a run.
+# Waits of minutes shrunk to seconds; the retries of a day come from the plan.
 HASTE: Final = {
-    "DEED_LEASE_SECONDS": "12",
+    "DEED_LEASE_SECONDS": "8",
     "DEED_HINT_AGAIN_SECONDS": "12",
-    "DEED_RETRY_SCHEDULE_SECONDS": "1,1,2,2,3,3,4,4,5,5",
     "SWEEP_SECONDS": "1",
     "MAIN_API_CONNECT_TIMEOUT_SECONDS": "1",
-    "MAIN_API_READ_TIMEOUT_SECONDS": "2.5",
+    "MAIN_API_READ_TIMEOUT_SECONDS": "2",
     "MAIN_API_ATTEMPTS": "2",
     "MAIN_API_RETRY_SECONDS": "0.2",
     # Workers are killed here far more often than a deed that kills them could explain.
@@ -32,7 +31,7 @@ HASTE: Final = {
 class Deployment:
     """`database_url` is migrated already. `url` is where the API answers."""
 
-    def __init__(self, folder: Path, *, database_url: str) -> None:
+    def __init__(self, folder: Path, *, database_url: str, retries: str) -> None:
         self.folder = folder
         self.running: dict[str, Child] = {}
         self.ended: list[str] = []
@@ -43,6 +42,7 @@ class Deployment:
         self.env = {
             **os.environ,
             **HASTE,
+            "DEED_RETRY_SCHEDULE_SECONDS": retries,
             "ENVIRONMENT": "test",
             "DATABASE_URL": database_url,
             "REDIS_URL": f"redis://:chaos@127.0.0.1:{self._redis['port']}/0",

@@ -47,7 +47,7 @@ class Blow:
 class Plan:
     """`away` orders are placed before there is a renderer at all. Times are in seconds.
 
-    `limit` bounds sending and settling together.
+    `limit` bounds sending and settling together; `retries` is the product's schedule of later attempts.
     """
 
     seed: int
@@ -55,12 +55,15 @@ class Plan:
     kills: int = 30
     clients: int = 12
     away: int = 30
-    interval: float = 2.6
+    interval: float = 2.2
     limit: float = 200.0
+    retries: str = "1,1,1,2,2,2,3,3"
 
     def make_orders(self) -> list[Order]:
         chance = random.Random(f"orders {self.seed}")
-        return [_order(number, self.seed, chance) for number in range(self.orders)]
+        # An order that is never answered in time takes all its attempts' time, which must be left.
+        late = self.orders // 2
+        return [_order(number, self.seed, chance, is_late=number > late) for number in range(self.orders)]
 
     def make_blows(self) -> list[Blow]:
         """Every victim in turn, in random order; among them times in which the storage refuses."""
@@ -76,10 +79,10 @@ class Plan:
         ]
 
 
-def _order(number: int, seed: int, chance: random.Random) -> Order:
+def _order(number: int, seed: int, chance: random.Random, *, is_late: bool) -> Order:
     drawn, fault, ends = chance.randrange(1000), ORDINARY, "completed"
     for name, share, outcome in FAULTS:
-        if drawn < share:
+        if drawn < share and not (is_late and name == "timeout"):
             fault, ends = name, outcome
             break
         drawn -= share

@@ -19,6 +19,7 @@ from keys.models import ApiKey, Partner
 
 _START_SECONDS = 60.0
 _LEAST_SETTLE_SECONDS = 20.0
+_CATCH_UP = "caught up after the renderer came back"
 _PROCESSES = ("redis", "web", "worker", "beat")
 LIMITS = {"rate_limit_per_minute": 1_000_000, "rate_limit_burst": 1_000_000}
 
@@ -47,7 +48,7 @@ def run(plan: Plan, folder: Path, *, database_url: str, say: Callable[[str], Non
     """Uses an empty, migrated database, which this process's Django settings name too."""
     result = Result(plan)
     begun = time.monotonic()
-    running = Deployment(folder, database_url=database_url)
+    running = Deployment(folder, database_url=database_url, retries=plan.retries)
     try:
         for name in _PROCESSES:
             running.start(name)
@@ -62,7 +63,9 @@ def run(plan: Plan, folder: Path, *, database_url: str, say: Callable[[str], Non
         _wait_until_settled(running, max(plan.limit - (started - begun), _LEAST_SETTLE_SECONDS))
         result.times["settled after the last order"] = time.monotonic() - started
         say("counting")
-        seen = Evidence(plan, plan.make_orders(), record, running.ended, running.url, key)
+        seen = Evidence(
+            plan, plan.make_orders(), record, running.ended, running.url, key, result.times[_CATCH_UP]
+        )
         result.faults = {check.__name__.replace("_", " "): check(seen) for check in CHECKS}
         result.statuses = record.statuses
         _count(seen, result)
@@ -131,7 +134,7 @@ def _time_catching_up(early: list[str], back: float, plan: Plan, result: Result)
             if time.monotonic() - back > plan.limit:
                 break
             time.sleep(0.2)
-        result.times["caught up after the renderer came back"] = time.monotonic() - back
+        result.times[_CATCH_UP] = time.monotonic() - back
     finally:
         connection.close()
 

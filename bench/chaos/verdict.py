@@ -14,11 +14,15 @@ from deeds import storage, verifying
 from deeds.models import Deed
 
 _LINKS: Final = 60
+_CATCH_UP_SECONDS: Final = 120.0
 
 
 @dataclass
 class Evidence:
-    """All that a check may look at, besides the database and the storage."""
+    """All that a check may look at, besides the database and the storage.
+
+    `catch_up` is how many seconds after the renderer came back its last early order was completed.
+    """
 
     plan: Plan
     orders: list[Order]
@@ -26,6 +30,7 @@ class Evidence:
     ended: list[str]
     url: str
     key: str
+    catch_up: float
 
 
 Check = Callable[[Evidence], list[str]]
@@ -68,6 +73,11 @@ def every_end_is_explained(seen: Evidence) -> list[str]:
     return wrong
 
 
+def what_waited_for_the_renderer_was_made_soon(seen: Evidence) -> list[str]:
+    is_late = seen.catch_up > _CATCH_UP_SECONDS
+    return [f"it took {seen.catch_up:.0f} s after its return"] if is_late else []
+
+
 def each_completed_deed_has_its_one_pdf(seen: Evidence) -> list[str]:
     report = verifying.verify(limit=None)
     wrong = [] if report.is_clean else [f"{report}"]
@@ -106,6 +116,7 @@ CHECKS: list[Check] = [
     every_deed_is_settled,
     no_order_is_doubled,
     every_end_is_explained,
+    what_waited_for_the_renderer_was_made_soon,
     each_completed_deed_has_its_one_pdf,
     links_lead_to_the_pdfs,
     no_server_error_is_bare,

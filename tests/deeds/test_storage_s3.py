@@ -230,17 +230,17 @@ def test_a_deed_waits_for_an_s3_that_does_not_take_it(
     how: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    options: dict[str, Any] = {
+    ways: dict[str, dict[str, Any]] = {
         "away": {"endpoint_url": "http://127.0.0.1:9"},
         "hangs": {"endpoint_url": hanging, "read_timeout": 0.2},
         "no bucket": {"bucket_name": "another-bucket"},
         "no credentials": {},
-    }[how]
+    }
     if how == "no credentials":
         monkeypatch.delenv("AWS_ACCESS_KEY_ID")
         monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
         monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    store(**options)
+    store(**ways[how])
     deed = run(place())
     assert (deed.status, deed.timeline[-1]["detail"]) == ("queued", "storage_unavailable")
     with pytest.raises(storage.StoreUnavailable):
