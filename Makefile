@@ -12,7 +12,7 @@ PRODUCTION_ENV := ENVIRONMENT=production SECRET_KEY=$$($(PYTHON) -c 'import secr
   DATABASE_URL=postgres://app:secret@db.example.com/app REDIS_URL=redis://:secret@redis.example.com/0 \
   MAIN_API_BASE_URL=https://main.example.com MAIN_API_INTERNAL_TOKEN=token SANDBOX_TOKEN=token VAR_DIR=/nonexistent
 
-.PHONY: help demo dev test lint types layers migrations deploycheck pytest bench docs format clean
+.PHONY: help demo dev test lint types layers migrations deploycheck pytest bench chaos docs format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -47,6 +47,9 @@ pytest: .venv/dev-stamp ## the test suite, on real Postgres and Redis
 
 bench: .venv/dev-stamp ## measure what claims to be fast, as ratios; writes var/bench/report.json
 	$(PY) -m bench
+
+chaos: .venv/dev-stamp ## kill processes at random while 1,000 deeds are ordered, then count (ORDERS, KILLS, SEED)
+	@exec $(PY) -m bench.chaos
 
 docs: .venv/dev-stamp ## write the generated documents
 	$(CHECK_ENV) $(PY) manage.py spectacular --validate --fail-on-warn --file docs/openapi.yaml

@@ -149,7 +149,7 @@ def main(suites: dict[str, Callable[[Bench], list[Figure]]], wanted: list[str], 
             bench.stop()
     report.parent.mkdir(parents=True, exist_ok=True)
     report.write_text(json.dumps([asdict(figure) for figure in figures], indent=2) + "\n")
-    print(f"{time.monotonic() - started:.0f} s in all; written to {report}")  # noqa: T201 - for people
+    print(f"{time.monotonic() - started:.0f} s in all; written to {report}")
     return int(not all(figure.ok for figure in figures))
 
 
@@ -157,7 +157,7 @@ def _told(figures: list[Figure], started: float) -> list[Figure]:
     for figure in figures:
         mark = "ok    " if figure.ok else "MISSED"
         at = f"[{time.monotonic() - started:5.1f} s]"
-        print(f"{at} {mark} {figure.name} = {figure.value} ({figure.target}): {figure.detail}", flush=True)  # noqa: T201 - for people
+        print(f"{at} {mark} {figure.name} = {figure.value} ({figure.target}): {figure.detail}", flush=True)
     return figures
 
 

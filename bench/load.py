@@ -129,4 +129,4 @@ def run(task: Task) -> Measured:
 
 
 if __name__ == "__main__":
-    print(json.dumps(asdict(run(Task(**json.loads(sys.stdin.read()))))))  # noqa: T201 - its result
+    print(json.dumps(asdict(run(Task(**json.loads(sys.stdin.read()))))))

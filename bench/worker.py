@@ -128,7 +128,7 @@ def main() -> None:
         from django.core.management import call_command  # noqa: PLC0415
 
         call_command("migrate", verbosity=0)
-        print(json.dumps(measure(deeds=given.deeds, render_seconds=given.render_seconds)))  # noqa: T201
+        print(json.dumps(measure(deeds=given.deeds, render_seconds=given.render_seconds)))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Deeds for staff: find one, read its way, open its PDF, queue a failed one again."""
+"""Deeds for staff: find one, read its way, open its PDF, queue a failed one again, put one on hold."""
 
 import json
 from typing import Any
@@ -16,8 +16,9 @@ from django.utils.functional import cached_property
 from django.utils.html import format_html, format_html_join
 from unfold.admin import ModelAdmin
 
-from deeds import ordering, storage
-from deeds.models import Deed, DeedAttempt
+from deeds import downloads, keeping, ordering, storage
+from deeds.models import Deed, DeedAttempt, DeedDownload, StorageFinding
+from keys.audit import Actor
 
 
 class EstimatingPaginator(Paginator):
@@ -53,6 +54,7 @@ class DeedAdmin(ModelAdmin):
     change_form_template = "admin/deeds/deed/change_form.html"
     fieldsets = (
         (None, {"fields": ("id", "partner", "order_id", "deed_type", "livemode", "status", "pdf")}),
+        ("Keeping", {"fields": ("hold", "given_to", "findings")}),
         ("Way", {"fields": ("way", "tried", "attempts", "crashes", "next_attempt_at")}),
         ("Failure", {"fields": ("failure_code", "failure_message", "failure_retryable", "failure_errors")}),
         ("Order", {"fields": ("as_given", "warnings", "reissue_of", "source", "request_id", "api_key")}),
@@ -109,15 +111,42 @@ class DeedAdmin(ModelAdmin):
     def pdf(self, deed: Deed) -> str:
         if deed.status != Deed.Status.COMPLETED:
             return "none yet"
+        if not deed.has_pdf:
+            return f"deleted {deed.pdf_deleted_at:%Y-%m-%d %H:%M}, SHA-256 {deed.pdf_sha256}"
         url = reverse("admin:deeds_deed_pdf", args=[deed.pk])
         facts = f"{deed.pdf_pages} pages, {deed.pdf_bytes:,} bytes, SHA-256 {deed.pdf_sha256}"
         return format_html('<a class="underline" href="{}">Open</a> ({})', url, facts)
+
+    @admin.display(description="legal hold")
+    def hold(self, deed: Deed) -> str:
+        return f"since {deed.held_at:%Y-%m-%d %H:%M}: {deed.hold_reason}" if deed.held_at else "none"
+
+    @admin.display(description="downloads")
+    def given_to(self, deed: Deed) -> str:
+        rows = [
+            (f"{one.at:%Y-%m-%d %H:%M:%S}", one.get_kind_display(), one.who, one.address or "", one.status)
+            for one in deed.downloads.order_by("-id")[:50]
+        ]
+        return format_html_join("", "<div>{} <strong>{}</strong> {} {} {}</div>", rows) or "none"
+
+    @admin.display(description="storage findings")
+    def findings(self, deed: Deed) -> str:
+        rows = [
+            (
+                f"{one.found_at:%Y-%m-%d %H:%M}",
+                one.get_kind_display(),
+                "resolved" if one.resolved_at else "open",
+            )
+            for one in deed.findings.order_by("-id")[:20]
+        ]
+        return format_html_join("", "<div>{} <strong>{}</strong> {}</div>", rows) or "none"
 
     def get_urls(self) -> list[URLPattern]:
         site = self.admin_site.admin_view
         return [
             path("<uuid:deed_pk>/pdf/", site(self.pdf_view), name="deeds_deed_pdf"),
             path("<uuid:deed_pk>/requeue/", site(self.requeue_view), name="deeds_deed_requeue"),
+            path("<uuid:deed_pk>/hold/", site(self.hold_view), name="deeds_deed_hold"),
             *super().get_urls(),
         ]
 
@@ -125,8 +154,9 @@ class DeedAdmin(ModelAdmin):
         deed = self._deed(request, deed_pk)
         if not self.has_view_permission(request, deed):
             raise PermissionDenied
-        if deed.status != Deed.Status.COMPLETED:
+        if not deed.has_pdf:
             raise Http404
+        downloads.record(request, deed, DeedDownload.Kind.STAFF, who=request.user.get_username(), status=302)
         return HttpResponseRedirect(storage.link_to(deed, now=timezone.now()).url)
 
     def requeue_view(self, request: HttpRequest, deed_pk: str) -> HttpResponse:
@@ -151,6 +181,28 @@ class DeedAdmin(ModelAdmin):
                 self.message_user(request, "Only a failed deed can be queued again.", messages.ERROR)
         return HttpResponseRedirect(reverse("admin:deeds_deed_change", args=[deed.pk]))
 
+    def hold_view(self, request: HttpRequest, deed_pk: str) -> HttpResponse:
+        """Asks for a reason, and puts the deed on hold, or ends its hold, on POST."""
+        deed = self._deed(request, deed_pk)
+        if not self.has_change_permission(request, deed):
+            raise PermissionDenied
+        reason = request.POST.get("reason", "").strip()
+        if request.method != "POST" or not reason:
+            title = f"{'End the hold of' if deed.held_at else 'Hold'} {deed}"
+            context = {**self.admin_site.each_context(request), "deed": deed, "title": title}
+            context["error"] = "Give the reason." if request.method == "POST" else ""
+            return TemplateResponse(request, "admin/deeds/deed/hold.html", context)
+        actor = Actor.staff(request)
+        if deed.held_at is not None:
+            is_done = keeping.release(deed, actor, reason)
+        else:
+            is_done = keeping.hold(deed, actor, reason)
+        if is_done:
+            self.message_user(request, f"The hold is {'on' if deed.held_at else 'ended'}.")
+        else:
+            self.message_user(request, "Nothing was changed: another was faster.", messages.ERROR)
+        return HttpResponseRedirect(reverse("admin:deeds_deed_change", args=[deed.pk]))
+
     def _deed(self, request: HttpRequest, deed_pk: str) -> Deed:
         deed: Deed | None = self.get_object(request, str(deed_pk))
         if deed is None:
@@ -167,3 +219,41 @@ def _told(note: DeedAttempt) -> str:
         f"request {note.main_api_request_id}" if note.main_api_request_id else "",
     ]
     return ", ".join(part for part in parts if part)
+
+
+class _ReadOnlyAdmin(ModelAdmin):
+    list_select_related = ("deed__partner",)
+    list_per_page = 50
+    show_full_result_count = False
+    ordering = ("-id",)
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+@admin.register(DeedDownload)
+class DeedDownloadAdmin(_ReadOnlyAdmin):
+    list_display = ("at", "deed", "kind", "who", "address", "status", "request_id")
+    list_filter = ("kind", "partner")
+    search_fields = ("=deed__id",)
+    search_help_text = "A deed id, whole."
+
+    def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> Any:
+        if not search_term:
+            return queryset, False
+        try:
+            return queryset.filter(deed_id=UUID(search_term)), False
+        except ValueError:
+            return queryset.none(), False
+
+
+@admin.register(StorageFinding)
+class StorageFindingAdmin(_ReadOnlyAdmin):
+    list_display = ("deed", "kind", "found_at", "seen_at", "told_at", "resolved_at", "detail")
+    list_filter = ("kind", ("resolved_at", admin.EmptyFieldListFilter))

@@ -10,6 +10,8 @@ from pydantic import BaseModel, Field
 from deeds import storage
 from deeds.models import Deed
 
+DELETED = "The PDF was kept as long as agreed and then deleted; the deed's facts are still there."
+
 Status = Literal["queued", "rendering", "completed", "failed", "cancelled"]
 
 
@@ -58,8 +60,8 @@ def v1_created(deed: Deed) -> dict[str, Any]:
 
 
 def pdf_url(deed: Deed) -> str | None:
-    """A fresh link to the PDF, or None while there is none."""
-    if deed.status != Deed.Status.COMPLETED:
+    """A fresh link to the PDF, or None while there is none, and once it was deleted."""
+    if not deed.has_pdf:
         return None
     return storage.link_to(deed, now=timezone.now()).url
 
@@ -67,10 +69,11 @@ def pdf_url(deed: Deed) -> str | None:
 def _pdf(deed: Deed) -> dict[str, Any] | None:
     if deed.status != Deed.Status.COMPLETED:
         return None
-    link = storage.link_to(deed, now=timezone.now())
+    link = storage.link_to(deed, now=timezone.now()) if deed.has_pdf else None
     return {
-        "url": link.url,
-        "expires_at": _time(link.expires_at),
+        "url": link.url if link else None,
+        "expires_at": _time(link.expires_at) if link else None,
+        "deleted_at": _time(deed.pdf_deleted_at),
         "sha256": deed.pdf_sha256,
         "pages": deed.pdf_pages,
         "bytes": deed.pdf_bytes,
@@ -105,8 +108,14 @@ class Warning(BaseModel):  # noqa: A001 - the API's word
 
 
 class Pdf(BaseModel):
-    url: str = Field(description="Works without a key until it expires; read the deed for another.")
-    expires_at: dt.datetime
+    url: str | None = Field(
+        description="Works without a key until it expires; read the deed for another. "
+        "Null once the PDF was deleted."
+    )
+    expires_at: dt.datetime | None
+    deleted_at: dt.datetime | None = Field(
+        description="When the PDF was deleted, having been kept as long as agreed."
+    )
     sha256: str
     pages: int
     bytes: int

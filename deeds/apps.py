@@ -8,7 +8,7 @@ class DeedsConfig(AppConfig):
     verbose_name = "Deeds"
 
     def ready(self) -> None:
-        from deeds import circuit, storage  # noqa: PLC0415 - they need the models
+        from deeds import checks, circuit, storage  # noqa: F401, PLC0415 - they need models; checks register
         from partner_api.ops import health  # noqa: PLC0415 - its views need the settings
 
         health.register("storage", storage.check)

@@ -35,6 +35,7 @@ from deeds.main_api import Call, MainApiError, Rendering, Said, render, renderer
 from deeds.models import Deed
 from deeds.pdf import CheckedPdf
 from deeds.signals import deed_settled
+from deeds.storage import StoreUnavailable
 
 log = structlog.get_logger(__name__)
 
@@ -125,12 +126,12 @@ def _render_and_store(deed: Deed, lease: uuid.UUID, *, is_probe: bool) -> None:
         log.warning("lease_lost", step="store")
         return
     try:
-        name = storage.store(deed, checked.content)
-    except OSError as error:
-        reason = f"{type(error).__name__}: {error.strerror}"
-        _settle_error(deed, lease, MainApiError("storage_unavailable", reason, is_temporary=True, said=said))
+        kept = _kept(deed, checked)
+    except StoreUnavailable as error:
+        unavailable = MainApiError("storage_unavailable", str(error), is_temporary=True, said=said)
+        _settle_error(deed, lease, unavailable)
         return
-    _complete(deed, lease, name, checked, said)
+    _complete(deed, lease, storage.name_of(deed), kept, said)
 
 
 def _rendered(deed: Deed, *, is_probe: bool) -> tuple[CheckedPdf, Said]:
@@ -146,9 +147,7 @@ def _rendered(deed: Deed, *, is_probe: bool) -> tuple[CheckedPdf, Said]:
     )
     rendering = _called(deed, call, is_probe=is_probe)
     try:
-        checked = pdf.check(
-            rendering.content, grantors=[party.name for party in facts.grantors], apn=facts.property.apn
-        )
+        checked = _checked(deed, rendering.content)
     except pdf.NotADeed as error:
         raise MainApiError("invalid_pdf", str(error), is_temporary=True, said=rendering.said) from error
     return checked, rendering.said
@@ -178,6 +177,30 @@ def _note_that_it_answers(deed: Deed) -> None:
         released = line.release(livemode=deed.livemode, now=timezone.now())
         log.info("deeds_released", count=released)
         hints.sweep_now()
+
+
+def _kept(deed: Deed, checked: CheckedPdf) -> CheckedPdf:
+    """The PDF that the storage has now. Raises StoreUnavailable.
+
+    An attempt that died after storing left one, which need not be the same to the byte. It stays, so
+    that no PDF ever changes under a row that tells its hash; unless it is not this deed.
+    """
+    if storage.keep(deed, checked.content):
+        return checked
+    try:
+        earlier = _checked(deed, storage.read(deed) or b"")
+    except pdf.NotADeed as error:
+        log.error("stored_pdf_replaced", reason=str(error))  # noqa: TRY400 - the trace says no more
+        storage.keep(deed, checked.content, replace=True)
+        return checked
+    log.info("stored_pdf_adopted")
+    return earlier
+
+
+def _checked(deed: Deed, content: bytes) -> CheckedPdf:
+    """Raises NotADeed."""
+    facts = reading.read(deed.order).order
+    return pdf.check(content, grantors=[party.name for party in facts.grantors], apn=facts.property.apn)
 
 
 def _complete(deed: Deed, lease: uuid.UUID, name: str, checked: CheckedPdf, said: Said) -> None:

@@ -28,3 +28,8 @@ CIRCUIT_OPEN: Final = Gauge(
     ["renderer"],
     multiprocess_mode="mostrecent",
 )
+PDFS_CHECKED: Final = Counter(
+    "partner_api_storage_checked_pdfs_total",
+    "PDFs read back from the storage, by whether they were right, missing or another one.",
+    ["outcome"],
+)

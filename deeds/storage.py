@@ -1,15 +1,24 @@
-"""Where PDFs are kept, and the only place that makes links to them."""
+"""Where PDFs are kept, and the only place that makes links to them.
+
+Partners get links of our own, which work for PDF_LINK_SECONDS and whose use we log. Where the storage
+has addresses of its own (S3, CloudFront), ours leads on to one that was made in that moment: it never
+outlives the credentials that signed it.
+"""
 
 import datetime as dt
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol, cast
 
 from django.conf import settings
-from django.core.files.base import ContentFile, File
-from django.core.files.storage import Storage, storages
+from django.core.files.storage import storages
 from django.urls import reverse
 
 from deeds.models import Deed
+from deeds.stores import EXPIRE, HOLD, StoredObject, StoreUnavailable
 from partner_api.http import signed_links
+
+__all__ = ["Link", "StoreUnavailable"]
 
 
 @dataclass(frozen=True)
@@ -20,14 +29,29 @@ class Link:
     expires_at: dt.datetime
 
 
-def store(deed: Deed, content: bytes) -> str:
-    """Keeps the deed's PDF and returns its name. A second store of a deed replaces the first."""
+class Store(Protocol):
+    """What both kinds of store offer beyond Django's interface; see `deeds.stores`."""
+
+    def put(self, name: str, content: bytes, *, file_name: str, replace: bool = False) -> bool: ...
+    def get(self, name: str) -> bytes | None: ...
+    def remove(self, name: str) -> None: ...
+    def tag(self, name: str, retention: str) -> None: ...
+    def address(self, name: str, *, file_name: str, expires_at: dt.datetime) -> str | None: ...
+    def ping(self) -> None: ...
+    def walk(self) -> Iterator[StoredObject]: ...
+
+
+def keep(deed: Deed, content: bytes, *, replace: bool = False) -> bool:
+    """Stores the deed's PDF under `name_of(deed)`. The first one stays, unless it is to be replaced.
+
+    False when another one is there: of an attempt that ended before it could complete the deed.
+    Raises StoreUnavailable, as all here do that reach for the storage.
+    """
     name = name_of(deed)
-    saved = _storage().save(name, ContentFile(content))
-    if saved != name:
-        message = f"the storage kept {name} as {saved}; it must be one that overwrites"
-        raise RuntimeError(message)
-    return name
+    is_kept = _store().put(name, content, file_name=file_name(deed), replace=replace)
+    if is_kept and deed.held_at is not None:
+        mark_held(deed)
+    return is_kept
 
 
 def name_of(deed: Deed) -> str:
@@ -35,9 +59,23 @@ def name_of(deed: Deed) -> str:
     return f"deeds/{deed.pk.hex[-2:]}/{deed.pk}.pdf"
 
 
-def open_pdf(deed: Deed) -> "File[bytes]":
-    """Raises FileNotFoundError when the storage has lost it."""
-    return _storage().open(deed.pdf_name, "rb")
+def read(deed: Deed) -> bytes | None:
+    """The PDF, or None when the storage has none."""
+    return _store().get(deed.pdf_name or name_of(deed))
+
+
+def remove(deed: Deed) -> None:
+    """Deletes the PDF for good. One that is not there is no fault."""
+    _store().remove(deed.pdf_name or name_of(deed))
+
+
+def mark_held(deed: Deed) -> None:
+    """Tells a storage that deletes by rules of its own to spare this PDF."""
+    _store().tag(deed.pdf_name or name_of(deed), HOLD)
+
+
+def mark_released(deed: Deed) -> None:
+    _store().tag(deed.pdf_name or name_of(deed), EXPIRE)
 
 
 def link_to(deed: Deed, *, now: dt.datetime) -> Link:
@@ -48,9 +86,30 @@ def link_to(deed: Deed, *, now: dt.datetime) -> Link:
     return Link(f"{settings.PUBLIC_BASE_URL}{signed}", expires_at)
 
 
+def address_of(deed: Deed, *, now: dt.datetime, expires_at: dt.datetime) -> str | None:
+    """The storage's own signed address, for where a link leads; None when we have to send the PDF.
+
+    It works no longer than the link that leads there, and STORAGE_LINK_SECONDS at most.
+    """
+    latest = now + dt.timedelta(seconds=settings.STORAGE_LINK_SECONDS)
+    return _store().address(
+        deed.pdf_name, file_name=file_name(deed), expires_at=min(expires_at, latest).replace(microsecond=0)
+    )
+
+
+def walk() -> Iterator[StoredObject]:
+    """Everything that is stored, whatever it is."""
+    return _store().walk()
+
+
+def remove_object(name: str) -> None:
+    """Deletes what a walk found."""
+    _store().remove(name)
+
+
 def check() -> None:
-    """Returns when the storage answers; raises what its client raises when it doesn't."""
-    _storage().exists("readyz")
+    """Returns when the storage answers, and raises StoreUnavailable when it doesn't."""
+    _store().ping()
 
 
 def file_name(deed: Deed) -> str:
@@ -59,5 +118,5 @@ def file_name(deed: Deed) -> str:
     return f"{deed.deed_type}-deed-{order[:60]}.pdf"
 
 
-def _storage() -> Storage:
-    return storages["deeds"]
+def _store() -> Store:
+    return cast("Store", storages["deeds"])

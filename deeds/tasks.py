@@ -3,10 +3,15 @@
 import uuid
 from typing import Final
 
+import structlog
 from celery import shared_task
+from django.conf import settings
 from django.utils import timezone
 
-from deeds import attempts, fulfilment, hints, sweeping
+from deeds import attempts, fulfilment, hints, keeping, sweeping, verifying
+from deeds.storage import StoreUnavailable
+
+log = structlog.get_logger(__name__)
 
 # Beyond any bound of its calls. A deed that takes longer (a PDF made to be slow) counts as a crash.
 _SOFT_SECONDS: Final = 300
@@ -48,3 +53,18 @@ def sweep() -> None:
 def purge_attempts() -> None:
     """Forgets attempts that were kept long enough."""
     attempts.purge(now=timezone.now())
+
+
+@shared_task
+def check_storage() -> None:
+    """Reads some PDFs back, and tells staff of those that are missing or damaged."""
+    verifying.verify(limit=settings.STORAGE_CHECK_SAMPLE)
+
+
+@shared_task
+def delete_old_pdfs() -> None:
+    """Deletes the PDFs that were kept long enough. Safe to run twice and at the same time."""
+    try:
+        keeping.delete_outdated()
+    except StoreUnavailable as error:
+        log.warning("retention_interrupted", reason=str(error))

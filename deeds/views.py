@@ -11,9 +11,9 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework.response import Response
 
-from deeds import answers, documents, ordering, reading, waiting
+from deeds import answers, documents, downloads, ordering, reading, waiting
 from deeds.catalog import DEED_TYPES, DeedType
-from deeds.models import Deed
+from deeds.models import Deed, DeedDownload
 from deeds.queries import BatchBody, parse_batch, parse_query
 from keys.authentication import PartnerRequest
 from partner_api.http import request_id
@@ -146,7 +146,7 @@ class DeedDetail(ApiView):
 
 class DeedPdf(ApiView):
     scopes: ClassVar = {"GET": "deed:read"}
-    problems: ClassVar = {"GET": ("pdf_not_ready",)}
+    problems: ClassVar = {"GET": ("pdf_not_ready", "pdf_deleted")}
     content_negotiation_class = AnyAccept
 
     @extend_schema(
@@ -157,9 +157,13 @@ class DeedPdf(ApiView):
         tags=["Deeds"],
     )
     def get(self, request: PartnerRequest, deed_id: UUID) -> HttpResponseRedirect:
-        url = answers.pdf_url(own_deed(request, deed_id))
+        deed = own_deed(request, deed_id)
+        url = answers.pdf_url(deed)
         if url is None:
+            if deed.pdf_deleted_at is not None:
+                raise Problem("pdf_deleted", answers.DELETED)
             raise Problem("pdf_not_ready", "The deed is not completed; read its status first.")
+        downloads.record(request, deed, DeedDownload.Kind.KEY, who=request.api_key.prefix, status=302)
         return HttpResponseRedirect(url, headers={"Cache-Control": "no-store"})
 
 

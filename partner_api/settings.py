@@ -132,17 +132,52 @@ CACHES = {
     "limiter": _redis_cache(LIMITER_REDIS_TIMEOUT_SECONDS),
 }
 
+# --- where PDFs are kept ----------------------------------------------------------------------
+STORAGE_BACKEND = env.str("STORAGE_BACKEND", default="local")
 DEED_STORAGE_DIR = Path(env.str("DEED_STORAGE_DIR", default=str(VAR_DIR / "storage")))
+S3_BUCKET = env.str("S3_BUCKET", default="")
+S3_REGION = env.str("S3_REGION", default="")
+S3_ENDPOINT_URL = env.str("S3_ENDPOINT_URL", default="")
+S3_PREFIX = env.str("S3_PREFIX", default="").strip("/")
+S3_SSE = env.str("S3_SSE", default="AES256")
+S3_KMS_KEY_ID = env.str("S3_KMS_KEY_ID", default="")
+S3_CONNECT_TIMEOUT_SECONDS = env.float("S3_CONNECT_TIMEOUT_SECONDS", default=2.0)
+S3_READ_TIMEOUT_SECONDS = env.float("S3_READ_TIMEOUT_SECONDS", default=10.0)
+S3_ATTEMPTS = env.int("S3_ATTEMPTS", default=3)
+CLOUDFRONT_DOMAIN = env.str("CLOUDFRONT_DOMAIN", default="")
+CLOUDFRONT_KEY_ID = env.str("CLOUDFRONT_KEY_ID", default="")
+CLOUDFRONT_PRIVATE_KEY = env.str("CLOUDFRONT_PRIVATE_KEY", default="", multiline=True)
+# How long an address of the storage's own works at most, once one of our links led there.
+STORAGE_LINK_SECONDS = env.int("STORAGE_LINK_SECONDS", default=24 * 3600)
+# 0 keeps them for good.
+PDF_RETENTION_DAYS = env.int("PDF_RETENTION_DAYS", default=0)
+RETENTION_SECONDS = env.float("RETENTION_SECONDS", default=3600.0)
+STORAGE_CHECK_SECONDS = env.float("STORAGE_CHECK_SECONDS", default=900.0)
+STORAGE_CHECK_SAMPLE = env.int("STORAGE_CHECK_SAMPLE", default=50)
+STORAGE_ORPHAN_HOURS = env.int("STORAGE_ORPHAN_HOURS", default=24)
 STORAGES: dict[str, dict[str, Any]] = {
     "default": {"BACKEND": "django.core.files.storage.InMemoryStorage"},
     "deeds": {
-        "BACKEND": "django.core.files.storage.FileSystemStorage",
+        "BACKEND": "deeds.stores.s3.S3Store",
         "OPTIONS": {
-            "location": str(DEED_STORAGE_DIR),
-            "allow_overwrite": True,
-            "file_permissions_mode": 0o600,
-            "directory_permissions_mode": 0o700,
+            "bucket_name": S3_BUCKET,
+            "region_name": S3_REGION or None,
+            "endpoint_url": S3_ENDPOINT_URL or None,
+            "location": S3_PREFIX,
+            "sse": S3_SSE,
+            "kms_key_id": S3_KMS_KEY_ID,
+            "custom_domain": CLOUDFRONT_DOMAIN or None,
+            "cloudfront_key_id": CLOUDFRONT_KEY_ID or None,
+            "cloudfront_key": CLOUDFRONT_PRIVATE_KEY or None,
+            "connect_timeout": S3_CONNECT_TIMEOUT_SECONDS,
+            "read_timeout": S3_READ_TIMEOUT_SECONDS,
+            "attempts": S3_ATTEMPTS,
         },
+    }
+    if STORAGE_BACKEND == "s3"
+    else {
+        "BACKEND": "deeds.stores.local.LocalStore",
+        "OPTIONS": {"location": str(DEED_STORAGE_DIR)},
     },
     "staticfiles": {
         "BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"
@@ -227,9 +262,14 @@ CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_ACKS_LATE = True
 CELERY_TASK_REJECT_ON_WORKER_LOST = True
 CELERY_TASK_DEFAULT_QUEUE = "deeds"
-# Batches wait in a line of their own; a worker without `-Q` serves both in turn.
+# Batches wait in a line of their own, and so does what keeps house: behind a thousand deeds the sweeper
+# would expire before it runs. A worker without `-Q` serves all of them in turn.
 DEED_BULK_QUEUE = "deeds-bulk"
-CELERY_TASK_QUEUES = [Queue(CELERY_TASK_DEFAULT_QUEUE), Queue(DEED_BULK_QUEUE)]
+UPKEEP_QUEUE = "upkeep"
+CELERY_TASK_QUEUES = [Queue(name) for name in (CELERY_TASK_DEFAULT_QUEUE, DEED_BULK_QUEUE, UPKEEP_QUEUE)]
+CELERY_TASK_ROUTES = {
+    f"deeds.tasks.{name}": {"queue": UPKEEP_QUEUE} for name in ("sweep", "check_storage", "delete_old_pdfs")
+}
 # At a stop, tasks are given this long to end; what is left is interrupted, and gives its deed back.
 WORKER_STOP_SECONDS = env.float("WORKER_STOP_SECONDS", default=20.0)
 # The row is the truth and the sweeper finds it: a broker that is away must not hold a request.
@@ -256,6 +296,16 @@ CELERY_BEAT_SCHEDULE = {
         "task": "deeds.tasks.purge_attempts",
         "schedule": timedelta(hours=6),
         "options": {"expires": 3600},
+    },
+    "check-storage": {
+        "task": "deeds.tasks.check_storage",
+        "schedule": timedelta(seconds=STORAGE_CHECK_SECONDS),
+        "options": {"expires": STORAGE_CHECK_SECONDS},
+    },
+    "delete-old-pdfs": {
+        "task": "deeds.tasks.delete_old_pdfs",
+        "schedule": timedelta(seconds=RETENTION_SECONDS),
+        "options": {"expires": RETENTION_SECONDS},
     },
 }
 

@@ -103,13 +103,16 @@ def main_api(settings: Any) -> Iterator[MainApi]:
 @pytest.fixture(autouse=True)
 def deed_files(settings: Any, tmp_path: Any) -> Any:
     """PDFs in a folder of the test's own."""
-    storages = dict(settings.STORAGES)
-    storages["deeds"] = {
-        **storages["deeds"],
-        "OPTIONS": {**storages["deeds"]["OPTIONS"], "location": str(tmp_path / "deeds")},
-    }
-    settings.STORAGES = storages
+    use_store(settings, "local.LocalStore", location=str(tmp_path / "deeds"))
     return tmp_path / "deeds"
+
+
+def use_store(settings: Any, backend: str, **options: Any) -> None:
+    """Lets the product keep its PDFs elsewhere, from now to the end of the test."""
+    settings.STORAGES = {
+        **settings.STORAGES,
+        "deeds": {"BACKEND": f"deeds.stores.{backend}", "OPTIONS": options},
+    }
 
 
 @pytest.fixture(autouse=True)

@@ -2,5 +2,7 @@
 
 from deeds.models.attempt import DeedAttempt
 from deeds.models.deed import Deed, first_entry
+from deeds.models.download import DeedDownload
+from deeds.models.finding import StorageFinding
 
-__all__ = ["Deed", "DeedAttempt", "first_entry"]
+__all__ = ["Deed", "DeedAttempt", "DeedDownload", "StorageFinding", "first_entry"]

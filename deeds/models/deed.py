@@ -14,12 +14,13 @@ from django.db import models
 from django.db.models import F, Func, Q, Value
 from django.utils import timezone
 
+from deeds.models.keeping import KeptPdf, KeptQuerySet
 from keys.models import ApiKey, Partner
 
 JsonObject = dict[str, Any]
 
 
-class DeedQuerySet(models.QuerySet["Deed"]):
+class DeedQuerySet(KeptQuerySet):
     def claimable(self, now: dt.datetime) -> Self:
         """Queued, and due."""
         return self.filter(status=Deed.Status.QUEUED, next_attempt_at__lte=now)
@@ -37,7 +38,7 @@ class DeedQuerySet(models.QuerySet["Deed"]):
         return self.exclude(status__in=[Deed.Status.FAILED, Deed.Status.CANCELLED]).filter(superseded_at=None)
 
 
-class Deed(models.Model):
+class Deed(KeptPdf):
     class Status(models.TextChoices):
         QUEUED = "queued"
         RENDERING = "rendering"
@@ -114,6 +115,22 @@ class Deed(models.Model):
             models.Index(
                 fields=["lease_expires_at"], condition=Q(status="rendering"), name="deeds_rendering"
             ),
+            models.Index(
+                fields=["pdf_checked_at"],
+                condition=Q(status="completed", pdf_deleted_at=None),
+                name="deeds_with_a_pdf_by_check",
+            ),
+            models.Index(
+                fields=["completed_at"],
+                condition=Q(status="completed", pdf_deleted_at=None),
+                name="deeds_with_a_pdf_by_age",
+            ),
+            models.Index(
+                fields=["completed_at"],
+                condition=Q(pdf_deleted_at__isnull=False) & ~Q(pdf_name=""),
+                name="deeds_half_deleted",
+            ),
+            models.Index(fields=["held_at"], condition=Q(held_at__isnull=False), name="deeds_held"),
         ]
         constraints = [
             models.UniqueConstraint(
@@ -133,16 +150,24 @@ class Deed(models.Model):
             models.CheckConstraint(
                 condition=(
                     Q(status="completed", completed_at__isnull=False, pdf_bytes__gt=0)
-                    & ~Q(pdf_name="")
+                    & (~Q(pdf_name="") | Q(pdf_deleted_at__isnull=False))
                     & ~Q(pdf_sha256="")
                 )
-                | (~Q(status="completed") & Q(completed_at=None, pdf_name="", pdf_sha256="")),
+                | (
+                    ~Q(status="completed")
+                    & Q(completed_at=None, pdf_name="", pdf_sha256="", pdf_deleted_at=None)
+                ),
                 name="deed_has_a_pdf_once_completed",
             ),
             models.CheckConstraint(
                 condition=(Q(status="failed") & ~Q(failure_code=""))
                 | (~Q(status="failed") & Q(failure_code="")),
                 name="deed_has_a_failure_once_failed",
+            ),
+            models.CheckConstraint(
+                condition=Q(held_at=None, hold_reason="")
+                | (Q(held_at__isnull=False, pdf_deleted_at=None) & ~Q(hold_reason="")),
+                name="deed_on_hold_keeps_its_pdf",
             ),
         ]
 
@@ -186,6 +211,7 @@ class Deed(models.Model):
             pdf_sha256=sha256,
             pdf_bytes=size,
             pdf_pages=pages,
+            pdf_checked_at=now,
         )
 
     def fail(

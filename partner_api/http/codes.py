@@ -109,6 +109,9 @@ CODES: Final = {
         "The deed could not be made",
         "`detail` has the reason. Correct the order, or send it again if nothing is wrong with it.",
     ),
+    "storage_unavailable": Code(
+        503, "The storage of PDFs can't be reached", "Send it again after `Retry-After` seconds."
+    ),
     "main_api_unavailable": Code(
         503, "The renderer can't be reached", "Send it again after `Retry-After` seconds."
     ),

@@ -34,6 +34,9 @@ def run(*, once: bool, environment: str = "demo") -> None:
     try:
         say(f"starting Postgres, Redis and the sandbox Main API (data and logs in {var_dir})")
         stack.start_engines()
+        if os.environ.get("STORAGE") == "s3":
+            say("starting an S3 server; PDFs go there, and end with it")
+            stack.start_s3()
         stack.start_sandbox()
         stack.write_settings()
         web = _start_web(stack, port, environment)
@@ -99,10 +102,7 @@ def _hand_over(stack: Stack, base_url: str, seeded: dict[str, Any], say: Any) ->
         "docs_url": f"{base_url}/docs/",
         "metrics_url": f"{base_url}/metrics",
         **seeded,
-        "pids": {
-            name: stack.pids.get(name, 0)
-            for name in ("web", "worker", "beat", "redis", "postgres", "sandbox")
-        },
+        "pids": dict.fromkeys(("web", "worker", "beat", "redis", "postgres", "sandbox"), 0) | stack.pids,
     }
     path = stack.var_dir / "demo" / "demo.json"
     write_private(path, json.dumps(facts, indent=2) + "\n")

@@ -78,6 +78,14 @@ class Stack:
         )
         self.start("sandbox", ["manage.py", "runsandbox", "--port", str(port)])
 
+    def start_s3(self) -> None:
+        """An S3 server in memory, with a bucket: what it keeps ends with it. Raises Failed."""
+        from partner_api.local import s3_server  # noqa: PLC0415 - boto3 takes a while to load
+
+        child, settings = s3_server.start(log=self._log("s3"))
+        self._keep(child)
+        self.own |= settings
+
     def start(self, name: str, arguments: list[str]) -> Child:
         """Starts Python with these arguments."""
         return self._keep(Child(name, [sys.executable, *arguments], env=self.env, log=self._log(name)))

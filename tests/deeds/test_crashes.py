@@ -93,8 +93,7 @@ def test_a_worker_killed_at_any_step_costs_nothing(
     assert files == sorted(str(deed.pk) for deed in deeds.values()), "one PDF each, and no orphan"
     for deed in Deed.objects.all():
         assert (deed.status, deed.crashes, deed.attempts) == ("completed", 1, 2)
-        with storage.open_pdf(deed) as file:
-            assert hashlib.sha256(file.read()).hexdigest() == deed.pdf_sha256
+        assert hashlib.sha256(storage.read(deed) or b"").hexdigest() == deed.pdf_sha256
         assert [note.outcome for note in deed.attempt_log.order_by("id")] == ["worker_lost", "completed"]
 
 
@@ -103,22 +102,21 @@ def test_a_worker_that_stalled_beyond_its_lease_is_refused(
 ) -> None:
     """Its lease is lost between the store and the end; another worker has made the deed by then."""
     deed = place()
-    store = storage.store
+    keep = storage.keep
 
-    def stalls(of: Deed, content: bytes) -> str:
-        monkeypatch.setattr(storage, "store", store)
+    def stalls(of: Deed, content: bytes) -> bool:
+        monkeypatch.setattr(storage, "keep", keep)
         the_lease_runs_out(of)
         assert sweeping.sweep()["recovered"] == 1
         tasks.render(str(of.pk))
-        return store(of, content)
+        return keep(of, content)
 
-    monkeypatch.setattr(storage, "store", stalls)
+    monkeypatch.setattr(storage, "keep", stalls)
     tasks.render(str(deed.pk))
     deed.refresh_from_db()
     assert settled == ["completed"], "once"
     assert len(main_api.calls) == 2
-    with storage.open_pdf(deed) as file:
-        assert hashlib.sha256(file.read()).hexdigest() == deed.pdf_sha256, "both made the same"
+    assert hashlib.sha256(storage.read(deed) or b"").hexdigest() == deed.pdf_sha256, "both have the same"
     assert deed.attempt_log.filter(outcome="completed").count() == 1
 
 

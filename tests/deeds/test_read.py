@@ -104,7 +104,7 @@ def test_a_link_expires_after_a_day(completed: dict[str, Any], client: Client) -
 
 
 def test_a_pdf_that_the_storage_lost_is_not_found(completed: dict[str, Any], client: Client) -> None:
-    storage._storage().delete(Deed.objects.get().pdf_name)
+    storage.remove(Deed.objects.get())
     assert client.get(path_of(completed["pdf"]["url"])).status_code == 404
 
 

@@ -1,0 +1,126 @@
+"""The product's processes, each of which can be killed outright and started again on its port."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Final
+
+import psutil
+import requests
+
+from partner_api.local import engines
+from partner_api.local.demo import WORKER_FLAGS
+from partner_api.local.processes import Child
+
+# Waits of minutes shrunk to seconds; the retries of a day come from the plan.
+HASTE: Final = {
+    "DEED_LEASE_SECONDS": "8",
+    "DEED_HINT_AGAIN_SECONDS": "12",
+    "SWEEP_SECONDS": "1",
+    "MAIN_API_CONNECT_TIMEOUT_SECONDS": "1",
+    "MAIN_API_READ_TIMEOUT_SECONDS": "2",
+    "MAIN_API_ATTEMPTS": "2",
+    "MAIN_API_RETRY_SECONDS": "0.2",
+    # Workers are killed here far more often than a deed that kills them could explain.
+    "DEED_MAX_CRASHES": "50",
+    "LOG_LEVEL": "INFO",
+    "LOG_FORMAT": "json",
+}
+
+
+class Deployment:
+    """`database_url` is migrated already. `url` is where the API answers."""
+
+    def __init__(self, folder: Path, *, database_url: str, retries: str) -> None:
+        self.folder = folder
+        self.running: dict[str, Child] = {}
+        self.ended: list[str] = []
+        self._starts = 0
+        self._redis = {"password": "chaos", "durable": False, "port": engines.free_port()}
+        self.url = f"http://127.0.0.1:{engines.free_port()}"
+        sandbox = f"http://127.0.0.1:{engines.free_port()}"
+        self.env = {
+            **os.environ,
+            **HASTE,
+            "DEED_RETRY_SCHEDULE_SECONDS": retries,
+            "ENVIRONMENT": "test",
+            "DATABASE_URL": database_url,
+            "REDIS_URL": f"redis://:chaos@127.0.0.1:{self._redis['port']}/0",
+            "PUBLIC_BASE_URL": self.url,
+            "WEB_BIND": self.url.removeprefix("http://"),
+            "ALLOWED_HOSTS": "127.0.0.1",
+            "VAR_DIR": str(folder),
+            "MAIN_API_BASE_URL": sandbox,
+            "SANDBOX_BASE_URL": sandbox,
+            "MAIN_API_INTERNAL_TOKEN": "chaos",
+            "SANDBOX_TOKEN": "chaos",
+        }
+        self.stored = folder / "storage" / "deeds"
+
+    def start(self, name: str) -> None:
+        """Starts one of web, worker, beat, sandbox, redis. Only Redis is waited for."""
+        self._starts += 1
+        log = self.folder / "logs" / f"{self._starts:03}-{name}.log"
+        if name == "redis":
+            self.running[name], _ = engines.start_redis(self.folder / "redis", log=log, **self._redis)  # type: ignore[arg-type]  # a dict of mixed types
+            return
+        argv = {
+            "web": [
+                "-m",
+                "gunicorn",
+                "-c",
+                "python:partner_api.gunicorn_conf",
+                "partner_api.wsgi:application",
+            ],
+            "worker": ["-m", "celery", "-A", "partner_api", "worker", *WORKER_FLAGS],
+            "beat": ["-m", "celery", "-A", "partner_api", "beat", "--schedule", str(self.folder / "beat")],
+            "sandbox": ["manage.py", "runsandbox", "--threads", "64", "--port", self._sandbox_port()],
+        }[name]
+        self.running[name] = Child(name, [sys.executable, *argv], log=log, env=self.env)
+
+    def kill(self, name: str) -> None:
+        """SIGKILL to a process and all that it started, as when its machine is lost."""
+        self.running.pop(name).kill()
+
+    def kill_child(self, name: str) -> bool:
+        """SIGKILL to one of the processes that `name` started. False when it has none yet."""
+        children = psutil.Process(self.running[name].pid).children()
+        if not children:
+            return False
+        children[-1].kill()
+        return True
+
+    def notice_ended(self) -> None:
+        """Starts again what ended by itself, which nothing should, and remembers it."""
+        for name, child in list(self.running.items()):
+            if child.has_ended():
+                self.ended.append(str(child.ended()))
+                self.start(name)
+
+    def refuse_storage(self) -> None:
+        """Puts a file where the folder of PDFs is: every access fails, and nothing is lost."""
+        self.stored.mkdir(parents=True, exist_ok=True)
+        self.stored.rename(self._aside)
+        self.stored.touch()
+
+    def allow_storage(self) -> None:
+        self.stored.unlink()
+        self._aside.rename(self.stored)
+
+    def answers(self) -> bool:
+        try:
+            return requests.get(f"{self.url}/healthz", timeout=2).ok
+        except requests.RequestException:
+            return False
+
+    def stop(self) -> None:
+        for child in reversed(self.running.values()):
+            child.stop(seconds=5)
+        self.running.clear()
+
+    @property
+    def _aside(self) -> Path:
+        return self.stored.with_name("deeds.aside")
+
+    def _sandbox_port(self) -> str:
+        return self.env["SANDBOX_BASE_URL"].rpartition(":")[2]

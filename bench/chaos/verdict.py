@@ -1,0 +1,124 @@
+"""What must be true in the end. Each check answers with what is off; a new one is added to CHECKS."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import requests
+
+from bench.chaos.clients import Record
+from bench.chaos.plan import Order, Plan
+from deeds import storage, verifying
+from deeds.models import Deed
+
+_LINKS: Final = 60
+_CATCH_UP_SECONDS: Final = 120.0
+
+
+@dataclass
+class Evidence:
+    """All that a check may look at, besides the database and the storage.
+
+    `catch_up` is how many seconds after the renderer came back its last early order was completed.
+    """
+
+    plan: Plan
+    orders: list[Order]
+    record: Record
+    ended: list[str]
+    url: str
+    key: str
+    catch_up: float
+
+
+Check = Callable[[Evidence], list[str]]
+
+
+def every_order_was_accepted(seen: Evidence) -> list[str]:
+    return [*seen.record.refused, *(f"order {number} was never answered" for number in seen.record.given_up)]
+
+
+def no_accepted_order_is_lost(seen: Evidence) -> list[str]:
+    there = {str(pk) for pk in Deed.objects.values_list("pk", flat=True)}
+    lost = [f"order {n}: deed {deed}" for n, deed in seen.record.deeds.items() if deed not in there]
+    return lost + [f"deed {deed} was answered and then not found" for deed in seen.record.vanished]
+
+
+def every_deed_is_settled(seen: Evidence) -> list[str]:
+    return [
+        f"{deed.order_id} is {deed.status} after {deed.attempts} attempts: {deed.timeline[-2:]}"
+        for deed in Deed.objects.filter(status__in=["queued", "rendering"])
+    ]
+
+
+def no_order_is_doubled(seen: Evidence) -> list[str]:
+    """A failed deed frees its order, so a client that sends it again has made a second one in order."""
+    alive = Counter(Deed.objects.exclude(status="failed").values_list("order_id", "deed_type"))
+    return [f"{order_id}: {count} deeds" for (order_id, _), count in alive.items() if count > 1]
+
+
+def every_end_is_explained(seen: Evidence) -> list[str]:
+    """By the fault that the order asked for: nothing else may keep a deed from being completed."""
+    deeds = {str(deed.pk): deed for deed in Deed.objects.all()}
+    wrong = []
+    for order in seen.orders:
+        deed = deeds.get(seen.record.deeds.get(order.number, ""))
+        if deed is None:
+            continue
+        is_right = deed.status == order.ends and (deed.status != "failed" or deed.failure_code)
+        if not is_right:
+            wrong.append(f"{deed.order_id} is {deed.status} {deed.failure_code}, should be {order.ends}")
+    return wrong
+
+
+def what_waited_for_the_renderer_was_made_soon(seen: Evidence) -> list[str]:
+    is_late = seen.catch_up > _CATCH_UP_SECONDS
+    return [f"it took {seen.catch_up:.0f} s after its return"] if is_late else []
+
+
+def each_completed_deed_has_its_one_pdf(seen: Evidence) -> list[str]:
+    report = verifying.verify(limit=None)
+    wrong = [] if report.is_clean else [f"{report}"]
+    # A writer that was killed leaves its draft, which nobody reads; `storage_orphans` clears it up.
+    names = {found.name for found in storage.walk() if not found.name.endswith(".draft")}
+    expected = {storage.name_of(deed) for deed in Deed.objects.filter(status="completed")}
+    wrong += [f"{name} belongs to no completed deed" for name in names - expected]
+    return wrong + [f"{name} is missing" for name in expected - names]
+
+
+def links_lead_to_the_pdfs(seen: Evidence) -> list[str]:
+    wrong = []
+    with requests.Session() as session:
+        session.trust_env = False
+        for deed in Deed.objects.filter(status="completed").order_by("?")[:_LINKS]:
+            answer = session.get(
+                f"{seen.url}/v2/deeds/{deed.pk}", headers={"Authorization": f"Bearer {seen.key}"}, timeout=10
+            )
+            content = session.get(answer.json()["pdf"]["url"], timeout=10).content
+            if hashlib.sha256(content).hexdigest() != deed.pdf_sha256:
+                wrong.append(f"{deed.order_id}: the link gives another file")
+    return wrong
+
+
+def no_server_error_is_bare(seen: Evidence) -> list[str]:
+    return seen.record.bare_errors
+
+
+def no_process_ended_by_itself(seen: Evidence) -> list[str]:
+    return seen.ended
+
+
+CHECKS: list[Check] = [
+    every_order_was_accepted,
+    no_accepted_order_is_lost,
+    every_deed_is_settled,
+    no_order_is_doubled,
+    every_end_is_explained,
+    what_waited_for_the_renderer_was_made_soon,
+    each_completed_deed_has_its_one_pdf,
+    links_lead_to_the_pdfs,
+    no_server_error_is_bare,
+    no_process_ended_by_itself,
+]

@@ -1,0 +1,162 @@
+"""Whether the storage still has what the rows say: each PDF is read back now and then, all in turn.
+
+A PDF that is missing or another one is a finding: a row, an error in the log, a metric, and one e-mail
+to staff. A storage that can't be reached is none; the deeds are looked at by the next run.
+"""
+
+import datetime as dt
+import hashlib
+import smtplib
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+from django.conf import settings
+from django.core.mail import send_mail
+from django.db.models import F, QuerySet
+from django.utils import timezone
+
+from deeds import storage
+from deeds.metrics import PDFS_CHECKED
+from deeds.models import Deed, StorageFinding
+from deeds.storage import StoreUnavailable
+from deeds.stores import StoredObject
+
+log = structlog.get_logger(__name__)
+
+_PER_MAIL: Final = 50
+_CHUNK: Final = 500
+
+
+@dataclass
+class Report:
+    """`unread` counts deeds whose PDF the storage could not give us now."""
+
+    right: int = 0
+    missing: int = 0
+    differs: int = 0
+    unread: int = 0
+
+    @property
+    def is_clean(self) -> bool:
+        return not (self.missing or self.differs or self.unread)
+
+
+def verify(*, limit: int | None) -> Report:
+    """Reads `limit` PDFs back, those that were not looked at for longest; all of them with None."""
+    since = timezone.now()
+    report = Report()
+    while limit is None or limit > 0:
+        size = _CHUNK if limit is None else min(limit, _CHUNK)
+        due = _due(since).order_by(F("pdf_checked_at").asc(nulls_first=True))
+        batch = list(due[:size])
+        for deed in batch:
+            outcome = _look_at(deed)
+            if outcome == "unread":
+                # The others would fare the same, each after a timeout.
+                report.unread += _due(since).count() if limit is None else 1
+                return report
+            setattr(report, outcome, getattr(report, outcome) + 1)
+        if len(batch) < size:
+            break
+        limit = None if limit is None else limit - size
+    tell_staff()
+    return report
+
+
+def tell_staff() -> int:
+    """One e-mail about all findings that nobody was told of yet; how many they are."""
+    untold = StorageFinding.objects.filter(told_at=None, resolved_at=None).select_related("deed__partner")
+    findings = list(untold.order_by("id")[:_PER_MAIL])
+    if not findings or not settings.STAFF_EMAILS:
+        return 0
+    lines = [f"{one.deed_id} of {one.deed.partner.name}: {one.get_kind_display()}" for one in findings]
+    text = "These deeds' PDFs are not in the storage as they were stored:\n\n" + "\n".join(lines)
+    text += f"\n\n{settings.PUBLIC_BASE_URL}/admin/deeds/storagefinding/\n"
+    try:
+        send_mail(f"{len(findings)} PDFs are missing or damaged", text, None, settings.STAFF_EMAILS)
+    except (smtplib.SMTPException, OSError) as error:
+        log.warning("staff_not_told", reason=type(error).__name__)
+        return 0
+    StorageFinding.objects.filter(pk__in=[one.pk for one in findings]).update(told_at=timezone.now())
+    return len(findings)
+
+
+def orphans(*, older_than: dt.timedelta) -> Iterator[StoredObject]:
+    """Objects that no row stands for: of no deed, or of one that has no PDF and is not being made.
+
+    Young ones are left out: their deed may be about to be completed. Raises StoreUnavailable.
+    """
+    before = timezone.now() - older_than
+    chunk: list[StoredObject] = []
+    for found in storage.walk():
+        if found.modified_at < before:
+            chunk.append(found)
+        if len(chunk) == _CHUNK:
+            yield from _without_deed(chunk)
+            chunk = []
+    yield from _without_deed(chunk)
+
+
+def delete_orphan(orphan: StoredObject) -> bool:
+    """Deletes it, after a second look at the rows. False when a deed has come to it meanwhile."""
+    if not list(_without_deed([orphan])):
+        return False
+    storage.remove_object(orphan.name)
+    log.info("orphan_deleted", object=orphan.name, bytes=orphan.bytes)
+    return True
+
+
+def _due(since: dt.datetime) -> QuerySet[Deed]:
+    return Deed.objects.with_pdf().exclude(pdf_checked_at__gte=since)
+
+
+def _look_at(deed: Deed) -> str:
+    """Reads one back; the name of what to count."""
+    try:
+        content = storage.read(deed)
+    except StoreUnavailable as error:
+        log.warning("storage_unavailable", deed=str(deed.pk), reason=str(error))
+        return "unread"
+    now = timezone.now()
+    if content is None:
+        outcome, detail = "missing", ""
+    elif (found := hashlib.sha256(content).hexdigest()) != deed.pdf_sha256:
+        outcome, detail = "differs", f"{len(content)} bytes, SHA-256 {found}"
+    else:
+        outcome, detail = "right", ""
+    # Deleted by retention while we read: that is no loss.
+    if not Deed.objects.with_pdf().filter(pk=deed.pk).update(pdf_checked_at=now):
+        return "right"
+    PDFS_CHECKED.labels(outcome).inc()
+    _note(deed, outcome, detail, now)
+    return outcome
+
+
+def _note(deed: Deed, outcome: str, detail: str, now: dt.datetime) -> None:
+    open_ones = StorageFinding.objects.filter(deed=deed, resolved_at=None)
+    open_ones.exclude(kind=outcome).update(resolved_at=now)
+    if outcome == "right" or open_ones.filter(kind=outcome).update(seen_at=now, detail=detail):
+        return
+    finding = StorageFinding(deed=deed, kind=outcome, detail=detail, found_at=now, seen_at=now)
+    StorageFinding.objects.bulk_create([finding], ignore_conflicts=True)
+    log.error("pdf_missing" if outcome == "missing" else "pdf_differs", deed=str(deed.pk))
+
+
+def _without_deed(found: list[StoredObject]) -> Iterator[StoredObject]:
+    ids = {one.name: _deed_id(one.name) for one in found}
+    known = {
+        storage.name_of(deed)
+        for deed in Deed.objects.filter(pk__in=[one for one in ids.values() if one])
+        if deed.has_pdf or not deed.is_settled
+    }
+    yield from (one for one in found if one.name not in known)
+
+
+def _deed_id(name: str) -> uuid.UUID | None:
+    try:
+        return uuid.UUID(name.rpartition("/")[2].removesuffix(".pdf"))
+    except ValueError:
+        return None
