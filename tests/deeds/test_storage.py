@@ -386,7 +386,7 @@ def test_reading_a_deed_logs_nothing_and_costs_no_more(
     complete: Complete, api: Api, client: Client, django_assert_num_queries: Any
 ) -> None:
     deed = complete()
-    with django_assert_num_queries(2):
+    with django_assert_num_queries(1):
         url = link_of(api, deed)
     assert client.head(url).status_code == 200
     assert client.get(f"{url}x").status_code == 404
