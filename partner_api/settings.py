@@ -57,6 +57,7 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "partner_api.http.request_id.RequestIdMiddleware",
+    "billing.request_log.RequestLogMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "partner_api.http.routing.SessionMiddleware",
@@ -180,6 +181,14 @@ BATCH_MAX_BYTES = env.int("BATCH_MAX_BYTES", default=8 * 1024 * 1024)
 DEFAULT_RATE_LIMIT_PER_MINUTE = env.int("DEFAULT_RATE_LIMIT_PER_MINUTE", default=120)
 DEFAULT_RATE_LIMIT_BURST = env.int("DEFAULT_RATE_LIMIT_BURST", default=30)
 
+# --- usage ------------------------------------------------------------------------------------
+USAGE_SPOOL_DIR = Path(env.str("USAGE_SPOOL_DIR", default=str(VAR_DIR / "spool")))
+USAGE_SPOOL_MAX_BYTES = env.int("USAGE_SPOOL_MAX_BYTES", default=1024**3)
+USAGE_DRAIN_SECONDS = env.float("USAGE_DRAIN_SECONDS", default=1.0)
+USAGE_ADOPT_SECONDS = env.float("USAGE_ADOPT_SECONDS", default=30.0)
+USAGE_RETENTION_MONTHS = env.int("USAGE_RETENTION_MONTHS", default=25)
+USAGE_COST_UNITS: dict[str, int] = env.json("USAGE_COST_UNITS", default={})
+
 # --- work in the background -------------------------------------------------------------------
 CELERY_BROKER_URL = env.str("CELERY_BROKER_URL", default=REDIS_URL)
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
@@ -211,6 +220,16 @@ CELERY_BEAT_SCHEDULE = {
         "task": "deeds.tasks.sweep",
         "schedule": timedelta(seconds=SWEEP_SECONDS),
         "options": {"expires": SWEEP_SECONDS},
+    },
+    "drain-usage": {
+        "task": "billing.tasks.drain_usage",
+        "schedule": timedelta(seconds=USAGE_ADOPT_SECONDS),
+        "options": {"expires": USAGE_ADOPT_SECONDS},
+    },
+    "keep-usage-partitions": {
+        "task": "billing.tasks.keep_partitions",
+        "schedule": timedelta(hours=6),
+        "options": {"expires": 3600},
     },
 }
 
