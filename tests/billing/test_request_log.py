@@ -21,6 +21,7 @@ from billing.models import ApiUsage, UsageDaily
 from billing.spool import Spool
 from keys.models import Partner
 from tests.api import Api
+from tests.billing.rows import a_row, line
 
 Logged = Callable[[], list[ApiUsage]]
 Orders = Callable[..., dict[str, Any]]
@@ -284,19 +285,19 @@ def test_a_drainer_that_dies_before_it_removes_the_file_stores_nothing_twice(
 
 
 def test_a_damaged_file_gives_what_is_whole(spool: Spool, logged: Logged, db: None) -> None:
-    good = _row()
+    good = a_row()
     spool.folder.mkdir(parents=True)
-    odd = [b"", b"\x00\xff", b"[]", b"[1,2]", b"{", b'"text"', b"[" * 5000, json.dumps(_row(id="no")).encode()]
-    lines = [*odd, json.dumps(good).encode(), json.dumps(_row(status="much")).encode(), b'["torn at the e']
+    odd = [b"", b"\x00\xff", b"[]", b"[1,2]", b"{", b'"text"', b"[" * 5000, line(a_row(id="no"))]
+    lines = [*odd, line(good), line(a_row(status="much")), b'["torn at the e']
     (spool.folder / "1-host-1-x.rows").write_bytes(b"\n".join(lines))
     assert [str(row.id) for row in logged()] == [good[0]]
 
 
 def test_values_out_of_bounds_are_brought_within(spool: Spool, logged: Logged, db: None) -> None:
     spool.append(
-        json.dumps(
-            _row(at=9e12, status=-1, latency_ms=-5.0, bytes_in=2**80, error_code="é\x00" * 100, route="r" * 999)
-        ).encode()
+        line(
+            a_row(at=9e12, status=-1, latency_ms=-5.0, bytes_in=2**80, error_code="é\x00" * 100, route="r" * 999)
+        )
     )
     [row] = logged()
     assert (row.at.year, row.status, row.latency_ms, row.bytes_in) == (2200, 0, 0.0, 2**62)
@@ -308,13 +309,13 @@ def test_a_row_that_only_postgres_refuses_holds_up_no_other(
 ) -> None:
     monkeypatch.setitem(ingest._LENGTHS, "method", 11)
     for method in ("GET", "ELEVENCHARS", "POST"):
-        spool.append(json.dumps(_row(method=method)).encode())
+        spool.append(line(a_row(method=method)))
     assert {row.method for row in logged()} == {"GET", "POST"}
 
 
 def test_a_month_without_partition_loses_nothing_and_is_mended(spool: Spool, logged: Logged, db: None) -> None:
     now = dt.datetime(2031, 5, 10, tzinfo=dt.UTC)
-    spool.append(json.dumps(_row(at=now.timestamp())).encode())
+    spool.append(line(a_row(at=now.timestamp())))
     assert len(logged()) == 1
     assert _count("api_usage_default") == 1
     retention.keep(now)
@@ -332,7 +333,7 @@ def test_months_are_made_ahead_and_dropped_after_their_retention(
     for months in range(4):
         retention.keep(now - dt.timedelta(days=31 * months))
     for day in (dt.datetime(2031, 9, 30, tzinfo=dt.UTC), dt.datetime(2031, 10, 1, tzinfo=dt.UTC)):
-        spool.append(json.dumps(_row(at=day.timestamp())).encode())
+        spool.append(line(a_row(at=day.timestamp())))
     assert len(logged()) == 2
     retention.keep(now)
     assert [row.at.month for row in logged()] == [10]
@@ -343,13 +344,13 @@ def test_months_are_made_ahead_and_dropped_after_their_retention(
 
 
 def test_a_forked_process_writes_a_file_of_its_own(spool: Spool, logged: Logged, db: None) -> None:
-    spool.append(json.dumps(_row()).encode())
+    spool.append(line(a_row()))
     child = os.fork()
     if child == 0:
-        is_written = spool.append(json.dumps(_row()).encode())
+        is_written = spool.append(line(a_row()))
         os._exit(0 if is_written else 1)
     assert os.waitpid(child, 0)[1] == 0
-    spool.append(json.dumps(_row()).encode())
+    spool.append(line(a_row()))
     assert len(list(spool.folder.iterdir())) == 2
     assert len(logged()) == 3
 
@@ -361,7 +362,7 @@ def test_a_file_that_a_living_process_writes_to_is_left_to_it(spool: Spool, logg
         "print('written', flush=True); sys.stdin.read()"
     )
     writer = subprocess.Popen(
-        [sys.executable, "-c", code, str(spool.folder), json.dumps(_row())],
+        [sys.executable, "-c", code, str(spool.folder), line(a_row())],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         cwd=django_settings.BASE_DIR,
@@ -372,31 +373,6 @@ def test_a_file_that_a_living_process_writes_to_is_left_to_it(spool: Spool, logg
     writer.kill()
     writer.communicate()
     assert len(logged()) == 1
-
-
-def _row(**changes: Any) -> list[Any]:
-    """A line of the spool, as a list in the order of its fields."""
-    values: dict[str, Any] = {
-        "id": str(uuid.uuid4()),
-        "at": dt.datetime.now(dt.UTC).timestamp(),
-        "partner_id": None,
-        "key_id": None,
-        "livemode": None,
-        "method": "GET",
-        "route": "/v2/deeds",
-        "status": 200,
-        "error_code": "",
-        "latency_ms": 12.5,
-        "cost_units": 1,
-        "deeds": 0,
-        "deed_type": "",
-        "bytes_in": 0,
-        "bytes_out": 10,
-        "address": "127.0.0.1",
-        "request_id": "req_1",
-    }
-    assert changes.keys() <= values.keys()
-    return list((values | changes).values())
 
 
 def _metric(name: str, **labels: str) -> float:
