@@ -6,7 +6,7 @@ and only the ends of the range from the hourly one, at the coarsest level that k
 
 import datetime as dt
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 from uuid import UUID
 
@@ -52,14 +52,15 @@ class Range:
 
 @dataclass(frozen=True)
 class Question:
-    """`partner` None asks over all partners, `livemode` None in both modes."""
+    """`partner` None asks over all partners, `livemode` None in both modes, `interval` None in one period."""
 
     range: Range
-    interval: Interval
+    interval: Interval | None
     group: Group | None = None
     partner: UUID | None = None
     livemode: bool | None = None
     limit: int | None = None
+    with_latency: bool = True
 
 
 @dataclass
@@ -121,10 +122,12 @@ def total_of(points: list[Point]) -> Sums:
 
 def by_group(question: Question) -> dict[str, Sums]:
     """The sums over the whole range, by group."""
-    groups: dict[str, Sums] = {}
-    for point in series(question):
-        groups.setdefault(point.group, Sums()).add(point.sums)
-    return groups
+    return {point.group: point.sums for point in series(replace(question, interval=None))}
+
+
+def floor(moment: dt.datetime, interval: Interval) -> dt.datetime:
+    """The first moment of the period that this one is in."""
+    return _floor(moment, _LENGTH[interval])
 
 
 def _query(question: Question) -> tuple[str, list[Any]]:
@@ -136,16 +139,19 @@ def _query(question: Question) -> tuple[str, list[Any]]:
     limit = f"LIMIT {int(question.limit)}" if question.limit is not None else ""
     sums = ", ".join(f"sum({name})::bigint AS {name}" for name in _MEASURES)
     # Each period and group once in the sums and once in the histograms, which have more rows by then.
+    unit = question.interval
+    period = f"date_trunc('{unit}', moment, 'UTC')" if unit else "'epoch'::timestamptz"
+    cells = "unnest(latency_buckets, latency_counts)" if question.with_latency else "(SELECT 0, 0)"
     query = f"""
 WITH part AS MATERIALIZED (
-  SELECT date_trunc('{question.interval}', moment, 'UTC') AS period, {_GROUPS[question.group]} AS grp, *
+  SELECT {period} AS period, {_GROUPS[question.group]} AS grp, *
   FROM ({" UNION ALL ".join(parts)}) AS rollup
 ), summed AS (
   SELECT period, grp, {sums} FROM part GROUP BY period, grp ORDER BY period, grp {limit}
 ), histogram AS (
   SELECT period, grp, array_agg(bucket) AS buckets, array_agg(n) AS counts FROM (
     SELECT period, grp, bucket, sum(n)::bigint AS n
-    FROM part, unnest(latency_buckets, latency_counts) AS cell(bucket, n) GROUP BY period, grp, bucket
+    FROM part, {cells} AS cell(bucket, n) GROUP BY period, grp, bucket
   ) AS cells GROUP BY period, grp
 )
 SELECT period, grp, {", ".join(_MEASURES)}, buckets, counts
