@@ -69,9 +69,7 @@ class RangeForm(forms.Form):
             return Range.around(now - PRESETS[cleaned.get("range") or _DEFAULT][1], now)
         last = last or now.date()
         first = first or last - 30 * DAY
-        if first > last:
-            first = last
-        return Range.around(_midnight(first), _midnight(last + DAY))
+        return Range.around(_midnight(min(first, last)), _midnight(last + DAY))
 
 
 @admin.register(Analytics)
@@ -109,7 +107,7 @@ class AnalyticsAdmin(ModelAdmin):
             "charts": _charts(found),
             "tables": _tables(found),
         }
-        request.current_app = self.admin_site.name  # type: ignore[attr-defined]  # as Django's own views do
+        request.current_app = self.admin_site.name
         return TemplateResponse(request, "admin/billing/analytics.html", context)
 
     def export_view(self, request: HttpRequest) -> StreamingHttpResponse:
@@ -199,7 +197,9 @@ def _charts(found: Dashboard) -> list[dict[str, Any]]:
         ),
         (
             "Cost units",
-            charts.bars("Cost units", periods, [Series("units", BLUE, [point.cost_units for point in points])]),
+            charts.bars(
+                "Cost units", periods, [Series("units", BLUE, [point.cost_units for point in points])]
+            ),
         ),
     ]
     drawn += [
@@ -246,4 +246,4 @@ def _share(rate: float) -> str:
 
 
 def _milliseconds(value: float | None) -> str:
-    return "–" if value is None else f"{value:,.0f} ms" if value >= 10 else f"{value:.1f} ms"  # noqa: PLR2004 - readable
+    return "none" if value is None else f"{value:,.0f} ms" if value >= 10 else f"{value:.1f} ms"  # noqa: PLR2004 - readable

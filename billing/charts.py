@@ -32,7 +32,9 @@ class Series:
     values: Sequence[Number]
 
 
-def bars(title: str, periods: Sequence[dt.datetime], stacked: Sequence[Series], *, unit: str = "") -> SafeString:
+def bars(
+    title: str, periods: Sequence[dt.datetime], stacked: Sequence[Series], *, unit: str = ""
+) -> SafeString:
     """Bars for each period, the series one on the other."""
     sums = [sum(one.values[index] or 0 for one in stacked) for index in range(len(periods))]
     top = _ceiling(max(sums, default=0))
@@ -62,10 +64,12 @@ def bars(title: str, periods: Sequence[dt.datetime], stacked: Sequence[Series], 
         '<rect x="{}" y="{}" width="{}" height="{}" fill="{}"><title>{}</title></rect>',
         drawn,
     )
-    return _frame(title, periods, top, stacked, rectangles, unit)
+    return _frame(title, periods, stacked, rectangles, top=top, unit=unit)
 
 
-def lines(title: str, periods: Sequence[dt.datetime], many: Sequence[Series], *, unit: str = "") -> SafeString:
+def lines(
+    title: str, periods: Sequence[dt.datetime], many: Sequence[Series], *, unit: str = ""
+) -> SafeString:
     """A line for each series, with a dot for each value."""
     top = _ceiling(max((value for one in many for value in one.values if value is not None), default=0))
     slot = _INNER_WIDTH / max(len(periods), 1)
@@ -91,15 +95,18 @@ def lines(title: str, periods: Sequence[dt.datetime], many: Sequence[Series], *,
                 ),
             )
         )
-    return _frame(title, periods, top, many, format_html_join("", "{}", ((part,) for part in parts)), unit)
+    return _frame(
+        title, periods, many, format_html_join("", "{}", ((part,) for part in parts)), top=top, unit=unit
+    )
 
 
 def _frame(
     title: str,
     periods: Sequence[dt.datetime],
-    top: float,
     many: Sequence[Series],
     content: SafeString,
+    *,
+    top: float,
     unit: str,
 ) -> SafeString:
     grid = format_html_join(

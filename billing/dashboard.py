@@ -79,7 +79,9 @@ def look(span: Range, *, partner: UUID | None, livemode: bool | None) -> Dashboa
         [points.get(period, Sums()) for period in periods],
         total_of(usage.series(replace(question, interval=None))),
         partners=_most(_partners(question), lambda line: line.sums.requests),
-        routes=_most(_lines(usage.by_group(replace(question, group="route"))), lambda line: line.sums.requests),
+        routes=_most(
+            _lines(usage.by_group(replace(question, group="route"))), lambda line: line.sums.requests
+        ),
         statuses=_most(
             _lines(usage.by_group(replace(question, group="status", with_latency=False))),
             lambda line: line.sums.requests,

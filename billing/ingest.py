@@ -49,7 +49,7 @@ WITH stored AS (
 ), hourly AS ({adding_sql("usage_hourly", "hour", "stored")}),
 daily AS ({adding_sql("usage_daily", "day", "stored")})
 SELECT count(*) FROM stored
-"""
+"""  # noqa: S608 - names of our own
 _MAX_INT: Final = 2**31 - 1
 _MAX_BIGINT: Final = 2**62
 _LENGTHS: Final = {"method": 10, "route": 120, "error_code": 40, "deed_type": 20, "request_id": 128}

@@ -40,7 +40,9 @@ class Month:
 def existing() -> list[Month]:
     """The months that have a partition, oldest first."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'api_usage'::regclass")
+        cursor.execute(
+            "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'api_usage'::regclass"
+        )
         names = [_NAME.fullmatch(name) for (name,) in cursor.fetchall()]
     return sorted(Month(int(match[1]), int(match[2])) for match in names if match)
 
@@ -57,9 +59,9 @@ def make(months: list[Month]) -> list[Month]:
                 continue
             # All names and bounds are made of numbers, here.
             cursor.execute(f"CREATE TABLE {month.table} (LIKE api_usage INCLUDING ALL)")
+            moving = "DELETE FROM api_usage_default WHERE at >= %s AND at < %s RETURNING *"
             cursor.execute(
-                f"WITH moved AS (DELETE FROM api_usage_default WHERE at >= %s AND at < %s RETURNING *)"
-                f" INSERT INTO {month.table} SELECT * FROM moved",  # noqa: S608 - the same
+                f"WITH moved AS ({moving}) INSERT INTO {month.table} SELECT * FROM moved",  # noqa: S608 - the same
                 [start, end],
             )
             cursor.execute(

@@ -53,10 +53,10 @@ class RequestLogMiddleware:
         try:
             response = self.get_response(request)
         except BaseException:
-            _write(request, at, started, _ABORTED, 0, "aborted")
+            _write(request, at, started, status=_ABORTED, length=0, code="aborted")
             raise
         code = getattr(request, "problem_code", "")
-        _write(request, at, started, response.status_code, _length_of(response), code)
+        _write(request, at, started, status=response.status_code, length=_length_of(response), code=code)
         return response
 
 
@@ -71,7 +71,7 @@ def route_of(request: HttpRequest) -> str:
     return "/" + _CONVERTED.sub(r"{\1}", match.route) if match else ""
 
 
-def _write(request: HttpRequest, at: float, started: float, status: int, length: int, code: str) -> None:
+def _write(request: HttpRequest, at: float, started: float, *, status: int, length: int, code: str) -> None:
     key = getattr(request, "api_key", None)
     deeds: Mapping[str, int] = getattr(request, "new_deeds", {})
     method = (request.method or "")[:10]

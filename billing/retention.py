@@ -26,9 +26,7 @@ def keep(now: dt.datetime | None = None) -> None:
     stray = partitions.rows_without_partition()
     metrics.usage_rows_without_partition.set(stray)
     if made or dropped:
-        log.info(
-            "usage_partitions", made=[one.table for one in made], dropped=[one.table for one in dropped]
-        )
+        log.info("usage_partitions", made=[one.table for one in made], dropped=[one.table for one in dropped])
     if stray:
         # Rows of a month that is neither kept nor near: a clock was wrong.
         log.error("usage_rows_without_partition", rows=stray)

@@ -1,7 +1,7 @@
 """The one definition of the rollups: how rows of the request log become sums, by hour and by day.
 
-`billing.ingest` adds each new row as it is stored. `rebuild` makes whole days anew from the log and `differences`
-compares, for whoever doubts.
+`billing.ingest` adds each new row as it is stored. `rebuild` makes whole days anew from the
+log and `differences` compares, for whoever doubts.
 """
 
 import datetime as dt

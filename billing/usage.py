@@ -108,7 +108,7 @@ def series(question: Question) -> list[Point]:
     with connection.cursor() as cursor:
         cursor.execute(*_query(question))
         return [
-            Point(period, group, Sums(*sums, dict(zip(buckets, counts, strict=True))))
+            Point(period, group, _sums(sums, buckets, counts))
             for period, group, *sums, buckets, counts in cursor.fetchall()
         ]
 
@@ -128,6 +128,11 @@ def by_group(question: Question) -> dict[str, Sums]:
 def floor(moment: dt.datetime, interval: Interval) -> dt.datetime:
     """The first moment of the period that this one is in."""
     return _floor(moment, _LENGTH[interval])
+
+
+def _sums(values: list[int], buckets: list[int], counts: list[int]) -> Sums:
+    measures = dict(zip(_MEASURES, values, strict=True))
+    return Sums(latency=dict(zip(buckets, counts, strict=True)), **measures)
 
 
 def _query(question: Question) -> tuple[str, list[Any]]:

@@ -39,9 +39,7 @@ def _moment(value: Any) -> dt.datetime:
 Moment = Annotated[dt.datetime, BeforeValidator(_moment)]
 
 
-class UsageQuery(BaseModel):
-    """The parameters of `GET /v2/usage`."""
-
+class _RangeQuery(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     from_: Moment | None = Field(
@@ -51,7 +49,6 @@ class UsageQuery(BaseModel):
     )
     to: Moment | None = Field(None, description="RFC 3339 or a date; excluded. Now unless given.")
     interval: Interval = "day"
-    group_by: Literal["key", "route", "status", "deed_type"] | None = None
 
     def range(self) -> Range:
         """Raises Problem `validation_error` for a range that is empty, or too long for the interval."""
@@ -67,7 +64,13 @@ class UsageQuery(BaseModel):
         return whole
 
 
-class StaffUsageQuery(UsageQuery):
+class UsageQuery(_RangeQuery):
+    """The parameters of `GET /v2/usage`."""
+
+    group_by: Literal["key", "route", "status", "deed_type"] | None = None
+
+
+class StaffUsageQuery(_RangeQuery):
     """The parameters of `GET /admin-api/v1/usage`."""
 
     group_by: Group | None = None
@@ -155,9 +158,7 @@ def _names(group: Group | None, values: set[str]) -> dict[str, dict[str, Any]]:
         case "partner":
             partners = dict(Partner.objects.filter(pk__in=values - {""}).values_list("pk", "name"))
             named = {str(pk): name for pk, name in partners.items()}
-            return {
-                value: {"partner": value or None, "partner_name": named.get(value)} for value in values
-            }
+            return {value: {"partner": value or None, "partner_name": named.get(value)} for value in values}
         case "status":
             return {value: {"status": int(value)} for value in values}
         case "route" | "deed_type":

@@ -25,7 +25,8 @@ def _parameters(model: type[BaseModel]) -> list[OpenApiParameter]:
     schemas = model.model_json_schema()["properties"]
     return [
         OpenApiParameter(
-            name, {key: value for key, value in schema.items() if key not in {"title", "description"}},
+            name,
+            {key: value for key, value in schema.items() if key not in {"title", "description"}},
             description=schema.get("description", ""),
         )
         for name, schema in schemas.items()

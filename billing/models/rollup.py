@@ -1,4 +1,4 @@
-"""What the request log comes to, by hour and by day; written with the rows that it sums, see billing.ingest."""
+"""What the request log comes to, by hour and by day. It is written together with the rows: billing.ingest."""
 
 from typing import Final
 

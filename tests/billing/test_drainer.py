@@ -81,6 +81,10 @@ def test_a_client_that_goes_away_is_still_logged(deployment: Deployment, acme: P
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
     _wait_for(2)
     rows = {row.method: row for row in ApiUsage.objects.all()}
-    assert (rows["POST"].status, rows["POST"].error_code, rows["POST"].bytes_in) == (400, "malformed_json", 5000)
+    assert (rows["POST"].status, rows["POST"].error_code, rows["POST"].bytes_in) == (
+        400,
+        "malformed_json",
+        5000,
+    )
     assert rows["GET"].status == 200
     assert {row.key_id for row in rows.values()} == {api.key.pk}

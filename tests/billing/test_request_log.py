@@ -192,7 +192,7 @@ def test_a_file_is_logged_with_its_length(
     deed_id = api.post("/v2/deeds", order()).json()["id"]
     tasks.render(deed_id)
     url = api.get(f"/v2/deeds/{deed_id}").json()["pdf"]["url"].removeprefix("http://testserver")
-    answer = client.get(url)
+    answer: Any = client.get(url)
     content = b"".join(answer.streaming_content)
     row = logged()[-1]
     assert (row.route, row.status) == ("/files/deeds/{deed_id}.pdf", 200)
@@ -296,7 +296,9 @@ def test_a_damaged_file_gives_what_is_whole(spool: Spool, logged: Logged, db: No
 def test_values_out_of_bounds_are_brought_within(spool: Spool, logged: Logged, db: None) -> None:
     spool.append(
         line(
-            a_row(at=9e12, status=-1, latency_ms=-5.0, bytes_in=2**80, error_code="é\x00" * 100, route="r" * 999)
+            a_row(
+                at=9e12, status=-1, latency_ms=-5.0, bytes_in=2**80, error_code="é\x00" * 100, route="r" * 999
+            )
         )
     )
     [row] = logged()
@@ -313,7 +315,9 @@ def test_a_row_that_only_postgres_refuses_holds_up_no_other(
     assert {row.method for row in logged()} == {"GET", "POST"}
 
 
-def test_a_month_without_partition_loses_nothing_and_is_mended(spool: Spool, logged: Logged, db: None) -> None:
+def test_a_month_without_partition_loses_nothing_and_is_mended(
+    spool: Spool, logged: Logged, db: None
+) -> None:
     now = dt.datetime(2031, 5, 10, tzinfo=dt.UTC)
     spool.append(line(a_row(at=now.timestamp())))
     assert len(logged()) == 1
@@ -381,7 +385,7 @@ def _metric(name: str, **labels: str) -> float:
 
 def _count(table: str) -> int:
     with connection.cursor() as cursor:
-        cursor.execute(f"SELECT count(*) FROM {table}")
+        cursor.execute(f"SELECT count(*) FROM {table}")  # noqa: S608 - a name of this file
         return int(cursor.fetchone()[0])
 
 

@@ -1,7 +1,7 @@
 """GET /v2/usage, and the same for staff."""
 
 import datetime as dt
-from typing import Any, ClassVar
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -21,8 +21,9 @@ from tests.billing.rows import log, requests
 
 
 class _Staff(AnswersStaffUsage, ApiView):
+    # The way in is tested where it is.
     authentication_classes = []
-    permission_classes: ClassVar = []  # the way in is tested where it is
+    permission_classes = []
 
 
 urlpatterns = [*product_urls.urlpatterns, path("admin-api/v1/usage", _Staff.as_view())]
@@ -60,7 +61,9 @@ def test_without_usage_there_is_nothing_and_no_latency(api: Api) -> None:
 
 
 def test_another_partners_usage_never_appears(api: Api, stranger: Api) -> None:
-    log(requests(5, partner=stranger.partner, key=stranger.key), requests(2, partner=api.partner, key=api.key))
+    log(
+        requests(5, partner=stranger.partner, key=stranger.key), requests(2, partner=api.partner, key=api.key)
+    )
     log(requests(4))  # without a key
     for group in ("", "key", "route", "status", "deed_type"):
         for interval in ("day", "hour"):
@@ -85,7 +88,10 @@ def test_groups(api: Api) -> None:
         requests(2, partner=api.partner, key=other.key, method="POST", status=202, deeds=1, deed_type="tax"),
     )
     by_key = {point["key"]: point for point in _usage(api, "?group_by=key")["data"]}
-    assert {key: point["requests"] for key, point in by_key.items()} == {str(api.key.pk): 3, str(other.key.pk): 2}
+    assert {key: point["requests"] for key, point in by_key.items()} == {
+        str(api.key.pk): 3,
+        str(other.key.pk): 2,
+    }
     assert by_key[str(api.key.pk)]["key_prefix"] == api.key.prefix
     by_status = _usage(api, "?group_by=status")["data"]
     assert [(point["status"], point["requests"], point["errors"]) for point in by_status] == [
@@ -206,7 +212,9 @@ def test_the_log_itself_is_not_read(api: Api) -> None:
 def test_the_number_of_queries_does_not_follow_the_groups(api: Api) -> None:
     for _ in range(6):
         log(requests(1, partner=api.partner, key=Api.of(api.partner).key))
-    with CaptureQueriesContext(connection, ) as queries:
+    with CaptureQueriesContext(
+        connection,
+    ) as queries:
         assert len(_usage(api, "?group_by=key")["data"]) == 6
     assert len(queries) <= 4
 

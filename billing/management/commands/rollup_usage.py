@@ -12,7 +12,9 @@ from billing import rollups
 
 
 class Command(BaseCommand):
-    help = "Compare the usage rollups with the request log; exit 1 on a difference. --rebuild makes them anew."
+    help = (
+        "Compare the usage rollups with the request log; exit 1 on a difference. --rebuild makes them anew."
+    )
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         today = timezone.now().date()
