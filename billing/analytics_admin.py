@@ -16,7 +16,7 @@ from unfold.widgets import UnfoldAdminDateWidget, UnfoldAdminSelectWidget
 
 from billing import charts, dashboard, usage_export
 from billing.charts import Series
-from billing.dashboard import PRESETS, Dashboard, Line
+from billing.dashboard import HOURS_UP_TO, PRESETS, Dashboard, Line
 from billing.models import Analytics
 from billing.usage import DAY, Question, Range
 from keys.models import Partner
@@ -116,7 +116,7 @@ class AnalyticsAdmin(ModelAdmin):
         span = form.span()
         question = Question(
             span,
-            "hour" if span.length <= 7 * DAY else "day",
+            "hour" if span.length <= HOURS_UP_TO else "day",
             partner=_partner(form),
             livemode=_livemode(form),
         )

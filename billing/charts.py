@@ -19,6 +19,8 @@ _INNER_WIDTH: Final = WIDTH - _LEFT - _RIGHT
 _INNER_HEIGHT: Final = HEIGHT - _TOP - _BOTTOM
 _TICKS: Final = 4
 _MAX_DATES: Final = 7
+# Each a quarter of which can be read, too.
+_STEPS: Final = (1, 1.2, 1.6, 2, 2.4, 3.2, 4, 6, 8, 10)
 
 Number = float | None
 
@@ -122,6 +124,7 @@ def _frame(
     slot = _INNER_WIDTH / max(len(periods), 1)
     every = max(1, math.ceil(len(periods) / _MAX_DATES))
     is_by_hour = len(periods) > 1 and periods[1] - periods[0] < dt.timedelta(days=1)
+    room = 34 if is_by_hour else 18  # half a date
     dates = format_html_join(
         "",
         '<text x="{}" y="{}" text-anchor="middle" font-size="11" fill="currentColor">{}</text>',
@@ -132,7 +135,7 @@ def _frame(
                 f"{period:%d %b %H:%M}" if is_by_hour else f"{period:%d %b}",
             )
             for index, period in enumerate(periods)
-            if index % every == 0 and slot * (len(periods) - index) > 20  # noqa: PLR2004 - room for half a date
+            if index % every == 0 and slot * (len(periods) - index - 0.5) > room
         ),
     )
     legend = format_html_join(
@@ -159,7 +162,7 @@ def _ceiling(value: float) -> float:
     if value <= 0:
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))
-    return next(step * power for step in (1, 2, 4, 5, 8, 10) if step * power >= value * 0.9999)
+    return next(step * power for step in _STEPS if step * power >= value * 0.9999)
 
 
 def _amount(value: float) -> str:

@@ -25,7 +25,7 @@ PRESETS: Final = {
     "12m": ("12 months", 365 * DAY),
 }
 # Beyond as many hours the bars would be thinner than can be read.
-_HOURS_UP_TO: Final = 7 * DAY
+HOURS_UP_TO: Final = 7 * DAY + HOUR
 TOP: Final = 10
 
 
@@ -68,7 +68,7 @@ class Dashboard:
 
 def look(span: Range, *, partner: UUID | None, livemode: bool | None) -> Dashboard:
     """The dashboard of a range."""
-    interval: Interval = "hour" if span.length <= _HOURS_UP_TO else "day"
+    interval: Interval = "hour" if span.length <= HOURS_UP_TO else "day"
     question = Question(span, interval, partner=partner, livemode=livemode)
     points = {point.period: point.sums for point in usage.series(question)}
     periods = _periods(span, interval)

@@ -7,20 +7,21 @@ stores nothing twice (billing.ingest). While Postgres is away the files wait.
 import atexit
 import os
 import threading
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Final
 
 import structlog
 from django.conf import settings
-from django.db import DatabaseError, connection
+from django.db import connection
 
 from billing import ingest, metrics
 from billing.spool import Spool, taken
 
 log = structlog.get_logger(__name__)
 
-BATCH = 2000
+# About two thousand rows.
+BATCH_BYTES: Final = 600_000
 _MAX_PAUSE_SECONDS = 15.0
 
 
@@ -33,7 +34,7 @@ def spool() -> Spool:
 def drain() -> int:
     """Stores all rows that no other process is busy with; how many were new.
 
-    Raises DatabaseError while Postgres is away: everything then stays where it is.
+    Raises django.db.Error while Postgres is away: everything then stays where it is.
     """
     here = spool()
     # First what waits: while Postgres is away, nothing is rotated, and files don't multiply.
@@ -87,9 +88,9 @@ def drainer() -> Drainer:
 def _drain_or_say() -> bool:
     try:
         drain()
-    except (DatabaseError, OSError) as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, the rows are there, and the thread must go on
         metrics.usage_drain_failures.inc()
-        log.warning("usage_not_drained", reason=type(error).__name__)
+        log.warning("usage_not_drained", reason=type(error).__name__, why=str(error)[:200])
         _measure(spool())
         return False
     else:
@@ -104,18 +105,16 @@ def _store_files(here: Spool) -> int:
 
 
 def _store_file(path: Path) -> int:
+    stored = 0
     with taken(path) as fd:
         if fd is None:
             return 0
-        stored = sum(ingest.store(lines) for lines in _batches(fd))
+        # The descriptor has one owner, who closes it: a copy kept alive by an exception would keep the lock.
+        file = os.fdopen(fd, "rb", closefd=False)
+        while lines := file.readlines(BATCH_BYTES):
+            stored += ingest.store([line.rstrip(b"\n") for line in lines])
         path.unlink()
     return stored
-
-
-def _batches(fd: int) -> Iterator[list[bytes]]:
-    with os.fdopen(os.dup(fd), "rb") as file:
-        while lines := file.readlines(BATCH * 300):
-            yield [line.rstrip(b"\n") for line in lines]
 
 
 def _measure(here: Spool) -> None:

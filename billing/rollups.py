@@ -33,10 +33,15 @@ TABLES: Final = (("usage_hourly", "hour"), ("usage_daily", "day"))
 
 def adding_sql(table: str, unit: str, source: str) -> str:
     """A statement that adds the rows of `source` (a table or a CTE of api_usage's columns) to a rollup."""
+    return adding_cells_sql(table, f"({cells_sql(unit, source)}) AS by_cell")
+
+
+def adding_cells_sql(table: str, cells: str) -> str:
+    """The same for rows that were counted by cell already."""
     sums = ", ".join(f"{name} = kept.{name} + EXCLUDED.{name}" for name in _MEASURES)
     return f"""
 INSERT INTO {table} AS kept ({_GRAIN}, {", ".join(_MEASURES)}, {_HISTOGRAM})
-{summing_sql(unit, source)}
+{_levels_sql(cells)}
 ON CONFLICT ({_GRAIN}) DO UPDATE SET {sums},
   (latency_buckets, latency_counts) = (
     SELECT array_agg(bucket ORDER BY bucket), array_agg(n ORDER BY bucket) FROM (
@@ -50,25 +55,19 @@ ON CONFLICT ({_GRAIN}) DO UPDATE SET {sums},
 
 def summing_sql(unit: str, source: str) -> str:
     """A query for the rollup's rows that the rows of `source` make."""
-    sets = ", ".join(f"(moment, bucket, {', '.join(names)})" for names in _BY_LEVEL.values())
+    return _levels_sql(f"({cells_sql(unit, source)}) AS by_cell")
+
+
+def cells_sql(unit: str, source: str) -> str:
+    """A query that counts rows by period, every dimension and bucket of latency."""
     return f"""
-SELECT {_GRAIN}, {", ".join(f"sum({name})::bigint AS {name}" for name in _MEASURES)},
-  array_agg(bucket ORDER BY bucket) AS latency_buckets, array_agg(requests ORDER BY bucket) AS latency_counts
-FROM (
-  SELECT grouping(partner_id, key_id, route) AS level, moment, bucket, {", ".join(_DIMENSIONS)},
-    {", ".join(f"sum({name})::bigint AS {name}" for name in _MEASURES)}
-  FROM (
-    SELECT date_trunc('{unit}', at, 'UTC') AS moment, ({BUCKET_SQL})::smallint AS bucket,
-      {", ".join(_DIMENSIONS)}, count(*) AS requests,
-      count(*) FILTER (WHERE status >= 400) AS errors,
-      count(*) FILTER (WHERE status = 429) AS rate_limited,
-      sum(deeds) AS deeds, sum(cost_units) AS cost_units,
-      sum(bytes_in) AS bytes_in, sum(bytes_out) AS bytes_out
-    FROM {source} GROUP BY 1, 2, {", ".join(_DIMENSIONS)}
-  ) AS by_cell
-  GROUP BY GROUPING SETS ({sets})
-) AS by_level
-GROUP BY {_GRAIN}"""  # noqa: S608 - names of our own
+SELECT date_trunc('{unit}', at, 'UTC') AS moment, ({BUCKET_SQL})::smallint AS bucket,
+  {", ".join(_DIMENSIONS)}, count(*) AS requests,
+  count(*) FILTER (WHERE status >= 400) AS errors,
+  count(*) FILTER (WHERE status = 429) AS rate_limited,
+  sum(deeds) AS deeds, sum(cost_units) AS cost_units,
+  sum(bytes_in) AS bytes_in, sum(bytes_out) AS bytes_out
+FROM {source} GROUP BY 1, 2, {", ".join(_DIMENSIONS)}"""  # noqa: S608 - names of our own
 
 
 def rebuild(first: dt.date, last: dt.date) -> int:
@@ -106,6 +105,20 @@ def differences(first: dt.date, last: dt.date) -> list[dict[str, Any]]:
                         for moment, level, requests in cursor.fetchall()
                     ]
     return found
+
+
+def _levels_sql(cells: str) -> str:
+    sets = ", ".join(f"(moment, bucket, {', '.join(names)})" for names in _BY_LEVEL.values())
+    return f"""
+SELECT {_GRAIN}, {", ".join(f"sum({name})::bigint AS {name}" for name in _MEASURES)},
+  array_agg(bucket ORDER BY bucket) AS latency_buckets, array_agg(requests ORDER BY bucket) AS latency_counts
+FROM (
+  SELECT grouping(partner_id, key_id, route) AS level, moment, bucket, {", ".join(_DIMENSIONS)},
+    {", ".join(f"sum({name})::bigint AS {name}" for name in _MEASURES)}
+  FROM {cells}
+  GROUP BY GROUPING SETS ({sets})
+) AS by_level
+GROUP BY {_GRAIN}"""  # noqa: S608 - names of our own
 
 
 def _of_day() -> str:

@@ -181,7 +181,7 @@ def test_a_name_that_is_a_formula_stays_a_name(staff: Client, db: None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "ceiling"), [(0, 1), (1, 1), (3, 4), (99, 100), (101, 200), (0.03, 0.04), (7e6, 8e6)]
+    ("value", "ceiling"), [(0, 1), (1, 1), (3, 3.2), (99, 100), (101, 120), (0.03, 0.032), (7e6, 8e6)]
 )
 def test_an_axis_ends_at_a_round_number(value: float, ceiling: float) -> None:
     assert charts._ceiling(value) == pytest.approx(ceiling)
