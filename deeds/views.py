@@ -1,6 +1,8 @@
 """The v2 API of deeds. Each view parses, calls one use case, and shapes its answer."""
 
 import re
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -11,6 +13,7 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework.response import Response
 
+from billing.request_log import note_deeds
 from deeds import answers, documents, downloads, ordering, reading, waiting
 from deeds.catalog import DEED_TYPES, DeedType
 from deeds.models import Deed, DeedDownload
@@ -71,6 +74,7 @@ class Deeds(ApiView):
     )
     def post(self, request: PartnerRequest) -> Response:
         placement = ordering.place(origin_of(request, Deed.Source.V2), request.data)
+        note_placements(request, [placement])
         seconds = wanted_wait(request)
 
         def answer() -> dict[str, Any]:
@@ -110,6 +114,7 @@ class DeedBatch(ApiView):
         origin = origin_of(request, Deed.Source.BATCH)
         of_request = request_id.of(request)
         outcomes = ordering.place_all(origin, parse_batch(request.data))
+        note_placements(request, outcomes)
         results = [_one_of_batch(outcome, of_request) for outcome in outcomes]
         return Response({"data": results}, status=207)
 
@@ -215,6 +220,13 @@ class DeedTypeDetail(ApiView):
         if deed_type not in DEED_TYPES:
             raise not_found()
         return Response(_deed_type(DEED_TYPES[deed_type]))
+
+
+def note_placements(request: PartnerRequest, outcomes: Sequence[ordering.Placement | Problem]) -> None:
+    """Tells the request log which new deeds the request made."""
+    new = [one.deed for one in outcomes if isinstance(one, ordering.Placement) and one.is_new]
+    # A batch may hold one order twice; it is still one deed.
+    note_deeds(request, Counter({deed.pk: deed.deed_type for deed in new}.values()))
 
 
 def origin_of(request: PartnerRequest, source: str) -> ordering.Origin:

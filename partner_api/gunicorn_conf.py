@@ -4,6 +4,7 @@ Every figure can be overridden from the environment; docs/configuration.md lists
 """
 
 import os
+from typing import Any
 
 bind = os.environ.get("WEB_BIND", "0.0.0.0:8000")
 worker_class = "partner_api.http.worker.ProblemWorker"
@@ -19,3 +20,10 @@ limit_request_line = 4094
 limit_request_field_size = 8190
 accesslog = None
 worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108, PTH112 - a heartbeat file must not wait for a disk
+
+
+def post_worker_init(worker: Any) -> None:
+    """A new worker stores at once what an ended one left in the request log's spool."""
+    from billing.draining import drainer  # noqa: PLC0415 - it needs the settings
+
+    drainer().ensure_running()

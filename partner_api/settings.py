@@ -58,6 +58,7 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "partner_api.http.request_id.RequestIdMiddleware",
+    "billing.request_log.RequestLogMiddleware",
     "keys.middleware.KeyHeadersMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
@@ -244,6 +245,14 @@ PUBLIC_RATE_LIMIT_BURST = env.int("PUBLIC_RATE_LIMIT_BURST", default=300)
 LIMITER_REDIS_RETRY_SECONDS = env.float("LIMITER_REDIS_RETRY_SECONDS", default=1.0)
 LIMITER_MEMORY_ENTRIES = env.int("LIMITER_MEMORY_ENTRIES", default=40_000)
 
+# --- usage ------------------------------------------------------------------------------------
+USAGE_SPOOL_DIR = Path(env.str("USAGE_SPOOL_DIR", default=str(VAR_DIR / "spool")))
+USAGE_SPOOL_MAX_BYTES = env.int("USAGE_SPOOL_MAX_BYTES", default=1024**3)
+USAGE_DRAIN_SECONDS = env.float("USAGE_DRAIN_SECONDS", default=1.0)
+USAGE_ADOPT_SECONDS = env.float("USAGE_ADOPT_SECONDS", default=30.0)
+USAGE_RETENTION_MONTHS = env.int("USAGE_RETENTION_MONTHS", default=25)
+USAGE_COST_UNITS: dict[str, int] = env.json("USAGE_COST_UNITS", default={})
+
 # --- work in the background -------------------------------------------------------------------
 CELERY_BROKER_URL = env.str("CELERY_BROKER_URL", default=REDIS_URL)
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
@@ -306,6 +315,16 @@ CELERY_BEAT_SCHEDULE = {
         "task": "deeds.tasks.delete_old_pdfs",
         "schedule": timedelta(seconds=RETENTION_SECONDS),
         "options": {"expires": RETENTION_SECONDS},
+    },
+    "drain-usage": {
+        "task": "billing.tasks.drain_usage",
+        "schedule": timedelta(seconds=USAGE_ADOPT_SECONDS),
+        "options": {"expires": USAGE_ADOPT_SECONDS},
+    },
+    "keep-usage-partitions": {
+        "task": "billing.tasks.keep_partitions",
+        "schedule": timedelta(hours=6),
+        "options": {"expires": 3600},
     },
 }
 

@@ -3,6 +3,7 @@
 from django.contrib import admin
 from django.urls import path
 
+from billing import usage_views
 from deeds import files, views, views_v1
 from keys import views as keys
 from partner_api.http import documents, problems
@@ -26,6 +27,7 @@ urlpatterns = [
     path("v2/keys", keys.Keys.as_view(), name="keys"),
     path("v2/keys/<uuid:key_id>", keys.KeyDetail.as_view(), name="key"),
     path("v2/keys/<uuid:key_id>/rotate", keys.KeyRotation.as_view(), name="key-rotate"),
+    path("v2/usage", usage_views.Usage.as_view(), name="usage"),
     path("files/deeds/<uuid:deed_id>.pdf", files.PdfFile.as_view(), name="pdf-file"),
     path("schema/", documents.Schema.as_view(), name="schema"),
     path("docs/", documents.Swagger.as_view(url_name="schema"), name="docs"),

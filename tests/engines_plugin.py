@@ -61,6 +61,8 @@ os.environ.update(
     FIELD_ENCRYPTION_KEYS=engines.fernet_key(),
     MAIN_API_RETRY_SECONDS="0.01",
     LOG_LEVEL="WARNING",
+    # No thread beside a test; those that need the rows call for them.
+    USAGE_DRAIN_SECONDS="0",
 )
 
 

@@ -25,7 +25,8 @@ MANY = 100_000
 _FILL = """
 INSERT INTO external_deeds (id, partner_id, livemode, order_id, deed_type, "order", order_sha256, warnings,
   source, request_id, status, timeline, created_at, next_attempt_at, hinted_at, is_bulk, put_back_for,
-  attempts, crashes, failure_code, failure_message, failure_retryable, failure_errors, pdf_name, pdf_sha256, hold_reason)
+  attempts, crashes, failure_code, failure_message, failure_retryable, failure_errors, pdf_name, pdf_sha256,
+  hold_reason)
 SELECT gen_random_uuid(), %s, true, %s || number, 'grant', '{}', '', '[]',
   'v2', 'r', 'queued', '[]', now(), %s - interval '1 hour' + number * interval '1 ms', now(), %s, '',
   0, 0, '', '', false, '[]', '', '', ''

@@ -1,0 +1,113 @@
+"""Makes one row of each request that reaches the API, whatever became of it.
+
+The row is in the spool before the answer is on its way, at the cost of one short write; a request is
+never refused, nor its answer changed, because of it. Where rows go from there: billing.draining.
+"""
+
+import json
+import re
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import uuid_utils
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+
+from billing.cost_units import cost_of
+from billing.draining import drainer, spool
+from partner_api.http import request_id
+from partner_api.http.client_address import address_of
+from partner_api.http.routing import is_page
+
+# Served beside the API, and nobody's usage of it.
+NOT_METERED: Final = (
+    "/static/",
+    "/docs/",
+    "/docs",
+    "/schema/",
+    "/healthz",
+    "/readyz",
+    "/metrics",
+    "/favicon.ico",
+    "/robots.txt",
+)
+MIXED: Final = "mixed"
+_CONVERTED: Final = re.compile(r"<(?:[^:<>]+:)?([^<>]+)>")
+_MAX_BYTES: Final = 2**62
+# A worker that is told to stop at once ends its requests by an exception that is no answer.
+_ABORTED: Final = 500
+
+
+class RequestLogMiddleware:
+    """Stands inside RequestIdMiddleware and outside of all else, to see every answer."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        if request.path_info.startswith(NOT_METERED) or is_page(request):
+            return self.get_response(request)
+        at = time.time()
+        started = time.perf_counter()
+        try:
+            response = self.get_response(request)
+        except BaseException:
+            _write(request, at, started, status=_ABORTED, length=0, code="aborted")
+            raise
+        code = getattr(request, "problem_code", "")
+        _write(request, at, started, status=response.status_code, length=_length_of(response), code=code)
+        return response
+
+
+def note_deeds(request: Any, deeds: Mapping[str, int]) -> None:
+    """Says how many new deeds a request made, by type. Takes Django's and DRF's requests."""
+    getattr(request, "_request", request).new_deeds = deeds
+
+
+def route_of(request: HttpRequest) -> str:
+    """The route as documents write it, `/v2/deeds/{deed_id}`; empty where none fits the path."""
+    match = request.resolver_match
+    return "/" + _CONVERTED.sub(r"{\1}", match.route) if match else ""
+
+
+def _write(request: HttpRequest, at: float, started: float, *, status: int, length: int, code: str) -> None:
+    key = getattr(request, "api_key", None)
+    deeds: Mapping[str, int] = getattr(request, "new_deeds", {})
+    method = (request.method or "")[:10]
+    route = route_of(request)
+    row = (
+        str(uuid_utils.uuid7()),
+        at,
+        None if key is None else str(key.partner_id),
+        None if key is None else str(key.pk),
+        None if key is None else key.livemode,
+        method,
+        route,
+        status,
+        code,
+        round((time.perf_counter() - started) * 1000, 3),
+        cost_of(method, route, status, deeds),
+        sum(deeds.values()),
+        MIXED if len(deeds) > 1 else next(iter(deeds), ""),
+        _claimed_length(request),
+        length,
+        address_of(request),
+        request_id.of(request),
+    )
+    spool().append(json.dumps(row, separators=(",", ":")).encode())
+    drainer().ensure_running()
+
+
+def _claimed_length(request: HttpRequest) -> int:
+    """What the client says; 0 for a chunked body, whose length nobody says."""
+    text = request.META.get("CONTENT_LENGTH") or ""
+    return min(int(text), _MAX_BYTES) if text.isascii() and text.isdigit() and len(text) < 20 else 0  # noqa: PLR2004 - what fits 64 bits
+
+
+def _length_of(response: HttpResponseBase) -> int:
+    """Bytes of the body: of a file what it announces, because it is sent after its row is written."""
+    if isinstance(response, HttpResponse):
+        return len(response.content)
+    announced = response.get("Content-Length", "")
+    return int(announced) if announced.isdigit() else 0
