@@ -33,6 +33,7 @@ FIELDS: Final = (
     ("cost_units", "integer"),
     ("deeds", "integer"),
     ("deed_type", "text"),
+    ("deed_id", "uuid"),
     ("bytes_in", "bigint"),
     ("bytes_out", "bigint"),
     ("address", "inet"),
@@ -99,7 +100,7 @@ def _read(line: bytes) -> dict[str, Any] | None:
 
 def _checked(row: dict[str, Any]) -> dict[str, Any]:
     """The row as Postgres takes it. Raises ValueError or TypeError for what no writer of ours wrote."""
-    for name in ("id", "partner_id", "key_id"):
+    for name in ("id", "partner_id", "key_id", "deed_id"):
         if row[name] is not None or name == "id":
             row[name] = str(uuid.UUID(row[name]))
     at = min(max(float(row["at"]), _EARLIEST), _LATEST)

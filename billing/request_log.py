@@ -90,6 +90,7 @@ def _write(request: HttpRequest, at: float, started: float, *, status: int, leng
         cost_of(method, route, status, deeds),
         sum(deeds.values()),
         MIXED if len(deeds) > 1 else next(iter(deeds), ""),
+        _deed_in_address(request),
         _claimed_length(request),
         length,
         address_of(request),
@@ -97,6 +98,13 @@ def _write(request: HttpRequest, at: float, started: float, *, status: int, leng
     )
     spool().append(json.dumps(row, separators=(",", ":")).encode())
     drainer().ensure_running()
+
+
+def _deed_in_address(request: HttpRequest) -> str | None:
+    """What was read or changed, should the key turn out to have been a thief's."""
+    match = request.resolver_match
+    deed_id = match.kwargs.get("deed_id") if match else None
+    return None if deed_id is None else str(deed_id)
 
 
 def _claimed_length(request: HttpRequest) -> int:

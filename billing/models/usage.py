@@ -34,6 +34,7 @@ class ApiUsage(models.Model):
     cost_units = models.PositiveIntegerField()
     deeds = models.PositiveIntegerField(help_text="New deeds that the request's orders made.")
     deed_type = models.CharField(max_length=20)
+    deed_id = models.UUIDField(null=True, help_text="The deed that the address names.")
     bytes_in = models.PositiveBigIntegerField()
     bytes_out = models.PositiveBigIntegerField()
     address = models.GenericIPAddressField(null=True)

@@ -27,6 +27,7 @@ def a_row(*, partner: Partner | None = None, key: ApiKey | None = None, **change
         "cost_units": 1,
         "deeds": 0,
         "deed_type": "",
+        "deed_id": None,
         "bytes_in": 0,
         "bytes_out": 10,
         "address": "127.0.0.1",

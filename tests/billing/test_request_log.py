@@ -193,7 +193,7 @@ def test_a_file_is_logged_with_its_length(
     tasks.render(deed_id)
     url = api.get(f"/v2/deeds/{deed_id}").json()["pdf"]["url"].removeprefix("http://testserver")
     answer: Any = client.get(url)
-    content = b"".join(answer.streaming_content)
+    content = answer.content
     row = logged()[-1]
     assert (row.route, row.status) == ("/files/deeds/{deed_id}.pdf", 200)
     assert row.bytes_out == len(content) > 1000
