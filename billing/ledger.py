@@ -9,17 +9,14 @@ import uuid
 from dataclasses import dataclass
 from decimal import Decimal
 
-from django.conf import settings
 from django.db import transaction
 from django.db.models import F
-from django.db.models.functions import Greatest
 from django.utils import timezone
 
-from billing import periods, prices
-from billing.models import BillingPeriod, Contract, LedgerEntry, PeriodCount, Reservation
+from billing import periods, prices, quotas
+from billing.models import BillingPeriod, Contract, LedgerEntry, PeriodCount
 from billing.models.contract import REQUEST
-from billing.pricing import Share, minor, overlap, prorated, rounded, shares
-from billing.pricing import Span as Days
+from billing.pricing import Share, Span, minor, overlap, prorated, rounded, shares
 from keys import audit
 from keys.models import Partner
 
@@ -47,7 +44,7 @@ def charge(deed: DeedFacts) -> LedgerEntry | None:
     """
     if not deed.livemode:
         return None
-    reserved_in = _give_up_reservation(deed.deed_id)
+    reserved_in = quotas.release(deed.deed_id)
     period = periods.open_at(deed.partner, deed.completed_at)
     contract = Contract.objects.in_force(deed.partner.pk, deed.completed_at.astimezone(dt.UTC).date())
     item = prices.item_of(contract, deed.deed_type, is_reissue=deed.is_reissue)
@@ -93,7 +90,7 @@ def charge_base_fees(period: BillingPeriod) -> list[LedgerEntry]:
         source_id = f"{contract.pk}:{period.pk}"
         if not contract.base_fee or LedgerEntry.objects.filter(source_kind="base_fee", source_id=source_id):
             continue
-        own = overlap(days, Days(first, end))
+        own = overlap(days, Span(first, end))
         whole = periods.full_days(period, contract)
         fee = prorated(minor(contract.base_fee, contract.currency), days=own, of_days=whole)
         entry = _entry(
@@ -138,13 +135,17 @@ def correct(
     period = periods.open_at(partner, now)
     contract = Contract.objects.in_force(partner.pk, now.date())
     entry = _entry(
-        period, contract, Kind.ADJUSTMENT if amount > 0 else Kind.CREDIT, "", Share(1, Decimal(0)), occurred_at=now
+        period,
+        contract,
+        Kind.ADJUSTMENT if amount > 0 else Kind.CREDIT,
+        "",
+        Share(1, Decimal(0)),
+        occurred_at=now,
     )
     entry.amount, entry.amount_minor, entry.is_priced = Decimal(amount), amount, True
     entry.currency = currency or entry.currency
     entry.source_kind, entry.source_id = "correction", source_id
     entry.reason, entry.author = reason, actor.name
-    entry.sync_state = LedgerEntry.SyncState.PENDING
     entry.save(force_insert=True)
     after = {"amount": amount, "currency": entry.currency, "period": str(period)}
     audit.record(actor, f"ledger.{entry.kind}", entry, partner=partner, after=after, reason=reason)
@@ -156,9 +157,7 @@ def carry_over(period: BillingPeriod, credit: int, currency: str) -> None:
     """Moves what the credits exceed the period's charges by (minor units, positive) to the next period."""
     following = periods.open_at(period.partner, period.ends_at)
     for where, amount, name in ((period, credit, "out"), (following, -credit, "in")):
-        entry = _entry(
-            where, None, Kind.CARRY_OVER, "", Share(1, Decimal(0)), occurred_at=period.ends_at
-        )
+        entry = _entry(where, None, Kind.CARRY_OVER, "", Share(1, Decimal(0)), occurred_at=period.ends_at)
         entry.amount, entry.amount_minor, entry.is_priced = Decimal(amount), amount, True
         entry.currency = currency
         entry.source_kind, entry.source_id = "carry_over", f"{period.pk}:{currency}:{name}"
@@ -208,11 +207,12 @@ def _entry(
     occurred_at: dt.datetime,
 ) -> LedgerEntry:
     """A row that is not saved yet and has no source."""
-    currency = contract.currency if contract else settings.BILLING_CURRENCY
+    currency = prices.currency_of(contract)
     amount = minor(share.unit_price * share.quantity, currency)
-    # Fees have a price of their own at Stripe; what has no price there has no meter either.
+    # Fees and what is carried over are Stripe's own to bill; what has no price there has no meter either.
     is_metered = kind in {Kind.DEED, Kind.REQUESTS} and bool(prices.tiers_of(contract, item))
-    state = LedgerEntry.SyncState.PENDING if is_metered else LedgerEntry.SyncState.NOT_BILLABLE
+    is_for_stripe = is_metered or kind in {Kind.ADJUSTMENT, Kind.CREDIT}
+    state = LedgerEntry.SyncState.PENDING if is_for_stripe else LedgerEntry.SyncState.NOT_BILLABLE
     return LedgerEntry(
         partner_id=period.partner_id,
         period=period,
@@ -236,15 +236,3 @@ def _count(period: BillingPeriod, contract: Contract | None, item: str, quantity
     PeriodCount.objects.filter(pk=count.pk).update(quantity=F("quantity") + quantity)
     tiers = prices.tiers_of(contract, item) or prices.FREE
     return list(shares(tiers, before=count.quantity, quantity=quantity))
-
-
-def _give_up_reservation(deed_id: uuid.UUID) -> uuid.UUID | None:
-    """Ends an order's reservation; the period that it was in, or None when there is none."""
-    held = Reservation.objects.filter(pk=deed_id).first()
-    if held is None or not Reservation.objects.filter(pk=deed_id).delete()[0]:
-        return None
-    BillingPeriod.objects.filter(pk=held.period_id).update(
-        deeds_reserved=Greatest(F("deeds_reserved") - 1, 0),
-        money_reserved=Greatest(F("money_reserved") - held.amount, Decimal(0)),
-    )
-    return held.period_id

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from decimal import Decimal
 from typing import Final
 
+from django.conf import settings
+
 from billing.models import Contract
 from billing.models.contract import ANY_DEED, REISSUE, REQUEST
 from billing.pricing import REQUESTS_A_PRICE, Tier
@@ -18,6 +20,10 @@ def item_of(contract: Contract | None, deed_type: str, *, is_reissue: bool) -> s
     if is_reissue and REISSUE in priced:
         return REISSUE
     return deed_type if deed_type in priced or ANY_DEED not in priced else ANY_DEED
+
+
+def currency_of(contract: Contract | None) -> str:
+    return contract.currency if contract else str(settings.BILLING_CURRENCY)
 
 
 def tiers_of(contract: Contract | None, item: str) -> list[Tier]:

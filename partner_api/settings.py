@@ -176,6 +176,11 @@ WAITING_REQUESTS_PER_PROCESS = env.int("WAITING_REQUESTS_PER_PROCESS", default=1
 ORDER_MAX_BYTES = env.int("ORDER_MAX_BYTES", default=1024 * 1024)
 BATCH_MAX_BYTES = env.int("BATCH_MAX_BYTES", default=8 * 1024 * 1024)
 
+# --- billing ----------------------------------------------------------------------------------
+BILLING_CURRENCY = env.str("BILLING_CURRENCY", default="USD")
+RESERVATION_STALE_SECONDS = env.int("RESERVATION_STALE_SECONDS", default=900)
+REQUEST_QUOTA_SECONDS = env.float("REQUEST_QUOTA_SECONDS", default=5.0)
+
 # --- keys -------------------------------------------------------------------------------------
 DEFAULT_RATE_LIMIT_PER_MINUTE = env.int("DEFAULT_RATE_LIMIT_PER_MINUTE", default=120)
 DEFAULT_RATE_LIMIT_BURST = env.int("DEFAULT_RATE_LIMIT_BURST", default=30)
