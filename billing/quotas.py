@@ -11,8 +11,9 @@ import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from typing import Any
 
-from django.db.models import F, Sum
+from django.db.models import Exists, F, OuterRef, Sum
 from django.utils import timezone
 
 from billing import periods, prices, telling
@@ -55,10 +56,11 @@ def reserve(partner: Partner, wanted: Sequence[Wanted], *, livemode: bool) -> di
     """
     if not livemode or not wanted:
         return {}
-    unpaid = _unpaid(partner)
-    if unpaid is not None:
-        return dict.fromkeys((one.source_id for one in wanted), unpaid)
-    room = _room(partner, wanted)
+    now = timezone.now()
+    period = _current(partner, now)
+    if period.is_unpaid:
+        return dict.fromkeys((one.source_id for one in wanted), _payment_required(partner, now))
+    room = _room(period, wanted, now)
     if _take(room, wanted):
         accepted, refused = list(wanted), {}
     else:
@@ -94,7 +96,8 @@ def reserve_again(partner: Partner, wanted: Wanted, *, livemode: bool) -> None:
     """A place for an order that staff queued again; staff's word counts more than the quota."""
     if not livemode or Reservation.objects.filter(pk=wanted.source_id).exists():
         return
-    room = _room(partner, [wanted])
+    now = timezone.now()
+    room = _room(_current(partner, now), [wanted], now)
     item, amount = room.costs[wanted.source_id]
     BillingPeriod.objects.filter(pk=room.period.pk).update(
         deeds_reserved=F("deeds_reserved") + 1, money_reserved=F("money_reserved") + amount
@@ -119,18 +122,31 @@ def headers(partner: Partner, *, livemode: bool) -> dict[str, str]:
     return _headers(period, partner.monthly_deed_quota)
 
 
-def _room(partner: Partner, wanted: Sequence[Wanted]) -> _Room:
-    now = timezone.now()
-    period = periods.at(partner, now)
+def _current(partner: Partner, now: dt.datetime) -> Any:
+    """The running period with its partner as it is now, and `is_unpaid`; in one query as a rule."""
+    overdue = Invoice.objects.overdue(now).filter(partner=OuterRef("partner"))
+    running = BillingPeriod.objects.at(partner.pk, now).select_related("partner")
+    annotated = running.annotate(is_unpaid=Exists(overdue))
+    found = annotated.first()
+    if found is None:
+        periods.at(partner, now)
+        found = annotated.get()
+    return found
+
+
+def _room(period: BillingPeriod, wanted: Sequence[Wanted], now: dt.datetime) -> _Room:
+    partner = period.partner
+    if partner.monthly_deed_quota is None and partner.budget_cap is None:
+        costs = {one.source_id: (one.deed_type, Decimal(0)) for one in wanted}
+        return _Room(period, None, "", deeds=None, money=None, is_hard=False, costs=costs)
     contract = Contract.objects.in_force(partner.pk, now.date())
     currency = prices.currency_of(contract)
-    fresh = Partner.objects.only("monthly_deed_quota", "budget_cap").get(pk=partner.pk)
     room = _Room(
         period,
         contract,
         currency,
-        deeds=fresh.monthly_deed_quota,
-        money=None if fresh.budget_cap is None else minor(fresh.budget_cap, currency),
+        deeds=partner.monthly_deed_quota,
+        money=None if partner.budget_cap is None else minor(partner.budget_cap, currency),
         is_hard=contract is None or contract.quota_mode == Contract.QuotaMode.HARD,
     )
     _estimate(room, wanted)
@@ -215,14 +231,8 @@ def _budget_exceeded(period: BillingPeriod, limit: Decimal, used: Decimal, curre
     return Problem("budget_exceeded", detail, extra=extra)
 
 
-def _unpaid(partner: Partner) -> Problem | None:
-    """A problem once an open invoice is past its due date and the grace after it."""
-    overdue = Invoice.objects.filter(
-        partner=partner, status=Invoice.Status.OPEN, grace_ends_at__lte=timezone.now()
-    )
-    invoice = overdue.order_by("grace_ends_at").first()
-    if invoice is None:
-        return None
+def _payment_required(partner: Partner, now: dt.datetime) -> Problem:
+    invoice = Invoice.objects.overdue(now).filter(partner=partner).earliest("grace_ends_at")
     due = f", due {invoice.due_at:%Y-%m-%d}," if invoice.due_at else ""
     detail = f"Invoice {invoice}{due} is not paid. Pay it and orders are accepted again at once."
     extra = {"invoice": str(invoice.pk), "pay_at": invoice.hosted_invoice_url or None}

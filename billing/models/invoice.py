@@ -1,5 +1,8 @@
 """An invoice: drafted here from the ledger, or Stripe's own, mirrored."""
 
+import datetime as dt
+from typing import Self
+
 import uuid_utils.compat
 from django.db import models
 from django.db.models import Q
@@ -9,6 +12,12 @@ from billing.models.contract import Contract
 from billing.models.ledger import LedgerEntry
 from billing.models.quota import BillingPeriod
 from keys.models import Partner
+
+
+class InvoiceQuerySet(models.QuerySet["Invoice"]):
+    def overdue(self, now: dt.datetime) -> Self:
+        """Open, past the due date and the grace after it: orders of its partner are refused."""
+        return self.filter(status=Invoice.Status.OPEN, grace_ends_at__lte=now)
 
 
 class Invoice(models.Model):
@@ -50,6 +59,8 @@ class Invoice(models.Model):
     invoice_pdf_url = models.URLField(max_length=1000, blank=True)
     last_payment_error = models.CharField(max_length=500, blank=True)
     synced_at = models.DateTimeField(null=True)
+
+    objects = InvoiceQuerySet.as_manager()
 
     class Meta:
         db_table = "invoices"
