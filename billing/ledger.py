@@ -170,7 +170,7 @@ def carry_over(period: BillingPeriod, credit: int, currency: str) -> None:
 def price_unpriced(partner: Partner, actor: audit.Actor) -> int:
     """Charges what was not priced when it happened and has a price now; how many entries that were.
 
-    Each gets an adjustment of its own in the open period: the entry itself stays as it is.
+    Each gets another entry, in the open period, with the price; the first one stays as it is.
     """
     done = 0
     unpriced = partner.ledger_entries.filter(is_priced=False).select_for_update().order_by("id")
@@ -186,7 +186,7 @@ def price_unpriced(partner: Partner, actor: audit.Actor) -> int:
             continue
         period = periods.open_at(partner, timezone.now())
         (share,) = _count(period, contract, item, 1)
-        later = _entry(period, contract, Kind.ADJUSTMENT, item, share, occurred_at=timezone.now())
+        later = _entry(period, contract, Kind.DEED, item, share, occurred_at=timezone.now())
         later.source_kind, later.source_id = "pricing", str(entry.pk)
         later.deed_type, later.author = entry.deed_type, actor.name
         later.reason = f"price of deed {entry.source_id}, made before its contract was known"

@@ -56,9 +56,9 @@ def versions(partner_id: object, first: dt.date, end: dt.date) -> list[tuple[Con
         .order_by("starts_on")
         .prefetch_related("prices")
     )
-    following = [*(contract.starts_on for contract in standing[1:]), end]
     parts = []
-    for contract, next_start in zip(standing, following, strict=True):
+    for number, contract in enumerate(standing):
+        next_start = standing[number + 1].starts_on if number + 1 < len(standing) else end
         last = end if contract.ends_on is None else contract.ends_on + dt.timedelta(days=1)
         start, stop = max(first, contract.starts_on), min(end, next_start, last)
         if start < stop:

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 from django.db.models import Exists, F, OuterRef, Sum
 from django.utils import timezone
@@ -21,6 +21,9 @@ from billing.models import BillingPeriod, Contract, Invoice, PeriodCount, Reserv
 from billing.pricing import major, minor, shares
 from keys.models import Partner
 from partner_api.http.problems import Problem
+
+
+PROBLEMS: Final = ("quota_exceeded", "budget_exceeded", "payment_required")
 
 
 @dataclass(frozen=True)

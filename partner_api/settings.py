@@ -179,6 +179,7 @@ BATCH_MAX_BYTES = env.int("BATCH_MAX_BYTES", default=8 * 1024 * 1024)
 # --- billing ----------------------------------------------------------------------------------
 BILLING_CURRENCY = env.str("BILLING_CURRENCY", default="USD")
 RESERVATION_STALE_SECONDS = env.int("RESERVATION_STALE_SECONDS", default=900)
+DRAFT_INVOICES_SECONDS = env.float("DRAFT_INVOICES_SECONDS", default=900.0)
 REQUEST_QUOTA_SECONDS = env.float("REQUEST_QUOTA_SECONDS", default=5.0)
 
 # --- keys -------------------------------------------------------------------------------------
@@ -224,6 +225,11 @@ CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_TIMEZONE = "UTC"
 SWEEP_SECONDS = env.float("SWEEP_SECONDS", default=10.0)
 CELERY_BEAT_SCHEDULE = {
+    "draft-invoices": {
+        "task": "billing.tasks.draft_invoices",
+        "schedule": timedelta(seconds=DRAFT_INVOICES_SECONDS),
+        "options": {"expires": DRAFT_INVOICES_SECONDS},
+    },
     "sweep-deeds": {
         "task": "deeds.tasks.sweep",
         "schedule": timedelta(seconds=SWEEP_SECONDS),
