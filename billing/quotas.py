@@ -22,7 +22,6 @@ from billing.pricing import major, minor, shares
 from keys.models import Partner
 from partner_api.http.problems import Problem
 
-
 PROBLEMS: Final = ("quota_exceeded", "budget_exceeded", "payment_required")
 
 

@@ -240,7 +240,10 @@ CELERY_BEAT_SCHEDULE = {
 # --- HTTP -------------------------------------------------------------------------------------
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["keys.authentication.ApiKeyAuthentication"],
-    "DEFAULT_PERMISSION_CLASSES": ["keys.permissions.HasScope"],
+    "DEFAULT_PERMISSION_CLASSES": [
+        "keys.permissions.HasScope",
+        "billing.requests_quota.WithinRequestQuota",
+    ],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["partner_api.http.parsing.StrictJSONParser"],
     "DEFAULT_SCHEMA_CLASS": "partner_api.http.schema.ProblemAwareSchema",

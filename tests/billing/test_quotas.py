@@ -1,4 +1,4 @@
-"""What fits in a period's quota and budget is accepted, and not one more; what ends otherwise gives its place back."""
+"""What fits in a quota and a budget is accepted, and not one more; a deed not made gives its place back."""
 
 import datetime as dt
 import uuid
