@@ -28,7 +28,9 @@ def agree(partner: Partner, terms: dict[str, Any], rows: Iterable[PriceRow], act
     rows = list(rows)
     Partner.objects.select_for_update().get(pk=partner.pk)  # one change at a time
     starts_on: dt.date = terms["starts_on"]
-    _refuse_change_of_the_past(partner, starts_on)
+    reason = why_not_from(partner, starts_on)
+    if reason:
+        raise ValidationError(reason)
     problems = prices.problems_of(terms["model"], rows, terms.get("base_fee") or Decimal(0))
     if problems:
         raise ValidationError(problems)
@@ -81,11 +83,14 @@ def withdraw(contract: Contract, actor: audit.Actor, *, reason: str) -> None:
     audit.record(actor, "contract.withdrawn", contract, partner=contract.partner, reason=reason)
 
 
-def _refuse_change_of_the_past(partner: Partner, starts_on: dt.date) -> None:
+def why_not_from(partner: Partner, starts_on: dt.date) -> str | None:
+    """Why a partner's next version can't start on a day, in a sentence; None where it can."""
     today = timezone.now().date()
-    if starts_on < today and partner.contracts.standing().filter(starts_on__lte=today).exists():
-        message = "A change starts today or later: what was charged keeps its price."
-        raise ValidationError(message)
+    standing = partner.contracts.standing()
+    if starts_on < today and standing.filter(starts_on__lte=today).exists():
+        return "A change starts today or later: what was charged keeps its price."
     if partner.billing_periods.filter(closed_at__isnull=False, ends_at__date__gt=starts_on).exists():
-        message = "The first day lies in a period whose invoice is drafted."
-        raise ValidationError(message)
+        return "The first day lies in a period whose invoice is drafted."
+    if standing.filter(starts_on=starts_on).exists():
+        return "Another version starts on the same day; withdraw it, or start a day later."
+    return None

@@ -1,0 +1,8 @@
+"""Finance's pages; each model's stand in a module of their own."""
+
+from billing.admin.contracts import ContractAdmin
+from billing.admin.invoices import InvoiceAdmin
+from billing.admin.ledger import LedgerEntryAdmin
+from billing.admin.periods import BillingPeriodAdmin
+
+__all__ = ["BillingPeriodAdmin", "ContractAdmin", "InvoiceAdmin", "LedgerEntryAdmin"]
