@@ -58,7 +58,7 @@ class Deeds(ApiView):
             "Checks the order and queues it. The same order again, with the same body, answers 200 "
             "with the first deed and `Idempotent-Replayed: true`."
         ),
-        parameters=[PREFER, documents.LOCATION, documents.REPLAYED],
+        parameters=[PREFER, documents.LOCATION, documents.REPLAYED, *documents.QUOTA],
         request=documents.OrderBody,
         responses={
             200: OpenApiResponse(answers.DeedAnswer, "The same order was placed before."),

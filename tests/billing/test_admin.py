@@ -225,7 +225,7 @@ def test_invoices_are_filtered_by_age(staff: Client, acme: Partner, age: str, fo
         partner=acme, currency="USD", status="paid", number="PAID", due_at=now - dt.timedelta(days=200)
     )
     answer = staff.get(f"/admin/billing/invoice/?age={age}")
-    assert {invoice.number for invoice in answer.context_data["cl"].queryset} == set(found.split())
+    assert {invoice.number for invoice in answer.context["cl"].queryset} == set(found.split())
 
 
 def test_the_running_period_of_every_partner(staff: Client, acme: Partner) -> None:
