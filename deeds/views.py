@@ -102,7 +102,8 @@ class DeedBatch(ApiView):
         of_request = request_id.of(request)
         outcomes = ordering.place_all(origin, parse_batch(request.data))
         results = [_one_of_batch(outcome, of_request) for outcome in outcomes]
-        return Response({"data": results}, status=207)
+        quota = quotas.headers(request.partner, livemode=request.api_key.livemode)
+        return Response({"data": results}, status=207, headers=quota)
 
 
 class DeedValidation(ApiView):

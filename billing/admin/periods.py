@@ -74,9 +74,11 @@ class BillingPeriodAdmin(ReadOnlyAdmin):
         contract = Contract.objects.in_force(period.partner_id, period.starts_at.date())
         return amount(period.money_used, prices.currency_of(contract))
 
-    @admin.display(description="extra", boolean=True)
-    def extra(self, period: BillingPeriod) -> bool:
-        return bool(period.extra_deeds or period.extra_requests or period.extra_budget)
+    @admin.display(description="granted extra")
+    def extra(self, period: BillingPeriod) -> str:
+        granted = {"deeds": period.extra_deeds, "requests": period.extra_requests}
+        parts = [f"{number:,} {name}" for name, number in granted.items() if number]
+        return ", ".join([*parts, *(["budget"] if period.extra_budget else [])])
 
     def get_urls(self) -> list[URLPattern]:
         site = self.admin_site.admin_view
