@@ -6,3 +6,8 @@ from django.apps import AppConfig
 class BillingConfig(AppConfig):
     name = "billing"
     verbose_name = "Billing"
+
+    def ready(self) -> None:
+        from billing import dashboard, revenue  # noqa: PLC0415 - they need the models
+
+        dashboard.register_revenue(revenue.by_period)

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from django.db import DataError, connection, transaction
 
-from billing import metrics
+from billing import metrics, requests_quota
 from billing.rollups import LOCK, adding_sql
 
 FIELDS: Final = (
@@ -49,7 +49,8 @@ WITH stored AS (
   RETURNING {_COLUMNS}
 ), hourly AS ({adding_sql("usage_hourly", "hour", "stored")}),
 daily AS ({adding_sql("usage_daily", "day", "stored")})
-SELECT count(*) FROM stored
+SELECT count(*), partner_id, date_trunc('hour', at, 'UTC'), livemode, status
+FROM stored GROUP BY 2, 3, 4, 5
 """  # noqa: S608 - names of our own
 _MAX_INT: Final = 2**31 - 1
 _MAX_BIGINT: Final = 2**62
@@ -75,9 +76,20 @@ def _store(rows: list[dict[str, Any]]) -> int:
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
         cursor.execute(_STORE, [json.dumps(rows)])
-        stored = int(cursor.fetchone()[0])
+        new = cursor.fetchall()
+        requests_quota.count(_counted(new))
+    stored = sum(int(count) for count, *_ in new)
     metrics.usage_rows_stored.inc(stored)
     return stored
+
+
+def _counted(new: list[Any]) -> dict[tuple[uuid.UUID, dt.datetime], int]:
+    """How many of the new rows count against their partner's request quota, by partner and hour."""
+    counted: dict[tuple[uuid.UUID, dt.datetime], int] = {}
+    for count, partner_id, hour, livemode, status in new:
+        if partner_id is not None and requests_quota.is_counted(livemode=bool(livemode), status=status):
+            counted[partner_id, hour] = counted.get((partner_id, hour), 0) + count
+    return counted
 
 
 def _store_alone(row: dict[str, Any]) -> int:

@@ -1,8 +1,9 @@
-"""Celery's side of billing. Each task is safe to run twice and at the same time."""
+"""Celery's side of billing. Each task looks at the rows first, and is safe to run twice and at once."""
 
 from celery import shared_task
+from django.utils import timezone
 
-from billing import draining, retention
+from billing import draining, invoicing, retention
 
 
 @shared_task
@@ -15,3 +16,9 @@ def drain_usage() -> None:
 def keep_partitions() -> None:
     """Makes the months to come, and drops what is past its retention."""
     retention.keep()
+
+
+@shared_task
+def draft_invoices() -> None:
+    """Closes the periods that have ended."""
+    invoicing.close_ended(now=timezone.now())

@@ -8,8 +8,15 @@ class DeedsConfig(AppConfig):
     verbose_name = "Deeds"
 
     def ready(self) -> None:
-        from deeds import checks, circuit, storage  # noqa: F401, PLC0415 - they need models; checks register
+        from billing import reconciliation  # noqa: PLC0415 - it needs the models
+        from deeds import (  # noqa: PLC0415 - they need the models
+            charges,
+            checks,  # noqa: F401 - importing registers them
+            circuit,
+            storage,
+        )
         from partner_api.ops import health  # noqa: PLC0415 - its views need the settings
 
+        reconciliation.register_deeds(charges.completed)
         health.register("storage", storage.check)
         health.register("main_api", circuit.check)

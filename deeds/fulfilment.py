@@ -15,8 +15,10 @@ from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
+from billing import ledger, quotas
 from deeds import (
     attempts,
+    charges,
     circuit,
     heartbeat,
     hints,
@@ -216,6 +218,7 @@ def _complete(deed: Deed, lease: uuid.UUID, name: str, checked: CheckedPdf, said
         )
         if is_ours:
             _note(deed, "completed", now=now, said=said)
+            ledger.charge(charges.facts_of(deed, completed_at=now))
             _announce(deed)
     log.info("deed_completed" if is_ours else "lease_lost", attempts=deed.attempts)
 
@@ -242,6 +245,7 @@ def _settle_error(deed: Deed, lease: uuid.UUID, error: MainApiError, *, is_probe
         )
         if is_ours:
             _note(deed, error.code, now=now, said=error.said, reason=reason)
+            quotas.release(deed.pk)
             _announce(deed)
     log.warning("deed_failed", code=error.code, reason=reason)
 

@@ -62,8 +62,8 @@ def look_back(leak: Leak, *, since: dt.datetime) -> None:
     rows = ApiUsage.objects.filter(partner=leak.key.partner_id, key=leak.key.pk, at__gte=since)
     for row in rows.values("method", "route", "status").annotate(n=Count("id")).order_by():
         leak.routes[f"{row['method']} {row['route'] or '(no route)'} {row['status']}"] += row["n"]
-    for row in rows.values("address").annotate(n=Count("id")).order_by():
-        leak.addresses[row["address"] or "(unknown)"] += row["n"]
+    for address, count in rows.values_list("address").annotate(n=Count("id")).order_by():
+        leak.addresses[address or "(unknown)"] += count
     leak.requests = sum(leak.addresses.values())
     ends = rows.aggregate(first=Min("at"), last=Max("at"))
     leak.first_at, leak.last_at = ends["first"], ends["last"]

@@ -14,6 +14,7 @@ from typing import Any
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
+from billing import quotas, telling
 from deeds import backlog, reading
 from deeds.hints import hint, hint_all
 from deeds.models import Deed, first_entry
@@ -55,7 +56,7 @@ def place(origin: Origin, body: Any) -> Placement:
 
 
 def place_read(origin: Origin, order: Reading) -> Placement:
-    """The same for a body that was read already."""
+    """The same for a body that was read already. Raises a Problem of quotas.reserve, too."""
     deed = _deed(origin, order)
     if order.order.reissue_of is not None:
         earlier = _reissued(deed, order.order.reissue_of)
@@ -74,7 +75,12 @@ def place_read(origin: Origin, order: Reading) -> Placement:
                     superseded_at=deed.created_at
                 )
             deed.save(force_insert=True)
+            for refusal in quotas.reserve(deed.partner, [_wanted(deed)], livemode=deed.livemode).values():
+                raise refusal
             transaction.on_commit(lambda: hint(deed.pk, is_bulk=deed.is_bulk))
+    except Problem as refusal:
+        telling.refusal(deed.partner, refusal)
+        raise
     except IntegrityError as error:
         if "one_live_deed_per_order" not in str(error):
             raise
@@ -100,22 +106,20 @@ def place_all(origin: Origin, bodies: list[Any]) -> list[Placement | Problem]:
                 outcomes[index] = place_read(origin, order)
         except Problem as problem:
             outcomes[index] = problem
-    live, without_room = _insert_those_that_are_new(origin, list(candidates.values()))
+    standing = _insert_those_that_are_new(origin, list(candidates.values()))
     for index, deed in candidates.items():
-        identity = (deed.order_id, deed.deed_type)
         try:
-            if identity in without_room:
-                raise backlog.full()
-            outcomes[index] = _against(deed, live.get(identity))
+            outcomes[index] = _against(deed, standing.get((deed.order_id, deed.deed_type)))
         except Problem as problem:
             outcomes[index] = problem
     return [outcomes[index] for index in range(len(bodies))]
 
 
-def _insert_those_that_are_new(
-    origin: Origin, deeds: list[Deed]
-) -> tuple[dict[Identity, Deed], set[Identity]]:
-    """The live deed of each order, after all that could be were inserted; and those there is no room for."""
+def _insert_those_that_are_new(origin: Origin, deeds: list[Deed]) -> dict[Identity, Deed | Problem]:
+    """The live deed of each order, after all that could be were inserted.
+
+    In its place stands the problem of an order that there was no room or no quota for.
+    """
     first = {(deed.order_id, deed.deed_type): deed for deed in reversed(deeds)}
     offered = dict(reversed(first.items()))
     without_room: set[Identity] = set()
@@ -129,9 +133,17 @@ def _insert_those_that_are_new(
         Deed.objects.bulk_create(inserted, ignore_conflicts=True)
         live = _live_among(origin, first)
         new = {deed.pk for deed in deeds} & {deed.pk for deed in live.values()}
-        backlog.add(origin.partner, len(new))
-        transaction.on_commit(lambda: hint_all(sorted(new), is_bulk=True))
-    return live, without_room - live.keys()
+        wanted = [_wanted(deed) for deed in deeds if deed.pk in new]
+        refused = quotas.reserve(origin.partner, wanted, livemode=origin.livemode)
+        if refused:
+            Deed.objects.filter(pk__in=refused).delete()
+        accepted = new - refused.keys()
+        backlog.add(origin.partner, len(accepted))
+        transaction.on_commit(lambda: hint_all(sorted(accepted), is_bulk=True))
+    for refusal in {problem.code: problem for problem in refused.values()}.values():
+        telling.refusal(origin.partner, refusal)
+    standing: dict[Identity, Deed | Problem] = {identity: backlog.full() for identity in without_room}
+    return standing | {identity: refused.get(deed.pk, deed) for identity, deed in live.items()}
 
 
 def _live_among(origin: Origin, identities: Iterable[Identity]) -> dict[Identity, Deed]:
@@ -148,6 +160,7 @@ def cancel(partner: Partner, *, livemode: bool, deed_id: uuid.UUID) -> Deed:
         is_cancelled = deed.cancel(now=timezone.now())
         deed.refresh_from_db()
         if is_cancelled:
+            quotas.release(deed.pk)
             deed_settled.send(sender=Deed, deed=deed)
     if not is_cancelled:
         detail = f"The deed is {deed.status}; only a queued one can be cancelled."
@@ -163,6 +176,7 @@ def requeue(deed: Deed) -> bool:
     with transaction.atomic():
         is_queued = deed.requeue(now=timezone.now())
         if is_queued:
+            quotas.reserve_again(deed.partner, _wanted(deed), livemode=deed.livemode)
             transaction.on_commit(lambda: hint(deed.pk, is_bulk=deed.is_bulk))
     return is_queued
 
@@ -205,8 +219,17 @@ def _deed(origin: Origin, order: Reading) -> Deed:
     )
 
 
-def _against(deed: Deed, live: Deed | None) -> Placement:
-    """What an order comes to, given the deed that stands for it. Raises Problem `order_conflict`."""
+def _wanted(deed: Deed) -> quotas.Wanted:
+    return quotas.Wanted(deed.pk, deed.deed_type, is_reissue=deed.reissue_of_id is not None)
+
+
+def _against(deed: Deed, live: Deed | Problem | None) -> Placement:
+    """What an order comes to, given the deed that stands for it. Raises Problem `order_conflict`.
+
+    Raises the problem itself that stands in a deed's place.
+    """
+    if isinstance(live, Problem):
+        raise live
     if live is None:
         # It failed or was cancelled between our insert and this look: the order is free again.
         detail = "The order's earlier deed has just ended; send the order again."

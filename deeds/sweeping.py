@@ -16,6 +16,7 @@ from django.db.models import QuerySet
 from django.utils import timezone
 from kombu.exceptions import OperationalError
 
+from billing import quotas
 from deeds import attempts, circuit, waiting
 from deeds.hints import hint_all, revive
 from deeds.main_api import renderer_for
@@ -31,15 +32,15 @@ _LOCK: Final = 0x5EE9_DEED
 
 
 def sweep() -> dict[str, int]:
-    """How many deeds were taken from dead workers, and how many were hinted at again.
+    """How many were taken from dead workers, hinted at again, and found to hold a place for nothing.
 
-    Both are 0 while another sweeper is at work.
+    All are 0 while another sweeper is at work.
     """
     now = timezone.now()
-    counts = {"recovered": 0, "hinted": 0}
+    counts = {"recovered": 0, "hinted": 0, "released": 0}
     with _alone() as is_alone:
         if is_alone:
-            counts = {"recovered": _recover(now), "hinted": _hint(now)}
+            counts = {"recovered": _recover(now), "hinted": _hint(now), "released": _release_places(now)}
     if any(counts.values()):
         log.info("swept", **counts)
     return counts
@@ -68,6 +69,7 @@ def _recover(now: dt.datetime) -> int:
                 attempts.note(deed, "worker_lost", now=now, reason=cause)
             deed.refresh_from_db()
             if is_recovered and deed.is_settled:
+                quotas.release(deed.pk)
                 deed_settled.send(sender=Deed, deed=deed)
         if is_recovered and deed.is_settled:
             waiting.wake(deed.pk)
@@ -115,3 +117,15 @@ def _send_drains(number: int, *, is_bulk: bool) -> None:
             revive(is_bulk=is_bulk)
     except OperationalError as error:
         log.warning("broker_unavailable", reason=type(error).__name__)
+
+
+def _release_places(now: dt.datetime) -> int:
+    """Gives back the places in quotas whose orders have ended or are gone without doing so."""
+    released = 0
+    since = now - dt.timedelta(seconds=settings.RESERVATION_STALE_SECONDS)
+    for ids in quotas.held_since_before(since, at_once=BATCH):
+        waiting_for = Deed.objects.filter(pk__in=ids, status__in=[Deed.Status.QUEUED, Deed.Status.RENDERING])
+        for deed_id in set(ids) - set(waiting_for.values_list("pk", flat=True)):
+            with transaction.atomic():
+                released += quotas.release(deed_id) is not None
+    return released

@@ -13,6 +13,7 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework.response import Response
 
+from billing import quotas
 from billing.request_log import note_deeds
 from deeds import answers, documents, downloads, ordering, reading, waiting
 from deeds.catalog import DEED_TYPES, DeedType
@@ -38,7 +39,7 @@ PREFER = OpenApiParameter(
 
 class Deeds(ApiView):
     scopes: ClassVar = {"GET": "deed:read", "POST": "deed:create"}
-    problems: ClassVar = {"POST": ("order_conflict", "queue_full")}
+    problems: ClassVar = {"POST": ("order_conflict", "queue_full", *quotas.PROBLEMS)}
     idempotent: ClassVar = ("POST",)
 
     @extend_schema(
@@ -62,7 +63,7 @@ class Deeds(ApiView):
             "Checks the order and queues it. The same order again, with the same body, answers 200 "
             "with the first deed and `Idempotent-Replayed: true`."
         ),
-        parameters=[PREFER, documents.LOCATION, documents.REPLAYED],
+        parameters=[PREFER, documents.LOCATION, documents.REPLAYED, *documents.QUOTA],
         request=documents.OrderBody,
         responses={
             200: OpenApiResponse(answers.DeedAnswer, "The same order was placed before."),
@@ -76,11 +77,12 @@ class Deeds(ApiView):
         placement = ordering.place(origin_of(request, Deed.Source.V2), request.data)
         note_placements(request, [placement])
         seconds = wanted_wait(request)
+        quota = quotas.headers(request.partner, livemode=request.api_key.livemode)
 
         def answer() -> dict[str, Any]:
             deed = placement.deed
             is_made = deed.status == Deed.Status.COMPLETED
-            headers = {"Location": _url(deed)}
+            headers = {"Location": _url(deed), **quota}
             if seconds is not None:
                 headers["Preference-Applied"] = f"wait={seconds:.0f}"
             if not placement.is_new:
@@ -116,7 +118,8 @@ class DeedBatch(ApiView):
         outcomes = ordering.place_all(origin, parse_batch(request.data))
         note_placements(request, outcomes)
         results = [_one_of_batch(outcome, of_request) for outcome in outcomes]
-        return Response({"data": results}, status=207)
+        quota = quotas.headers(request.partner, livemode=request.api_key.livemode)
+        return Response({"data": results}, status=207, headers=quota)
 
 
 class DeedValidation(ApiView):

@@ -9,6 +9,7 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework.response import Response
 
+from billing import quotas
 from deeds import answers, catalog, documents, ordering, v1, waiting
 from deeds.catalog import DEED_TYPES
 from deeds.models import Deed
@@ -22,7 +23,7 @@ from partner_api.http.view import ApiView
 class V1Deed(ApiView):
     # One address with two meanings: a deed type is ordered, a deed's id is read.
     scopes: ClassVar = {"GET": "deed:read", "POST": "deed:create"}
-    problems: ClassVar = {"POST": ("order_conflict", "queue_full", "deed_failed")}
+    problems: ClassVar = {"POST": ("order_conflict", "queue_full", "deed_failed", *quotas.PROBLEMS)}
     idempotent: ClassVar = ("POST",)
 
     @extend_schema(
@@ -49,12 +50,13 @@ class V1Deed(ApiView):
         origin = origin_of(request, Deed.Source.V1)
         placement = ordering.place_read(origin, v1.read(deed, request.data))
         note_placements(request, [placement])
+        quota = quotas.headers(request.partner, livemode=request.api_key.livemode)
 
         def after_waiting() -> Response:
             waiting.wait_for(placement.deed, seconds=settings.V1_WAIT_SECONDS)
-            return Response(**_answer(placement))
+            return Response(**_answer(placement, quota))
 
-        return Provisional(**_answer(placement), then=after_waiting)
+        return Provisional(**_answer(placement, quota), then=after_waiting)
 
     @extend_schema(
         operation_id="v1_get_deed",
@@ -75,10 +77,10 @@ class V1Deed(ApiView):
         return Response(answers.v1(own_deed(request, deed_id)))
 
 
-def _answer(placement: ordering.Placement) -> dict[str, Any]:
+def _answer(placement: ordering.Placement, quota: dict[str, str]) -> dict[str, Any]:
     """Data, status and headers. Raises Problem `deed_failed`."""
     placed = placement.deed
-    headers = {} if placement.is_new else {"Idempotent-Replayed": "true"}
+    headers = quota | ({} if placement.is_new else {"Idempotent-Replayed": "true"})
     if placed.status == Deed.Status.COMPLETED:
         return {"data": answers.v1_created(placed), "status": 200, "headers": headers}
     if placed.status == Deed.Status.FAILED:

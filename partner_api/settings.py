@@ -229,6 +229,11 @@ DEED_ATTEMPTS_KEPT_DAYS = env.int("DEED_ATTEMPTS_KEPT_DAYS", default=90)
 CIRCUIT_FAILURES = env.int("CIRCUIT_FAILURES", default=5)
 CIRCUIT_WINDOW_SECONDS = env.float("CIRCUIT_WINDOW_SECONDS", default=60.0)
 CIRCUIT_REST_SECONDS = env.float("CIRCUIT_REST_SECONDS", default=10.0)
+# --- billing ----------------------------------------------------------------------------------
+BILLING_CURRENCY = env.str("BILLING_CURRENCY", default="USD")
+RESERVATION_STALE_SECONDS = env.int("RESERVATION_STALE_SECONDS", default=900)
+DRAFT_INVOICES_SECONDS = env.float("DRAFT_INVOICES_SECONDS", default=900.0)
+REQUEST_QUOTA_SECONDS = env.float("REQUEST_QUOTA_SECONDS", default=5.0)
 
 # --- keys -------------------------------------------------------------------------------------
 DEFAULT_RATE_LIMIT_PER_MINUTE = env.int("DEFAULT_RATE_LIMIT_PER_MINUTE", default=120)
@@ -290,6 +295,11 @@ CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_TIMEZONE = "UTC"
 SWEEP_SECONDS = env.float("SWEEP_SECONDS", default=10.0)
 CELERY_BEAT_SCHEDULE = {
+    "draft-invoices": {
+        "task": "billing.tasks.draft_invoices",
+        "schedule": timedelta(seconds=DRAFT_INVOICES_SECONDS),
+        "options": {"expires": DRAFT_INVOICES_SECONDS},
+    },
     "sweep-deeds": {
         "task": "deeds.tasks.sweep",
         "schedule": timedelta(seconds=SWEEP_SECONDS),
@@ -331,7 +341,10 @@ CELERY_BEAT_SCHEDULE = {
 # --- HTTP -------------------------------------------------------------------------------------
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["keys.authentication.ApiKeyAuthentication"],
-    "DEFAULT_PERMISSION_CLASSES": ["keys.permissions.HasScope"],
+    "DEFAULT_PERMISSION_CLASSES": [
+        "keys.permissions.HasScope",
+        "billing.requests_quota.WithinRequestQuota",
+    ],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["partner_api.http.parsing.StrictJSONParser"],
     "DEFAULT_SCHEMA_CLASS": "partner_api.http.schema.ProblemAwareSchema",

@@ -4,6 +4,7 @@ from django.contrib import admin
 from django.urls import path
 
 from billing import usage_views
+from billing import views as billing_views
 from deeds import files, views, views_v1
 from keys import views as keys
 from partner_api.http import documents, problems
@@ -28,6 +29,9 @@ urlpatterns = [
     path("v2/keys/<uuid:key_id>", keys.KeyDetail.as_view(), name="key"),
     path("v2/keys/<uuid:key_id>/rotate", keys.KeyRotation.as_view(), name="key-rotate"),
     path("v2/usage", usage_views.Usage.as_view(), name="usage"),
+    path("v2/invoices", billing_views.Invoices.as_view(), name="invoices"),
+    path("v2/invoices/<uuid:invoice_id>", billing_views.InvoiceDetail.as_view(), name="invoice"),
+    path("v2/billing", billing_views.Billing.as_view(), name="billing"),
     path("files/deeds/<uuid:deed_id>.pdf", files.PdfFile.as_view(), name="pdf-file"),
     path("schema/", documents.Schema.as_view(), name="schema"),
     path("docs/", documents.Swagger.as_view(url_name="schema"), name="docs"),
