@@ -78,7 +78,7 @@ def rebuild(first: dt.date, last: dt.date) -> int:
     days = list(_days(first, last))
     for day in days:
         with transaction.atomic(), connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
+            _take_turn(cursor)
             for table, unit in TABLES:
                 cursor.execute(f"DELETE FROM {table} WHERE moment >= %s AND moment < %s", _bounds(day))  # noqa: S608
                 cursor.execute(adding_sql(table, unit, _of_day()), _bounds(day))
@@ -91,7 +91,7 @@ def differences(first: dt.date, last: dt.date) -> list[dict[str, Any]]:
     found = []
     for day in _days(first, last):
         with transaction.atomic(), connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
+            _take_turn(cursor)
             for table, unit in TABLES:
                 kept = f"SELECT {columns} FROM {table} WHERE moment >= %s AND moment < %s"  # noqa: S608
                 summed = f"SELECT {columns} FROM ({summing_sql(unit, _of_day())}) AS summed"  # noqa: S608
@@ -119,6 +119,12 @@ FROM (
   GROUP BY GROUPING SETS ({sets})
 ) AS by_level
 GROUP BY {_GRAIN}"""  # noqa: S608 - names of our own
+
+
+def _take_turn(cursor: Any) -> None:
+    # A busy day takes longer than a request may; rows wait in the spool meanwhile.
+    cursor.execute("SET LOCAL statement_timeout = 0")
+    cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
 
 
 def _of_day() -> str:

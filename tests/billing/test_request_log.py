@@ -266,6 +266,23 @@ def test_while_postgres_is_away_rows_wait(
     assert len(logged()) == 2
 
 
+def test_a_drain_that_failed_lets_go_of_its_file(
+    api: Api, logged: Logged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api.get("/v2/deeds")
+
+    def away(_: Any) -> Any:
+        raise OperationalError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ingest, "_store", away)
+        with pytest.raises(OperationalError) as kept:
+            draining.drain()
+    # The exception, with all that its traceback holds, is still alive.
+    assert kept.value.__traceback__ is not None
+    assert len(logged()) == 1
+
+
 def test_a_drainer_that_dies_before_it_removes_the_file_stores_nothing_twice(
     api: Api, logged: Logged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
