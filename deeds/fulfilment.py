@@ -42,7 +42,8 @@ log = structlog.get_logger(__name__)
 def serve(*, is_bulk: bool, hinted: uuid.UUID | None = None) -> bool:
     """Makes the deed whose turn it is, which need not be the hinted one. False when none is due."""
     now = timezone.now()
-    modes, others = [], []
+    modes: list[bool] = []
+    others: list[bool] = []
     for livemode in (True, False):
         admission = circuit.admit(renderer_for(livemode=livemode))
         if admission is Admission.PROBE and _probe(livemode=livemode, now=now):
