@@ -45,19 +45,21 @@ log = structlog.get_logger(__name__)
 def serve(*, is_bulk: bool, hinted: uuid.UUID | None = None) -> bool:
     """Makes the deed whose turn it is, which need not be the hinted one. False when none is due."""
     now = timezone.now()
-    modes = []
+    modes: list[bool] = []
+    others: list[bool] = []
     for livemode in (True, False):
         admission = circuit.admit(renderer_for(livemode=livemode))
         if admission is Admission.PROBE and _probe(livemode=livemode, now=now):
+            if hinted is not None:
+                line.forget_a_hint(is_bulk=is_bulk, modes=[livemode])
             return True
-        if admission is Admission.CLOSED:
-            modes.append(livemode)
+        (modes if admission is Admission.CLOSED else others).append(livemode)
     claimed = line.claim_next(is_bulk=is_bulk, modes=modes, now=now)
     if claimed is not None:
         _make(*claimed)
         return True
-    if hinted is not None:
-        _await_the_circuit(hinted, modes)
+    if hinted is not None and others:
+        line.forget_a_hint(is_bulk=is_bulk, modes=others)
     return False
 
 
@@ -66,16 +68,17 @@ def fulfil(deed_id: uuid.UUID) -> None:
     deed = Deed.objects.filter(pk=deed_id).first()
     if deed is None:
         return
-    admission = circuit.admit(renderer_for(livemode=deed.livemode))
+    renderer = renderer_for(livemode=deed.livemode)
+    admission = circuit.admit(renderer)
     if admission is Admission.OPEN:
-        _await_the_circuit(deed_id, [])
+        line.forget_a_hint(is_bulk=deed.is_bulk, modes=[deed.livemode])
         return
     lease = deed.claim(now=timezone.now())
     if lease is not None:
         deed.refresh_from_db()
         _make(deed, lease, is_probe=admission is Admission.PROBE)
     elif admission is Admission.PROBE:
-        circuit.hand_back(renderer_for(livemode=deed.livemode))
+        circuit.hand_back(renderer)
 
 
 def _probe(*, livemode: bool, now: dt.datetime) -> bool:
@@ -87,13 +90,6 @@ def _probe(*, livemode: bool, now: dt.datetime) -> bool:
             return True
     circuit.hand_back(renderer_for(livemode=livemode))
     return False
-
-
-def _await_the_circuit(deed_id: uuid.UUID, modes: list[bool]) -> None:
-    """The deed's message is used up: marks it, so that the sweeper hints again once calls may be made."""
-    Deed.objects.filter(pk=deed_id, status=Deed.Status.QUEUED).exclude(livemode__in=modes).update(
-        hinted_at=None
-    )
 
 
 def _make(deed: Deed, lease: uuid.UUID, *, is_probe: bool = False) -> None:

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import uuid_utils.compat
 from django.conf import settings
+from django.db import transaction
 
 from deeds.models import Deed
 from deeds.models.deed import timeline_entry
@@ -106,3 +107,18 @@ def release(*, livemode: bool, now: dt.datetime) -> int:
         next_attempt_at__gt=now,
     )
     return waiting.update(next_attempt_at=now, hinted_at=None)
+
+
+def forget_a_hint(*, is_bulk: bool, modes: Sequence[bool]) -> None:
+    """A message was used up and no deed of these lines was made by it; so one of them has none any more.
+
+    Which one does not matter, as any message serves any deed: the sweeper will send as many as are marked.
+    """
+    with transaction.atomic():
+        hinted = Deed.objects.filter(
+            status=Deed.Status.QUEUED, is_bulk=is_bulk, livemode__in=modes, hinted_at__isnull=False
+        )
+        one = (
+            hinted.order_by("hinted_at").select_for_update(skip_locked=True).values_list("pk", flat=True)[:1]
+        )
+        Deed.objects.filter(pk__in=list(one)).update(hinted_at=None)

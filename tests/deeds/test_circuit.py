@@ -195,6 +195,21 @@ def test_once_it_is_back_all_are_made_at_once(place: Any, main_api: MainApi, sen
         assert set(Deed.objects.values_list("status", flat=True)) == {"completed"}
 
 
+def test_a_message_used_up_by_a_probe_leaves_no_deed_without_one(
+    place: Any, main_api: MainApi, sent: list[str]
+) -> None:
+    with time_machine.travel(NOW) as clock:
+        deeds = place(3)
+        fail(5)
+        clock.shift(11)
+        assert fulfilment.serve(is_bulk=False, hinted=deeds[2].pk), "it probes with the first in line"
+        assert circuit.state(live()) == "closed"
+        waiting = Deed.objects.filter(status="queued")
+        assert waiting.count() == 2
+        assert waiting.filter(hinted_at=None).count() == 1, "two messages were sent for them, one is left"
+        assert sweeping.sweep()["hinted"] == 1
+
+
 def test_a_probe_gives_up_a_deed_only_after_its_day(place: Any, main_api: MainApi, sent: list[str]) -> None:
     with time_machine.travel(NOW) as clock:
         (deed,) = place(1)
