@@ -1,4 +1,4 @@
-"""`make chaos`, with ORDERS, KILLS, SEED and KEEP=1 (which leaves the logs) from the environment."""
+"""`make chaos`, with ORDERS, KILLS, SEED, LIMIT and KEEP=1 (which leaves the logs) from the environment."""
 
 import os
 import secrets

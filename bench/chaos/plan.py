@@ -55,7 +55,7 @@ class Plan:
     kills: int = 30
     clients: int = 12
     away: int = 30
-    interval: float = 2.2
+    interval: float = 2.4
     limit: float = 200.0
     retries: str = "1,1,1,2,2,2,3,3"
 
