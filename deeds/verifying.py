@@ -46,22 +46,8 @@ class Report:
 
 def verify(*, limit: int | None) -> Report:
     """Reads `limit` PDFs back, those that were not looked at for longest; all of them with None."""
-    since = timezone.now()
     report = Report()
-    while limit is None or limit > 0:
-        size = _CHUNK if limit is None else min(limit, _CHUNK)
-        due = _due(since).order_by(F("pdf_checked_at").asc(nulls_first=True))
-        batch = list(due[:size])
-        for deed in batch:
-            outcome = _look_at(deed)
-            if outcome == "unread":
-                # The others would fare the same, each after a timeout.
-                report.unread += _due(since).count() if limit is None else 1
-                return report
-            setattr(report, outcome, getattr(report, outcome) + 1)
-        if len(batch) < size:
-            break
-        limit = None if limit is None else limit - size
+    _read_back(report, limit)
     tell_staff()
     return report
 
@@ -107,6 +93,23 @@ def delete_orphan(orphan: StoredObject) -> bool:
     storage.remove_object(orphan.name)
     log.info("orphan_deleted", object=orphan.name, bytes=orphan.bytes)
     return True
+
+
+def _read_back(report: Report, limit: int | None) -> None:
+    since = timezone.now()
+    while limit is None or limit > 0:
+        size = _CHUNK if limit is None else min(limit, _CHUNK)
+        batch = list(_due(since).order_by(F("pdf_checked_at").asc(nulls_first=True))[:size])
+        for deed in batch:
+            outcome = _look_at(deed)
+            if outcome == "unread":
+                # The others would fare the same, each after a timeout.
+                report.unread = _due(since).count() if limit is None else 1
+                return
+            setattr(report, outcome, getattr(report, outcome) + 1)
+        if len(batch) < size:
+            return
+        limit = None if limit is None else limit - size
 
 
 def _due(since: dt.datetime) -> QuerySet[Deed]:

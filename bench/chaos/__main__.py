@@ -1,4 +1,4 @@
-"""`make chaos`, with ORDERS, KILLS, SEED and KEEP=1 (which leaves the logs) from the environment."""
+"""`make chaos`, with ORDERS, KILLS, SEED, LIMIT and KEEP=1 (which leaves the logs) from the environment."""
 
 import os
 import secrets
@@ -57,7 +57,11 @@ def _run(seed: int, folder: Path, database_url: str) -> bool:
     def say(text: str) -> None:
         print(f"[{time.monotonic() - started:5.1f} s] {text}", flush=True)
 
-    plan = Plan(seed, orders=int(os.environ.get("ORDERS") or 1000), kills=int(os.environ.get("KILLS") or 30))
+    orders, kills, limit = (
+        int(os.environ.get(name) or default)
+        for name, default in (("ORDERS", Plan.orders), ("KILLS", Plan.kills), ("LIMIT", Plan.limit))
+    )
+    plan = Plan(seed, orders=orders, kills=kills, limit=limit)
     result = run(plan, folder, database_url=database_url, say=say)
     _print(result)
     return result.is_good

@@ -15,7 +15,9 @@ from partner_api.local.processes import Child
 # Waits of minutes shrunk to seconds; the retries of a day come from the plan.
 HASTE: Final = {
     "DEED_LEASE_SECONDS": "8",
-    "DEED_HINT_AGAIN_SECONDS": "12",
+    "DEED_HINT_AGAIN_SECONDS": "20",
+    # More than there is to compute: some wait for a sandbox that is slow on purpose.
+    "WORKER_CONCURRENCY": "6",
     "SWEEP_SECONDS": "1",
     "MAIN_API_CONNECT_TIMEOUT_SECONDS": "1",
     "MAIN_API_READ_TIMEOUT_SECONDS": "2",

@@ -12,7 +12,7 @@ VICTIMS: Final = ("web", "worker", "redis", "sandbox", "beat", "worker child", "
 # What an order id asks of the sandbox, how many in a thousand, and how the deed must end.
 FAULTS: Final = (
     ("503-2", 60, "completed"),
-    ("503-7", 20, "completed"),
+    ("503-5", 20, "completed"),
     ("429-1", 20, "completed"),
     ("slow-1", 20, "completed"),
     ("400", 40, "failed"),
@@ -55,7 +55,7 @@ class Plan:
     kills: int = 30
     clients: int = 12
     away: int = 30
-    interval: float = 2.2
+    interval: float = 2.4
     limit: float = 200.0
     retries: str = "1,1,1,2,2,2,3,3"
 

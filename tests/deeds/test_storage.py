@@ -92,6 +92,30 @@ def test_of_many_writers_the_first_one_stays(place: Complete, deed_files: Any) -
     assert len([path for path in deed_files.rglob("*") if path.is_file()]) == 1
 
 
+def test_a_worker_that_is_late_changes_nothing(
+    place: Complete, main_api: MainApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lease runs out while it stores; another makes the deed; then its own, other PDF arrives."""
+    deed, keep = place(), storage.keep
+    late: list[bool] = []
+
+    def slowly(of: Deed, content: bytes, **how: Any) -> bool:
+        monkeypatch.setattr(storage, "keep", keep)
+        Deed.objects.update(lease_expires_at=timezone.now() - dt.timedelta(seconds=1))
+        tasks.sweep()
+        run(deed)
+        late.append(keep(of, content.replace(b"%PDF-1.4", b"%PDF-1.5"), **how))
+        return late[0]
+
+    monkeypatch.setattr(storage, "keep", slowly)
+    tasks.render(str(deed.pk))
+    deed.refresh_from_db()
+    assert late == [False]
+    assert [entry["status"] for entry in deed.timeline].count("completed") == 1
+    assert hashlib.sha256(storage.read(deed) or b"").hexdigest() == deed.pdf_sha256
+    assert (storage.read(deed) or b"").startswith(b"%PDF-1.4")
+
+
 def test_a_full_disk_leaves_nothing_half_written_and_the_deed_waits(
     place: Complete, main_api: MainApi, deed_files: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,7 @@ import redis
 import requests
 from pypdf import PdfReader
 
+from partner_api.local import s3_server
 from partner_api.local.engines import free_port, start_postgres, start_redis
 from partner_api.local.processes import Child, Failed
 
@@ -267,3 +268,15 @@ def test_servers_that_are_given_are_used(demo: Callable[..., Demo], tmp_path: Pa
     finally:
         for child in (theirs, cache, postgres):
             child.stop(seconds=5)
+
+
+def test_the_s3_server_has_a_bucket_and_its_settings(tmp_path: Path) -> None:
+    child, settings = s3_server.start(log=tmp_path / "s3.log")
+    try:
+        assert settings["STORAGE_BACKEND"] == "s3"
+        unsigned = requests.get(f"{settings['S3_ENDPOINT_URL']}/{settings['S3_BUCKET']}/deed.pdf", timeout=5)
+        assert unsigned.status_code == 404
+        assert "NoSuchKey" in unsigned.text, "and not NoSuchBucket"
+    finally:
+        child.stop(seconds=5)
+    assert not alive(child.pid)
