@@ -179,6 +179,18 @@ BATCH_MAX_BYTES = env.int("BATCH_MAX_BYTES", default=8 * 1024 * 1024)
 # --- keys -------------------------------------------------------------------------------------
 DEFAULT_RATE_LIMIT_PER_MINUTE = env.int("DEFAULT_RATE_LIMIT_PER_MINUTE", default=120)
 DEFAULT_RATE_LIMIT_BURST = env.int("DEFAULT_RATE_LIMIT_BURST", default=30)
+KEY_CACHE_SECONDS = env.float("KEY_CACHE_SECONDS", default=10.0)
+KEY_TAG_SECONDS = env.int("KEY_TAG_SECONDS", default=24 * 3600)
+KEY_ROTATION_OVERLAP_SECONDS = env.int("KEY_ROTATION_OVERLAP_SECONDS", default=24 * 3600)
+KEY_WARNING_DAYS = env.int("KEY_WARNING_DAYS", default=14)
+KEY_LAST_USED_SECONDS = env.int("KEY_LAST_USED_SECONDS", default=60)
+FAILED_AUTH_PER_MINUTE = env.int("FAILED_AUTH_PER_MINUTE", default=30)
+FAILED_AUTH_BURST = env.int("FAILED_AUTH_BURST", default=60)
+PUBLIC_RATE_LIMIT_PER_MINUTE = env.int("PUBLIC_RATE_LIMIT_PER_MINUTE", default=1200)
+PUBLIC_RATE_LIMIT_BURST = env.int("PUBLIC_RATE_LIMIT_BURST", default=300)
+LIMITER_REDIS_TIMEOUT_SECONDS = env.float("LIMITER_REDIS_TIMEOUT_SECONDS", default=0.25)
+LIMITER_REDIS_RETRY_SECONDS = env.float("LIMITER_REDIS_RETRY_SECONDS", default=1.0)
+LIMITER_MEMORY_ENTRIES = env.int("LIMITER_MEMORY_ENTRIES", default=50_000)
 
 # --- work in the background -------------------------------------------------------------------
 CELERY_BROKER_URL = env.str("CELERY_BROKER_URL", default=REDIS_URL)
