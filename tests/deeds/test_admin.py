@@ -16,12 +16,6 @@ Orders = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture
-def staff(client: Client, django_user_model: Any) -> Client:
-    client.force_login(django_user_model.objects.create_superuser("root", password="x"))
-    return client
-
-
-@pytest.fixture
 def place(api: Api, order: Orders) -> Callable[[str], Deed]:
     def make(order_id: str) -> Deed:
         return Deed.objects.get(pk=api.post("/v2/deeds", order(order_id=order_id)).json()["id"])

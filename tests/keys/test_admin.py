@@ -13,12 +13,6 @@ from keys.secret import PATTERN, KeyText
 from tests.api import Api
 
 
-@pytest.fixture
-def staff(client: Client, django_user_model: Any) -> Client:
-    client.force_login(django_user_model.objects.create_superuser("root", password="x"))
-    return client
-
-
 def _issue(staff: Client, partner: Partner, **changes: Any) -> Any:
     form = {
         "partner": str(partner.pk),
