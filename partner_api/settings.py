@@ -62,15 +62,16 @@ MIDDLEWARE = [
     "partner_api.http.request_id.RequestIdMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
-    "keys.staff.gate.AllowedNetworks",
     "partner_api.http.routing.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "partner_api.http.routing.CsrfViewMiddleware",
     "partner_api.http.routing.AuthenticationMiddleware",
     "django_otp.middleware.OTPMiddleware",
-    "keys.staff.gate.SessionLimits",
     "partner_api.http.routing.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    # After those that add headers, so that a refusal has the headers of any unknown address.
+    "keys.staff.gate.AllowedNetworks",
+    "keys.staff.gate.SessionLimits",
     "axes.middleware.AxesMiddleware",
 ]
 

@@ -13,6 +13,7 @@ from django.http import HttpRequest
 from keys import audit
 from keys.audit import Actor
 from keys.models import Authenticator, RecoveryCodes
+from keys.staff import gate
 from partner_api.http import request_id
 from partner_api.http.client_address import address_of
 
@@ -31,6 +32,7 @@ def connect() -> None:
 def _logged_in(sender: Any, request: HttpRequest, user: Any, **_: Any) -> None:
     if not user.is_staff:
         return
+    gate.begin(request)
     device = getattr(user, "otp_device", None)
     facts: dict[str, Any] = {"second_factor": "none yet"}
     if isinstance(device, RecoveryCodes):

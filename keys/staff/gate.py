@@ -34,6 +34,11 @@ class AllowedNetworks:
         return self.get_response(request)
 
 
+def begin(request: HttpRequest) -> None:
+    """At a login: from here on the session's time runs."""
+    request.session["started_at"] = request.session["seen_at"] = time.time()
+
+
 class SessionLimits:
     def __init__(self, get_response: _Next) -> None:
         self.get_response = get_response

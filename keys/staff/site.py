@@ -31,6 +31,9 @@ class CodeInput(UnfoldAdminTextInputWidget):
     def __init__(self, **attrs: str) -> None:
         super().__init__({"autocomplete": "one-time-code", "spellcheck": "false", **attrs})
 
+    def format_value(self, value: Any) -> None:
+        """A code is never written back into a page."""
+
 
 class LoginForm(AuthenticationForm):
     token = forms.CharField(

@@ -100,7 +100,7 @@ def test_the_list_costs_a_constant_number_of_queries(
 ) -> None:
     for number in range(12):
         place(f"A-{number}")
-    with django_assert_max_num_queries(9):
+    with django_assert_max_num_queries(13):
         assert staff.get("/admin/deeds/deed/").status_code == 200
-    with django_assert_max_num_queries(9):
+    with django_assert_max_num_queries(13):
         assert staff.get("/admin/deeds/deed/?status__exact=queued").status_code == 200
