@@ -76,6 +76,8 @@ def _fault_of_head(chain: Chain, head: AuditHead | None) -> str | None:
         return "the head is missing: the last entries may be." if chain.count else _shortfall(chain)
     if not audit.is_signed(head):
         return "the head was edited; its signature is not ours."
+    if chain.last_id > head.last_id:
+        return f"entry {chain.last_id}: the chain goes on after the head, entry {head.last_id}; it was put in."
     if (head.count, head.last_id, head.hash) != (chain.count, chain.last_id, chain.hash):
         return (
             f"entry {head.last_id}: the chain ends at entry {chain.last_id} after {chain.count} entries, "

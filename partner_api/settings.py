@@ -298,6 +298,7 @@ UNFOLD = {
     "SITE_SYMBOL": "description",
     "SHOW_HISTORY": True,
     "SHOW_VIEW_ON_SITE": False,
+    "SITE_URL": "/docs/",
     "ACCOUNT": {
         "navigation": [
             {"title": "Recovery codes", "link": "/admin/recovery-codes/"},
@@ -345,6 +346,7 @@ USE_TZ = True
 TIME_ZONE = "UTC"
 USE_I18N = False
 LANGUAGE_CODE = "en-us"
+DATETIME_FORMAT, DATE_FORMAT = "Y-m-d H:i:s", "Y-m-d"
 
 LOG_LEVEL = env.str("LOG_LEVEL", default="INFO")
 LOG_FORMAT = env.str("LOG_FORMAT", default="json")
