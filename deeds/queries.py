@@ -93,7 +93,12 @@ class BatchBody(BaseModel):
 _Query = TypeVar("_Query", bound=DeedQuery)
 
 
-def parse_query(request: Request, kind: type[_Query] = DeedQuery) -> _Query:  # type: ignore[assignment]  # the default is the bound
+def parse_query(request: Request) -> DeedQuery:
+    """Raises Problem `validation_error` that names the parameter."""
+    return read_query(request, DeedQuery)
+
+
+def read_query(request: Request, kind: type[_Query]) -> _Query:
     """Raises Problem `validation_error` that names the parameter."""
     given = request.query_params
     repeated = [name for name in given if len(given.getlist(name)) > 1]

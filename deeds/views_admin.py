@@ -7,7 +7,7 @@ from rest_framework.response import Response
 
 from deeds import answers
 from deeds.models import Deed
-from deeds.queries import AllDeedsQuery, parse_query
+from deeds.queries import AllDeedsQuery, read_query
 from keys.admin_auth import AdminApiView
 from partner_api.http.pagination import NewestFirst
 
@@ -16,9 +16,11 @@ class AllDeeds(AdminApiView):
     roles: ClassVar = {"GET": "support"}
 
     def get(self, request: Request) -> Response:
-        query = parse_query(request, AllDeedsQuery)
+        query = read_query(request, AllDeedsQuery)
         paginator = NewestFirst()
-        page: list[Any] = paginator.paginate_queryset(query.narrow(Deed.objects.all()), request, view=self) or []
+        page: list[Any] = (
+            paginator.paginate_queryset(query.narrow(Deed.objects.all()), request, view=self) or []
+        )
         return paginator.get_paginated_response(
             [{"partner": str(deed.partner_id), **answers.v2(deed)} for deed in page]
         )

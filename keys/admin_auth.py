@@ -70,7 +70,8 @@ class HasRole(BasePermission):
             raise ImproperlyConfigured(message)
         if needed == PUBLIC:
             return True
-        if not any(roles.includes(held, needed) for held in request.auth.roles):
+        token: Any = request.auth
+        if not any(roles.includes(held, needed) for held in token.roles):
             detail = f"This call needs the role {needed}; the token does not have it."
             raise Problem("insufficient_role", detail, extra={"required_role": needed})
         return True
@@ -85,7 +86,8 @@ class AdminApiView(ApiView):
 
 
 def actor_of(request: Request) -> Actor:
-    return Actor.token(request, request.auth.subject)
+    token: Any = request.auth
+    return Actor.token(request, token.subject)
 
 
 def refuse_unless_on(request: Request, *, is_on: bool) -> None:

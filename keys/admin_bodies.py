@@ -50,7 +50,9 @@ def _text_only(value: Any) -> Any:
     return value
 
 
-Text = Annotated[str, StringConstraints(strict=True, strip_whitespace=True, min_length=1), AfterValidator(_plain)]
+Text = Annotated[
+    str, StringConstraints(strict=True, strip_whitespace=True, min_length=1), AfterValidator(_plain)
+]
 Name = Annotated[Text, Field(max_length=200)]
 Reason = Annotated[Text, Field(max_length=200)]
 Count = Annotated[int, Field(strict=True, ge=0, le=_MOST)]
@@ -162,7 +164,9 @@ def read_query(kind: type[_Kind], request: Request) -> _Kind:
     try:
         return kind.model_validate(given.dict())
     except ValidationError as error:
-        raise invalid([_error(detail, kind, "query") for detail in error.errors(include_url=False)]) from error
+        raise invalid(
+            [_error(detail, kind, "query") for detail in error.errors(include_url=False)]
+        ) from error
 
 
 def refused_by_model(error: ModelError) -> Problem:

@@ -50,7 +50,7 @@ class Chain:
 
 
 def in_order(entries: QuerySet[AuditEntry]) -> Iterator[AuditEntry]:
-    """By id, with some thousands in memory, and no cursor or transaction that lasts as long as the reading."""
+    """By id, with some thousands in memory, and without a cursor that stays open."""
     last = 0
     while chunk := list(entries.order_by("id").filter(pk__gt=last)[:_CHUNK]):
         yield from chunk
@@ -77,7 +77,9 @@ def _fault_of_head(chain: Chain, head: AuditHead | None) -> str | None:
     if not audit.is_signed(head):
         return "the head was edited; its signature is not ours."
     if chain.last_id > head.last_id:
-        return f"entry {chain.last_id}: the chain goes on after the head, entry {head.last_id}; it was put in."
+        return (
+            f"entry {chain.last_id}: the chain goes on after the head, entry {head.last_id}; it was put in."
+        )
     if (head.count, head.last_id, head.hash) != (chain.count, chain.last_id, chain.hash):
         return (
             f"entry {head.last_id}: the chain ends at entry {chain.last_id} after {chain.count} entries, "

@@ -63,7 +63,7 @@ OF_CLAIM: Final = {**{name: name for name in ROLES}, "admin": "owner"}
 
 def includes(held: str, needed: str) -> bool:
     """Whether who holds one role may do what the other is needed for: all may read, the owner may all."""
-    return held in ROLES and (held == needed or held == "owner" or needed == "support")
+    return held in ROLES and (held in {needed, "owner"} or needed == "support")
 
 
 def permission(label: str, action: str) -> str:
@@ -105,9 +105,7 @@ def _permissions() -> dict[tuple[str, str], Permission]:
             codename = permission(label, action).partition(".")[2]
             if codename not in known:
                 title = f"Can {action.replace('_', ' ')} {model._meta.verbose_name}"  # noqa: SLF001
-                known[codename] = Permission.objects.create(
-                    content_type=kind, codename=codename, name=title
-                )
+                known[codename] = Permission.objects.create(content_type=kind, codename=codename, name=title)
             found[label, action] = known[codename]
     return found
 

@@ -156,7 +156,9 @@ class SetupSecret(BaseAuthentication):
         refuse_unless_on(request, is_on=bool(settings.SETUP_SECRET))
         scheme, _, text = request.headers.get("Authorization", "").partition(" ")
         if not scheme:
-            raise refused("authentication_required", "Send the setup secret as `Authorization: Bearer <secret>`.")
+            raise refused(
+                "authentication_required", "Send the setup secret as `Authorization: Bearer <secret>`."
+            )
         is_secret = hmac.compare_digest(text.strip().encode(), settings.SETUP_SECRET.encode())
         if scheme.lower() != "bearer" or not is_secret:
             raise refused("invalid_token", "This is not the setup secret.")
@@ -268,10 +270,12 @@ def _take_setup() -> Setup:
     return setup
 
 
-def _page(view: Any, request: Request, found: Any, shape: Any, pages: type[NewestFirst] = NewestFirst) -> Response:
+def _page(
+    view: Any, request: Request, found: Any, shape: Any, pages: type[NewestFirst] = NewestFirst
+) -> Response:
     paginator = pages()
-    page = paginator.paginate_queryset(found, request, view=view)
-    return paginator.get_paginated_response([shape(row) for row in page or []])
+    page: list[Any] = paginator.paginate_queryset(found, request, view=view) or []
+    return paginator.get_paginated_response([shape(row) for row in page])
 
 
 def _partner(partner_id: UUID) -> Partner:

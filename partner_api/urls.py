@@ -35,7 +35,9 @@ urlpatterns = [
     path("admin-api/v1/partners/<uuid:partner_id>", keys_admin.PartnerDetail.as_view(), name="admin-partner"),
     path("admin-api/v1/keys", keys_admin.Keys.as_view(), name="admin-keys"),
     path("admin-api/v1/keys/<uuid:key_pk>", keys_admin.KeyDetail.as_view(), name="admin-key"),
-    path("admin-api/v1/keys/<uuid:key_pk>/revoke", keys_admin.KeyRevocation.as_view(), name="admin-key-revoke"),
+    path(
+        "admin-api/v1/keys/<uuid:key_pk>/revoke", keys_admin.KeyRevocation.as_view(), name="admin-key-revoke"
+    ),
     path("admin-api/v1/keys/<uuid:key_pk>/rotate", keys_admin.KeyRotation.as_view(), name="admin-key-rotate"),
     path("admin-api/v1/audit", keys_admin.Audit.as_view(), name="admin-audit"),
     path("admin-api/v1/deeds", views_admin.AllDeeds.as_view(), name="admin-deeds"),

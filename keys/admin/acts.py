@@ -98,7 +98,9 @@ class ActingAdmin(ModelAdmin):
         form = act.form(request.POST if request.method == "POST" else None)
         if request.method == "POST" and form.is_valid():
             try:
-                answer: HttpResponse | str = getattr(self, f"do_{act.name}")(request, obj, **form.cleaned_data)
+                answer: HttpResponse | str = getattr(self, f"do_{act.name}")(
+                    request, obj, **form.cleaned_data
+                )
             except ValidationError as error:
                 form.add_error(None, error.messages)
             else:

@@ -50,7 +50,7 @@ class NetworksField(forms.CharField):
         return value if isinstance(value, list) else str(value or "").replace(",", " ").split()
 
     def has_changed(self, initial: Any, data: Any) -> bool:
-        return self.to_python(initial) != self.to_python(data)
+        return bool(self.to_python(initial) != self.to_python(data))
 
     def run_validators(self, value: Any) -> None:
         """The model says what a network is."""

@@ -128,8 +128,9 @@ class AuditEntryAdmin(ModelAdmin):
         if request.method != "POST":
             return HttpResponseNotAllowed(["POST"])
         chosen = self.get_changelist_instance(request).get_queryset(request)
+        user: Any = request.user
         entry = audit.record(
-            Actor.staff(request), "audit.exported", request.user, after={"filters": request.GET.urlencode()}
+            Actor.staff(request), "audit.exported", user, after={"filters": request.GET.urlencode()}
         )
         chosen = chosen.filter(pk__lt=entry.pk).select_related(None)
         answer = StreamingHttpResponse(csv_of(chosen), content_type="text/csv; charset=utf-8")

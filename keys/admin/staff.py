@@ -25,7 +25,7 @@ admin.site.unregister(User)
 
 
 @admin.register(User)
-class StaffAdmin(ActingAdmin, UserAdmin):  # type: ignore[type-arg]  # can't be subscripted at run time
+class StaffAdmin(ActingAdmin, UserAdmin):  # type: ignore[misc]  # both have a template; ours is the first
     form = UserChangeForm
     add_form = UserCreationForm
     change_password_form = AdminPasswordChangeForm
@@ -55,7 +55,7 @@ class StaffAdmin(ActingAdmin, UserAdmin):  # type: ignore[type-arg]  # can't be 
         staff: QuerySet[User] = super().get_queryset(request)
         return staff.filter(is_staff=True).annotate(is_enrolled=Exists(confirmed)).prefetch_related("groups")
 
-    def formfield_for_manytomany(self, db_field: Any, request: HttpRequest | None, **kwargs: Any) -> Any:
+    def formfield_for_manytomany(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
         field = super().formfield_for_manytomany(db_field, request, **kwargs)
         if db_field.name == "groups" and field is not None:
             field.widget = UnfoldAdminCheckboxSelectMultipleWidget(choices=field.choices)
@@ -119,5 +119,7 @@ class StaffAdmin(ActingAdmin, UserAdmin):  # type: ignore[type-arg]  # can't be 
 
 def _facts(pk: Any) -> dict[str, Any]:
     user = get_user_model().objects.get(pk=pk)
-    fields = {name: getattr(user, name) for name in ("username", "first_name", "last_name", "email", "is_active")}
+    fields = {
+        name: getattr(user, name) for name in ("username", "first_name", "last_name", "email", "is_active")
+    }
     return {**fields, "roles": sorted(user.groups.values_list("name", flat=True))}

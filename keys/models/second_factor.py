@@ -88,7 +88,8 @@ class RecoveryCodes(ThrottlingMixin, Device):
         """New codes in the place of all earlier ones; their text is kept nowhere."""
         codes = [_new_code() for _ in range(RECOVERY_CODES)]
         cls.objects.update_or_create(
-            user=user, defaults={"digests": list(_digests(codes)), "name": "recovery codes", "confirmed": True}
+            user=user,
+            defaults={"digests": list(_digests(codes)), "name": "recovery codes", "confirmed": True},
         )
         return codes
 

@@ -49,9 +49,11 @@ def _logged_out(sender: Any, request: HttpRequest, user: Any, **_: Any) -> None:
         audit.record(_actor(request, user.get_username()), "staff.logged_out", user)
 
 
-def _login_failed(sender: Any, credentials: dict[str, Any], request: HttpRequest | None = None, **_: Any) -> None:
+def _login_failed(
+    sender: Any, credentials: dict[str, Any], request: HttpRequest | None = None, **_: Any
+) -> None:
     if request is None or getattr(request, "axes_locked_out", False):
-        return  # a lockout has its own entry, and what is tried after it none, so that it can't fill the trail
+        return  # a lockout has its own entry, and what is tried after it none: it can't fill the trail
     user = _user(credentials.get("username"))
     name = user.get_username() if user else UNKNOWN
     audit.record(_actor(request, name), "staff.login_failed", user)

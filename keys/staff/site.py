@@ -69,7 +69,8 @@ class StaffSite(UnfoldAdminSite):
     login_template = "admin/staff/login.html"
 
     def has_permission(self, request: HttpRequest) -> bool:
-        return super().has_permission(request) and request.user.is_verified()  # type: ignore[union-attr]
+        user: Any = request.user
+        return bool(super().has_permission(request) and user.is_verified())
 
     def extra_urls(self) -> list[URLPattern]:
         enrol = csrf_protect(never_cache(self.enrol))
@@ -111,18 +112,19 @@ class StaffSite(UnfoldAdminSite):
             device = device_for(request.user, form.cleaned_data["token"])
             if isinstance(device, Authenticator):
                 with transaction.atomic():
-                    codes = RecoveryCodes.issue(request.user)
-                    audit.record(Actor.staff(request), "staff.recovery_codes_made", request.user)
+                    codes = RecoveryCodes.issue(device.user)
+                    audit.record(Actor.staff(request), "staff.recovery_codes_made", device.user)
                 return self._show_codes(request, codes)
             form.add_error("token", "That is not the code of now; one that was used does not work again.")
         return self._page(request, "recovery_codes", title="Recovery codes", form=form)
 
     def password_change(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
         """Django's own page; all other sessions of this person end with it."""
-        hashed = request.user.password  # type: ignore[union-attr]  # behind admin_view
+        user: Any = request.user
+        hashed = user.password
         page: HttpResponse = super().password_change(request, extra_context)
-        if request.user.password != hashed:  # type: ignore[union-attr]  # the same
-            audit.record(Actor.staff(request), "staff.password_changed", request.user)
+        if user.password != hashed:
+            audit.record(Actor.staff(request), "staff.password_changed", user)
         return page
 
     def _may_enrol(self, request: HttpRequest) -> bool:
@@ -142,8 +144,8 @@ class StaffSite(UnfoldAdminSite):
                 return None
             device.confirmed = True
             device.save(update_fields=["confirmed"])
-            codes = RecoveryCodes.issue(request.user)
-            audit.record(Actor.staff(request), "staff.second_factor_enrolled", request.user)
+            codes = RecoveryCodes.issue(device.user)
+            audit.record(Actor.staff(request), "staff.second_factor_enrolled", device.user)
         request.session.pop(MAY_ENROL, None)
         # The session may do more from here on, so it gets another name.
         request.session.cycle_key()
@@ -164,7 +166,8 @@ class StaffSite(UnfoldAdminSite):
 def _qr(device: Authenticator) -> str:
     """Drawn here, as SVG in the page: the secret goes to nobody else."""
     image = qrcode.make(device.config_url, image_factory=qrcode.image.svg.SvgPathImage, box_size=8, border=2)
-    return mark_safe(image.to_string(encoding="unicode"))  # noqa: S308 - drawn from our own URL
+    svg: str = image.to_string(encoding="unicode")
+    return mark_safe(svg)  # noqa: S308 - drawn from our own URL
 
 
 def _grouped(secret: str) -> str:

@@ -64,7 +64,9 @@ def _faults_of_staff() -> Iterator[checks.Error]:
     if settings.ADMIN_JWT_SECRET and settings.ADMIN_JWKS_URL:
         yield _error(41, "ADMIN_JWT_SECRET and ADMIN_JWKS_URL are both set.", "Set one of them.")
     if 0 < len(settings.ADMIN_JWT_SECRET.encode()) < SHARED_SECRET_MIN_BYTES:
-        yield _error(42, "ADMIN_JWT_SECRET is short.", "It can be guessed from one token; use 32 bytes or more.")
+        yield _error(
+            42, "ADMIN_JWT_SECRET is short.", "It can be guessed from one token; use 32 bytes or more."
+        )
     if settings.ADMIN_JWKS_URL and urlsplit(settings.ADMIN_JWKS_URL).scheme != "https":
         yield _error(43, "ADMIN_JWKS_URL is not https.", "Who can change the answer can sign tokens.")
     if 0 < len(settings.SETUP_SECRET) < SHARED_SECRET_MIN_BYTES:

@@ -255,9 +255,7 @@ def test_a_partner_is_made_edited_suspended_and_taken_back(staff: Client, api: A
 
 
 def test_two_partners_have_two_names(staff: Client, api: Api, stranger: Api) -> None:
-    answer = staff.post(
-        f"/admin/keys/partner/{api.partner.pk}/change/", {"name": stranger.partner.name}
-    )
+    answer = staff.post(f"/admin/keys/partner/{api.partner.pk}/change/", {"name": stranger.partner.name})
     assert answer.status_code == 200
     assert "already exists" in answer.content.decode()
 

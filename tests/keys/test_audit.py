@@ -41,7 +41,9 @@ def test_the_database_refuses_changes(acme: Partner, statement: str) -> None:
 
 def _write(acme: Partner, count: int = 5) -> list[AuditEntry]:
     return [
-        audit.record(audit.Actor.command("x"), "partner.changed", acme, partner=acme, after={"number": number})
+        audit.record(
+            audit.Actor.command("x"), "partner.changed", acme, partner=acme, after={"number": number}
+        )
         for number in range(count)
     ]
 
@@ -57,12 +59,13 @@ def _tamper(statement: str, *parameters: Any) -> None:
 def _verify(*arguments: str) -> str:
     """What the command says; its exit code is 1 where it finds something."""
     out, err = StringIO(), StringIO()
+    code: Any = 0
     try:
         call_command("verify_audit", *arguments, stdout=out, stderr=err)
     except SystemExit as ending:
-        assert ending.code == 1
-        return err.getvalue()
-    return out.getvalue()
+        code = ending.code
+    assert code == (1 if err.getvalue() else 0)
+    return err.getvalue() or out.getvalue()
 
 
 def test_a_whole_trail_is_unbroken(acme: Partner) -> None:
@@ -95,7 +98,7 @@ def test_an_empty_trail_is_unbroken(db: None) -> None:
 )
 def test_an_edited_entry_is_named(acme: Partner, field: str, value: Any) -> None:
     third = _write(acme)[2]
-    _tamper(f"UPDATE audit_entries SET {field} = %s WHERE id = %s", value, third.pk)
+    _tamper(f"UPDATE audit_entries SET {field} = %s WHERE id = %s", value, third.pk)  # noqa: S608 - ours
     assert f"entry {third.pk}: it was edited" in _verify()
 
 
@@ -203,9 +206,9 @@ def test_the_database_keeps_the_head(acme: Partner) -> None:
 
 def test_what_is_rolled_back_leaves_no_entry_and_no_gap(acme: Partner) -> None:
     _write(acme, 2)
-    with pytest.raises(RuntimeError), transaction.atomic():
+    with transaction.atomic():
         _write(acme, 1)
-        raise RuntimeError
+        transaction.set_rollback(True)
     _write(acme, 1)
     assert "3 entries, unbroken" in _verify()
 
