@@ -18,6 +18,8 @@ from unfold.admin import ModelAdmin
 
 from deeds import ordering, storage
 from deeds.models import Deed
+from keys import audit
+from keys.audit import Actor
 
 
 class EstimatingPaginator(Paginator):
@@ -118,6 +120,8 @@ class DeedAdmin(ModelAdmin):
             raise PermissionDenied
         if deed.status != Deed.Status.COMPLETED:
             raise Http404
+        # It is personal data: who looks at it is on record.
+        audit.record(Actor.staff(request), "deed.pdf_opened", deed, partner=deed.partner)
         return HttpResponseRedirect(storage.link_to(deed, now=timezone.now()).url)
 
     def requeue_view(self, request: HttpRequest, deed_pk: str) -> HttpResponse:
@@ -132,6 +136,8 @@ class DeedAdmin(ModelAdmin):
         try:
             with transaction.atomic():
                 is_queued = ordering.requeue(deed)
+                if is_queued:
+                    audit.record(Actor.staff(request), "deed.requeued", deed, partner=deed.partner)
         except IntegrityError:
             self.message_user(request, "Another deed has taken over this order.", messages.ERROR)
         else:

@@ -8,7 +8,7 @@ from django.test import Client
 
 from deeds import hints, tasks
 from deeds.models import Deed
-from keys.models import Partner
+from keys.models import AuditEntry, Partner
 from tests.api import Api
 from tests.conftest import MainApi
 
@@ -36,6 +36,8 @@ def test_a_deed_shows_its_way_and_its_pdf(
     pdf = staff.get(opened["Location"].removeprefix("http://testserver"))
     assert pdf.getvalue().startswith(b"%PDF-")
     pdf.close()
+    entry = AuditEntry.objects.get(action="deed.pdf_opened")
+    assert (entry.actor, entry.target_id, entry.partner) == ("root", str(deed.pk), deed.partner)
 
 
 def test_a_failed_deed_can_be_queued_again(
@@ -57,6 +59,7 @@ def test_a_failed_deed_can_be_queued_again(
     assert (deed.status, deed.failure_code, deed.attempts) == ("queued", "", 0)
     assert deed.timeline[-1]["detail"] == "requeued_by_staff"
     assert sent == [str(deed.pk)]
+    assert AuditEntry.objects.get(action="deed.requeued").target_id == str(deed.pk)
 
 
 def test_a_failed_deed_whose_order_went_to_another_stays_failed(
