@@ -317,7 +317,7 @@ AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
 AXES_RESET_ON_SUCCESS = True
 AXES_CLIENT_IP_CALLABLE = "partner_api.http.client_address.address_of"
 AXES_SENSITIVE_PARAMETERS = ["username", "ip_address", "token", "csrfmiddlewaretoken"]
-AXES_LOCKOUT_TEMPLATE = "admin/staff/locked_out.html"
+AXES_LOCKOUT_CALLABLE = "keys.staff.site.locked_out"
 # The audit trail has logins and failures; a second list beside it could only differ.
 AXES_DISABLE_ACCESS_LOG = True
 AXES_ENABLE_ADMIN = False
@@ -346,7 +346,7 @@ USE_TZ = True
 TIME_ZONE = "UTC"
 USE_I18N = False
 LANGUAGE_CODE = "en-us"
-DATETIME_FORMAT, DATE_FORMAT = "Y-m-d H:i:s", "Y-m-d"
+FORMAT_MODULE_PATH = ["partner_api.formats"]
 
 LOG_LEVEL = env.str("LOG_LEVEL", default="INFO")
 LOG_FORMAT = env.str("LOG_FORMAT", default="json")

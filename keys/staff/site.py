@@ -5,9 +5,11 @@ from typing import Any
 import qrcode
 import qrcode.image.svg
 from django import forms
+from django.contrib import admin
 from django.contrib.auth import authenticate, logout
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import render
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.decorators import method_decorator
@@ -161,6 +163,12 @@ class StaffSite(UnfoldAdminSite):
         )
         page["Cache-Control"] = "no-store"
         return page
+
+
+def locked_out(request: HttpRequest, response: HttpResponse, credentials: Any) -> HttpResponse:
+    """What django-axes answers in the login's place."""
+    context = {**admin.site.each_context(request), "title": "Locked out"}
+    return render(request, "admin/staff/locked_out.html", context, status=429)
 
 
 def _qr(device: Authenticator) -> str:

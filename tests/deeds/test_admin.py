@@ -33,11 +33,11 @@ def test_a_deed_shows_its_way_and_its_pdf(
         assert text in page
     opened = staff.get(f"/admin/deeds/deed/{deed.pk}/pdf/")
     assert opened.status_code == 302
+    entry = AuditEntry.objects.get(action="deed.pdf_opened")
+    assert (entry.actor, entry.target_id, entry.partner) == ("root", str(deed.pk), deed.partner)
     pdf = staff.get(opened["Location"].removeprefix("http://testserver"))
     assert pdf.getvalue().startswith(b"%PDF-")
     pdf.close()
-    entry = AuditEntry.objects.get(action="deed.pdf_opened")
-    assert (entry.actor, entry.target_id, entry.partner) == ("root", str(deed.pk), deed.partner)
 
 
 def test_a_failed_deed_can_be_queued_again(
