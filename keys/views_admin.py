@@ -213,7 +213,7 @@ def key_answer(key: ApiKey) -> dict[str, Any]:
     """A key as it may be shown again and again."""
     return {
         "id": str(key.pk),
-        "object": "key",
+        "object": "api_key",
         "partner": str(key.partner_id),
         "prefix": key.prefix,
         "name": key.name,

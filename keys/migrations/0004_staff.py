@@ -68,7 +68,7 @@ class Migration(migrations.Migration):
                 ('confirmed', models.BooleanField(default=True, help_text='Is this device ready for use?')),
                 ('throttling_failure_timestamp', models.DateTimeField(blank=True, default=None, help_text='A timestamp of the last failed verification attempt. Null if last attempt succeeded.', null=True)),
                 ('throttling_failure_count', models.PositiveIntegerField(default=0, help_text='Number of successive failed attempts.')),
-                ('secret', partner_api.ops.vault.EncryptedTextField(default=keys.models.second_factor._new_secret, editable=False)),
+                ('secret', partner_api.ops.vault.EncryptedTextField(default=keys.models.second_factor.new_secret, editable=False)),
                 ('last_step', models.BigIntegerField(default=-1, editable=False)),
                 ('user', models.ForeignKey(help_text='The user that this device belongs to.', on_delete=django.db.models.deletion.CASCADE, to=settings.AUTH_USER_MODEL)),
             ],

@@ -25,14 +25,14 @@ RECOVERY_CODES: Final = 10
 _ALPHABET: Final = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"  # without those that look alike
 
 
-def _new_secret() -> str:
+def new_secret() -> str:
     return b32encode(secrets.token_bytes(20)).decode()
 
 
 class Authenticator(ThrottlingMixin, Device):
     """An app that shows a code of six digits each half minute (RFC 6238). One a person."""
 
-    secret = EncryptedTextField(default=_new_secret, editable=False)
+    secret = EncryptedTextField(default=new_secret, editable=False)
     # The time step of the last code that was taken: each code works once.
     last_step = models.BigIntegerField(default=-1, editable=False)
 

@@ -1,12 +1,14 @@
 """The admin's front door: nobody gets further than the login without a second factor."""
 
-from typing import Any
+import hashlib
+from typing import Any, Final
 
 import qrcode
 import qrcode.image.svg
 from django import forms
 from django.contrib import admin
 from django.contrib.auth import authenticate, logout
+from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
@@ -25,8 +27,12 @@ from unfold.widgets import UnfoldAdminTextInputWidget
 from keys import audit
 from keys.audit import Actor
 from keys.models import Authenticator, RecoveryCodes
+from keys.models.second_factor import new_secret
 from keys.staff.backend import device_for
 from keys.staff.events import MAY_ENROL
+
+# In the session: the digest of the secret that it was shown.
+_ENROLLING: Final = "enrolling"
 
 
 class CodeInput(UnfoldAdminTextInputWidget):
@@ -95,14 +101,16 @@ class StaffSite(UnfoldAdminSite):
             if not self.has_permission(request):
                 logout(request)
             return HttpResponseRedirect(reverse("admin:index"))
-        Authenticator.objects.get_or_create(user=request.user, defaults={"confirmed": False, "name": "app"})
-        form = CodeForm(request.POST or None)
-        if request.method == "POST" and form.is_valid():
+        form = CodeForm(request.POST if request.method == "POST" else None)
+        device = _enrolling(request) if request.method == "POST" else None
+        if device is None and request.method == "POST":
+            form.add_error(None, "The secret was made anew in another window. Scan this one.")
+        elif device is not None and form.is_valid():
             codes = self._confirm(request, form.cleaned_data["token"])
             if codes is not None:
                 return self._show_codes(request, codes)
             form.add_error("token", "That is not the code of now. Check the phone's clock, and try the next.")
-        device = Authenticator.objects.get(user=request.user)
+        device = device or _start(request)
         return self._page(
             request, "enrol", title="Second factor", form=form, secret=_grouped(device.secret), qr=_qr(device)
         )
@@ -141,14 +149,15 @@ class StaffSite(UnfoldAdminSite):
     def _confirm(self, request: HttpRequest, token: str) -> list[str] | None:
         """Takes the authenticator for good when the code fits, and lets this session in. None otherwise."""
         with transaction.atomic():
-            device = Authenticator.objects.select_for_update().get(user=request.user)
-            if device.confirmed or not device.verify_token(token.strip().replace(" ", "")):
+            device = _enrolling(request)
+            if device is None or not device.verify_token(token.strip().replace(" ", "")):
                 return None
             device.confirmed = True
             device.save(update_fields=["confirmed"])
             codes = RecoveryCodes.issue(device.user)
             audit.record(Actor.staff(request), "staff.second_factor_enrolled", device.user)
-        request.session.pop(MAY_ENROL, None)
+        for name in (MAY_ENROL, _ENROLLING):
+            request.session.pop(name, None)
         # The session may do more from here on, so it gets another name.
         request.session.cycle_key()
         verify_session(request, device)
@@ -163,6 +172,38 @@ class StaffSite(UnfoldAdminSite):
         )
         page["Cache-Control"] = "no-store"
         return page
+
+
+def _start(request: HttpRequest) -> Authenticator:
+    """A secret that only this session has seen: whoever opened the page before with a stolen password does
+    not share it. Raises PermissionDenied when somebody has enrolled meanwhile."""
+    device: Authenticator
+    with transaction.atomic():
+        device, is_new = Authenticator.objects.select_for_update().get_or_create(
+            user=request.user, defaults={"confirmed": False, "name": "app"}
+        )
+        if device.confirmed:
+            raise PermissionDenied
+        if not is_new:
+            device.secret = new_secret()
+            device.save(update_fields=["secret"])
+    request.session[_ENROLLING] = _digest(device.secret)
+    return device
+
+
+def _enrolling(request: HttpRequest) -> Authenticator | None:
+    """The authenticator that this session is setting up, locked within a transaction; None when it is
+    confirmed, or was started anew by another session."""
+    devices = Authenticator.objects.filter(user=request.user, confirmed=False)
+    if transaction.get_connection().in_atomic_block:
+        devices = devices.select_for_update()
+    device = devices.first()
+    is_ours = device is not None and request.session.get(_ENROLLING) == _digest(device.secret)
+    return device if is_ours else None
+
+
+def _digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()
 
 
 def locked_out(request: HttpRequest, response: HttpResponse, credentials: Any) -> HttpResponse:

@@ -31,14 +31,18 @@ def actions() -> list[str]:
     return list(AuditEntry.objects.order_by("id").values_list("action", flat=True))
 
 
+def secret_on(page: Any) -> str:
+    text = page.content.decode()
+    secret = re.search(r'id="totp-secret"[^>]*>([A-Z2-7 ]+)<', text)
+    assert secret is not None
+    assert "<svg" in text
+    return secret[1].replace(" ", "")
+
+
 def enrol(client: Client, name: str) -> list[str]:
     """Goes the way of the first login; the recovery codes."""
     assert post_login(client, name).status_code == 302
-    page = client.get("/admin/enrol/").content.decode()
-    secret = re.search(r'id="totp-secret"[^>]*>([A-Z2-7 ]+)<', page)
-    assert secret is not None
-    assert "<svg" in page
-    token = code_at(secret[1].replace(" ", ""), int(time.time()) // 30)
+    token = code_at(secret_on(client.get("/admin/enrol/")), int(time.time()) // 30)
     shown = client.post("/admin/enrol/", {"token": token})
     assert shown.status_code == 200, shown.status_code
     codes = re.findall(r"[A-Z2-9]{4}-[A-Z2-9]{4}-[A-Z2-9]{4}", shown.content.decode())
@@ -151,6 +155,29 @@ def test_a_wrong_code_enrols_nobody(client: Client, db: None) -> None:
     assert "not the code of now" in client.post("/admin/enrol/", {"token": "000000"}).content.decode()
     assert not Authenticator.objects.get().confirmed
     assert not is_in(client)
+
+
+def test_who_opened_the_page_before_does_not_share_the_secret(db: None) -> None:
+    user = hire("new", "owner", enrolled=False)
+    thief, rightful = Client(), Client()
+    post_login(thief, "new")
+    post_login(rightful, "new")
+    step = int(time.time()) // 30
+    seen = secret_on(thief.get("/admin/enrol/"))
+    own = secret_on(rightful.get("/admin/enrol/"))
+    assert seen != own
+    answer = thief.post("/admin/enrol/", {"token": code_at(seen, step)})
+    assert "made anew in another window" in answer.content.decode()
+    assert own != secret_on(answer)
+    refused = rightful.post("/admin/enrol/", {"token": code_at(own, step)})
+    assert "made anew in another window" in refused.content.decode()
+    mine = secret_on(refused)
+    rightful.post("/admin/enrol/", {"token": code_at(mine, step)})
+    device = Authenticator.objects.get(user=user)
+    assert (device.confirmed, device.secret) == (True, mine)
+    assert is_in(rightful)
+    assert thief.post("/admin/enrol/", {"token": code_at(seen, step)}).status_code == 302
+    assert not is_in(thief)
 
 
 def test_a_session_from_before_an_enrolment_can_not_enrol_again(db: None) -> None:
