@@ -3,21 +3,24 @@
 What was typed as a name is kept only where it is one: people type their passwords there.
 """
 
+import datetime as dt
 from typing import Any
 
 from axes.signals import user_locked_out
 from django.contrib.auth import get_user_model
 from django.contrib.auth.signals import user_logged_in, user_logged_out, user_login_failed
 from django.http import HttpRequest
+from django.utils import timezone
 
 from keys import audit
 from keys.audit import Actor
-from keys.models import Authenticator, RecoveryCodes
+from keys.models import AuditEntry, Authenticator, RecoveryCodes
 from keys.staff import gate
 from partner_api.http import request_id
 from partner_api.http.client_address import address_of
 
 UNKNOWN = "(unknown)"
+UNKNOWN_AN_HOUR = 20
 # In the session of who logged in without a second factor, because there was none: it may make one.
 MAY_ENROL = "may_enrol"
 
@@ -55,8 +58,10 @@ def _login_failed(
     if request is None or getattr(request, "axes_locked_out", False):
         return  # a lockout has its own entry, and what is tried after it none: it can't fill the trail
     user = _user(credentials.get("username"))
-    name = user.get_username() if user else UNKNOWN
-    audit.record(_actor(request, name), "staff.login_failed", user)
+    actor = _actor(request, user.get_username() if user else UNKNOWN)
+    if user is None and _has_tried_enough(actor):
+        return
+    audit.record(actor, "staff.login_failed", user)
 
 
 def _locked_out(sender: Any, request: HttpRequest, username: str | None, **_: Any) -> None:
@@ -64,6 +69,17 @@ def _locked_out(sender: Any, request: HttpRequest, username: str | None, **_: An
         return  # locked out before
     user = _user(username)
     audit.record(_actor(request, user.get_username() if user else UNKNOWN), "staff.locked_out", user)
+
+
+def _has_tried_enough(actor: Actor) -> bool:
+    """Made-up names are locked out one by one, so their entries need a bound of their own, by address."""
+    recent = AuditEntry.objects.filter(
+        action="staff.login_failed",
+        target_id="",
+        address=actor.address,
+        at__gt=timezone.now() - dt.timedelta(hours=1),
+    )
+    return recent[:UNKNOWN_AN_HOUR].count() >= UNKNOWN_AN_HOUR
 
 
 def _user(name: Any) -> Any:

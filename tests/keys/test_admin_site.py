@@ -273,6 +273,17 @@ def test_an_unknown_name_is_not_kept(client: Client, db: None) -> None:
     assert "my password" not in repr(AuditEntry.objects.values().get())
 
 
+def test_made_up_names_do_not_fill_the_trail(
+    client: Client, db: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("keys.staff.events.UNKNOWN_AN_HOUR", 3)
+    for number in range(5):
+        post_login(client, f"made up {number}", "", "x")
+    assert AuditEntry.objects.count() == 3
+    post_login(Client(REMOTE_ADDR="203.0.113.9"), "made up", "", "x")
+    assert AuditEntry.objects.count() == 4
+
+
 def test_an_idle_session_ends(owner: Any) -> None:
     with time_machine.travel("2026-11-24T08:00:00Z", tick=False) as clock:
         client = log_in(owner)
