@@ -10,12 +10,12 @@ from rest_framework.response import Response
 from billing.usage import Question, series
 from billing.usage_query import (
     MAX_POINTS,
-    StaffUsageAnswer,
     StaffUsageQuery,
     UsageAnswer,
     UsageQuery,
     answer,
 )
+from keys.admin_auth import AdminApiView
 from keys.authentication import PartnerRequest
 from partner_api.http.query import read_query
 from partner_api.http.view import ApiView
@@ -58,18 +58,11 @@ class Usage(ApiView):
         return Response(answer(question, series(question)))
 
 
-class AnswersStaffUsage:
-    """`GET /admin-api/v1/usage`, for a view that knows its callers: it names the role, not the way in."""
+class StaffUsage(AdminApiView):
+    """`GET /admin-api/v1/usage`."""
 
     roles: ClassVar = {"GET": "support"}
 
-    @extend_schema(
-        operation_id="admin_get_usage",
-        summary="Read usage over all partners",
-        parameters=_parameters(StaffUsageQuery),
-        responses=StaffUsageAnswer,
-        tags=["Usage"],
-    )
     def get(self, request: Request) -> Response:
         query = read_query(StaffUsageQuery, request)
         question = Question(

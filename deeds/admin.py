@@ -18,6 +18,7 @@ from unfold.admin import ModelAdmin
 
 from deeds import downloads, keeping, ordering, storage
 from deeds.models import Deed, DeedAttempt, DeedDownload, StorageFinding
+from keys import audit
 from keys.audit import Actor
 
 
@@ -157,6 +158,8 @@ class DeedAdmin(ModelAdmin):
         if not deed.has_pdf:
             raise Http404
         downloads.record(request, deed, DeedDownload.Kind.STAFF, who=request.user.get_username(), status=302)
+        # It is personal data: who looks at it is on record.
+        audit.record(Actor.staff(request), "deed.pdf_opened", deed, partner=deed.partner)
         return HttpResponseRedirect(storage.link_to(deed, now=timezone.now()).url)
 
     def requeue_view(self, request: HttpRequest, deed_pk: str) -> HttpResponse:
@@ -171,6 +174,8 @@ class DeedAdmin(ModelAdmin):
         try:
             with transaction.atomic():
                 is_queued = ordering.requeue(deed)
+                if is_queued:
+                    audit.record(Actor.staff(request), "deed.requeued", deed, partner=deed.partner)
         except IntegrityError:
             self.message_user(request, "Another deed has taken over this order.", messages.ERROR)
         else:

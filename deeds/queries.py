@@ -1,7 +1,8 @@
 """What may stand in a list's query and around a batch, read as strictly as an order."""
 
 import datetime as dt
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
+from uuid import UUID
 
 from django.db.models import QuerySet
 from pydantic import (
@@ -71,6 +72,16 @@ class DeedQuery(BaseModel):
         return deeds.filter(**{name: value for name, value in wanted.items() if value is not None})
 
 
+class AllDeedsQuery(DeedQuery):
+    """The same for the back office, over all partners."""
+
+    partner: UUID | None = None
+
+    def narrow(self, deeds: QuerySet[Deed]) -> QuerySet[Deed]:
+        found = super().narrow(deeds)
+        return found if self.partner is None else found.filter(partner=self.partner)
+
+
 class BatchBody(BaseModel):
     """Orders, each as `POST /v2/deeds` takes it."""
 
@@ -79,16 +90,24 @@ class BatchBody(BaseModel):
     orders: list[Any] = Field(min_length=1, max_length=MAX_BATCH)
 
 
+_Query = TypeVar("_Query", bound=DeedQuery)
+
+
 def parse_query(request: Request) -> DeedQuery:
+    """Raises Problem `validation_error` that names the parameter."""
+    return read_query(request, DeedQuery)
+
+
+def read_query(request: Request, kind: type[_Query]) -> _Query:
     """Raises Problem `validation_error` that names the parameter."""
     given = request.query_params
     repeated = [name for name in given if len(given.getlist(name)) > 1]
     if repeated:
         raise invalid([_in_query(name, "repeated", "Give it once.") for name in repeated])
     try:
-        return DeedQuery.model_validate(given.dict())
+        return kind.model_validate(given.dict())
     except ValidationError as error:
-        raise invalid([_query_error(detail) for detail in error.errors()]) from error
+        raise invalid([_query_error(detail, list(kind.model_fields)) for detail in error.errors()]) from error
 
 
 def parse_batch(body: Any) -> list[Any]:
@@ -108,15 +127,16 @@ def parse_batch(body: Any) -> list[Any]:
     return orders
 
 
-def _query_error(detail: Any) -> FieldError:
+def _query_error(detail: Any, known: list[str]) -> FieldError:
     name = str(detail["loc"][0])
     match detail["type"]:
         case "extra_forbidden":
-            known = list(DeedQuery.model_fields)
             message = f"There is no such parameter; {suggest(name, known)}"
             return _in_query(name, "unknown_parameter", message)
         case "literal_error":
             message = f"It must be {detail['ctx']['expected']}."
+        case "uuid_parsing" | "uuid_type":
+            message = "It must be an id, a UUID."
         case "bool_parsing" | "bool_type":
             message = "It must be true or false."
         case kind if kind.startswith(("datetime", "timezone")):

@@ -2,18 +2,21 @@
 
 Entries form a hash chain. They are written one after the other (a lock that the transaction holds),
 which such acts can afford: staff, partners' administrators and commands do them, not orders.
+The chain's head is signed with SECRET_KEY, which the database does not know.
 """
 
 import hashlib
+import hmac
 import json
 from dataclasses import dataclass
 from typing import Any, Final
 
+from django.conf import settings
 from django.db import connection, models, transaction
 from django.http import HttpRequest
 from django.utils import timezone
 
-from keys.models import ApiKey, AuditEntry, Partner
+from keys.models import ApiKey, AuditEntry, AuditHead, Partner
 from partner_api.http import request_id
 from partner_api.http.client_address import address_of
 
@@ -54,7 +57,7 @@ class Actor:
 def record(
     actor: Actor,
     action: str,
-    target: models.Model,
+    target: models.Model | None,
     *,
     partner: Partner | None = None,
     before: dict[str, Any] | None = None,
@@ -63,30 +66,53 @@ def record(
 ) -> AuditEntry:
     """One more entry. Call it inside the transaction of the act; `before` and `after` hold no secret.
 
-    `action` is `<noun>.<verb>`, such as `key.revoked`.
+    `action` is `<noun>.<verb>`, such as `key.revoked`. Without a target the act was on nothing that
+    exists, such as a login under an unknown name.
     """
     with transaction.atomic():
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
-        last = AuditEntry.objects.order_by("-id").values_list("hash", flat=True).first()
+        lock()
+        # The head, not the last row: after a removal the next entry must not mend the chain.
+        head = AuditHead.objects.first() or AuditHead(count=0, last_id=0, hash=GENESIS)
         entry = AuditEntry(
             at=timezone.now(),
             actor_kind=actor.kind,
             actor=actor.name[:200],
             action=action,
-            target_kind=target._meta.label_lower,  # noqa: SLF001 - Django's documented name
-            target_id=str(target.pk),
+            target_kind=target._meta.label_lower if target else "",  # noqa: SLF001 - a documented name
+            target_id=str(target.pk) if target else "",
             partner=partner,
             before=_plain(before),
             after=_plain(after),
             reason=reason[:500],
             address=actor.address,
             request_id=actor.request_id,
-            previous_hash=last or GENESIS,
+            previous_hash=head.hash,
         )
         entry.hash = hash_of(entry)
         entry.save(force_insert=True)
+        head.count, head.last_id, head.hash = head.count + 1, entry.pk, entry.hash
+        head.signature = signature_of(head)
+        head.save()
     return entry
+
+
+def lock() -> None:
+    """Until the transaction ends, nobody else adds an entry."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
+
+
+def signature_of(head: AuditHead, secret: str | None = None) -> str:
+    """HMAC-SHA256 over all that the head says."""
+    key = hashlib.sha256(f"audit head {secret or settings.SECRET_KEY}".encode()).digest()
+    text = f"{head.count}:{head.last_id}:{head.hash}"
+    return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
+
+
+def is_signed(head: AuditHead) -> bool:
+    """Whether we wrote this head, with the current SECRET_KEY or one of its fallbacks."""
+    secrets = (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS)
+    return any(hmac.compare_digest(head.signature, signature_of(head, secret)) for secret in secrets)
 
 
 def hash_of(entry: AuditEntry) -> str:

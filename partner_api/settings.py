@@ -38,8 +38,9 @@ APPEND_SLASH = False
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 INSTALLED_APPS = [
-    "unfold",
-    "django.contrib.admin",
+    "unfold.apps.BasicAppConfig",
+    "unfold.contrib.filters",
+    "keys.apps.StaffAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -48,6 +49,8 @@ INSTALLED_APPS = [
     "rest_framework",
     "drf_spectacular",
     "drf_spectacular_sidecar",
+    "django_otp",
+    "axes",
     "partner_api.ops",
     "partner_api.http",
     "keys",
@@ -66,8 +69,13 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "partner_api.http.routing.CsrfViewMiddleware",
     "partner_api.http.routing.AuthenticationMiddleware",
+    "django_otp.middleware.OTPMiddleware",
     "partner_api.http.routing.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    # After those that add headers, so that a refusal has the headers of any unknown address.
+    "keys.staff.gate.AllowedNetworks",
+    "keys.staff.gate.SessionLimits",
+    "axes.middleware.AxesMiddleware",
 ]
 
 # Django looks for its own CSRF middleware by name; ours is that one, on the pages that have forms.
@@ -405,7 +413,43 @@ UNFOLD = {
     "SITE_SYMBOL": "description",
     "SHOW_HISTORY": True,
     "SHOW_VIEW_ON_SITE": False,
+    "SITE_URL": "/docs/",
+    "ACCOUNT": {
+        "navigation": [
+            {"title": "Recovery codes", "link": "/admin/recovery-codes/"},
+        ],
+    },
 }
+AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "keys.staff.backend.PasswordAndCode"]
+ADMIN_ALLOWED_CIDRS = env.list("ADMIN_ALLOWED_CIDRS", default=[])
+STAFF_IDLE_SECONDS = env.int("STAFF_IDLE_SECONDS", default=1800)
+# Failed logins by name and address are counted in Postgres, so that a lockout outlives Redis.
+AXES_HANDLER = "axes.handlers.database.AxesDatabaseHandler"
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_FAILURE_LIMIT = env.int("STAFF_LOGIN_ATTEMPTS", default=5)
+AXES_COOLOFF_TIME = timedelta(seconds=env.int("STAFF_LOCKOUT_SECONDS", default=900))
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
+AXES_RESET_ON_SUCCESS = True
+AXES_CLIENT_IP_CALLABLE = "partner_api.http.client_address.address_of"
+AXES_SENSITIVE_PARAMETERS = ["username", "ip_address", "token", "csrfmiddlewaretoken"]
+AXES_LOCKOUT_CALLABLE = "keys.staff.site.locked_out"
+# The audit trail has logins and failures; a second list beside it could only differ.
+AXES_DISABLE_ACCESS_LOG = True
+AXES_ENABLE_ADMIN = False
+AXES_VERBOSE = False
+
+# --- the back office's API --------------------------------------------------------------------
+ADMIN_JWT_SECRET = env.str("ADMIN_JWT_SECRET", default="")
+ADMIN_JWKS_URL = env.str("ADMIN_JWKS_URL", default="")
+ADMIN_JWT_AUDIENCE = env.str("ADMIN_JWT_AUDIENCE", default="partner-api-admin")
+ADMIN_JWT_ISSUER = env.str("ADMIN_JWT_ISSUER", default="main-api")
+ADMIN_JWT_ROLE_CLAIM = env.str("ADMIN_JWT_ROLE_CLAIM", default="role")
+ADMIN_JWT_LEEWAY_SECONDS = env.int("ADMIN_JWT_LEEWAY_SECONDS", default=30)
+ADMIN_JWKS_CACHE_SECONDS = env.float("ADMIN_JWKS_CACHE_SECONDS", default=300.0)
+ADMIN_JWKS_STALE_SECONDS = env.float("ADMIN_JWKS_STALE_SECONDS", default=24 * 3600.0)
+ADMIN_JWKS_COOLDOWN_SECONDS = env.float("ADMIN_JWKS_COOLDOWN_SECONDS", default=30.0)
+ADMIN_API_ALLOWED_CIDRS = env.list("ADMIN_API_ALLOWED_CIDRS", default=[])
+SETUP_SECRET = env.str("SETUP_SECRET", default="")
 
 # --- e-mail -----------------------------------------------------------------------------------
 vars().update(env.email_url("EMAIL_URL", default="consolemail://"))
@@ -417,6 +461,7 @@ USE_TZ = True
 TIME_ZONE = "UTC"
 USE_I18N = False
 LANGUAGE_CODE = "en-us"
+FORMAT_MODULE_PATH = ["partner_api.formats"]
 
 LOG_LEVEL = env.str("LOG_LEVEL", default="INFO")
 LOG_FORMAT = env.str("LOG_FORMAT", default="json")

@@ -5,8 +5,9 @@ from django.urls import path
 
 from billing import usage_views
 from billing import views as billing_views
-from deeds import files, views, views_v1
+from deeds import files, views, views_admin, views_v1
 from keys import views as keys
+from keys import views_admin as keys_admin
 from partner_api.http import documents, problems
 from partner_api.ops import health
 
@@ -40,4 +41,16 @@ urlpatterns = [
     path("healthz", health.Health.as_view(), name="healthz"),
     path("readyz", health.Readiness.as_view(), name="readyz"),
     path("admin/", admin.site.urls),
+    path("admin-api/v1/partners", keys_admin.Partners.as_view(), name="admin-partners"),
+    path("admin-api/v1/partners/<uuid:partner_id>", keys_admin.PartnerDetail.as_view(), name="admin-partner"),
+    path("admin-api/v1/keys", keys_admin.Keys.as_view(), name="admin-keys"),
+    path("admin-api/v1/keys/<uuid:key_pk>", keys_admin.KeyDetail.as_view(), name="admin-key"),
+    path(
+        "admin-api/v1/keys/<uuid:key_pk>/revoke", keys_admin.KeyRevocation.as_view(), name="admin-key-revoke"
+    ),
+    path("admin-api/v1/keys/<uuid:key_pk>/rotate", keys_admin.KeyRotation.as_view(), name="admin-key-rotate"),
+    path("admin-api/v1/audit", keys_admin.Audit.as_view(), name="admin-audit"),
+    path("admin-api/v1/deeds", views_admin.AllDeeds.as_view(), name="admin-deeds"),
+    path("admin-api/v1/usage", usage_views.StaffUsage.as_view(), name="admin-usage"),
+    path("admin-api/v1/bootstrap", keys_admin.Bootstrap.as_view(), name="admin-bootstrap"),
 ]

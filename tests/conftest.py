@@ -17,6 +17,7 @@ from deeds.catalog import DEED_TYPES
 from deeds.sandbox.app import SandboxApp
 from keys.models import Partner
 from tests.api import Api
+from tests.staff import hire, log_in
 
 
 @pytest.fixture(scope="session")
@@ -125,3 +126,15 @@ def no_messages_left() -> Iterator[None]:
 @pytest.fixture
 def client() -> Client:
     return Client(raise_request_exception=False)
+
+
+@pytest.fixture
+def quick_passwords(settings: Any) -> None:
+    """A hash that costs nothing, for tests that log in."""
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+
+@pytest.fixture
+def staff(db: None, quick_passwords: None) -> Client:
+    """The admin as an owner sees it, logged in with password and code."""
+    return log_in(hire("root", "owner"))

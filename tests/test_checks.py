@@ -18,6 +18,9 @@ SECURE: dict[str, Any] = {
     "MAIN_API_INTERNAL_TOKEN": "token",
     "SANDBOX_TOKEN": "token",
     "SECURE_SSL_REDIRECT": True,
+    "ADMIN_JWT_SECRET": "s" * 32,
+    "SETUP_SECRET": "s" * 32,
+    "ADMIN_ALLOWED_CIDRS": ["203.0.113.0/24"],
 }
 
 
@@ -47,6 +50,11 @@ def test_a_secure_production_starts(secure: Any) -> None:
         ("MAIN_API_INTERNAL_TOKEN", "", "E007"),
         ("SANDBOX_TOKEN", "", "E008"),
         ("SECURE_SSL_REDIRECT", False, "E009"),
+        ("ADMIN_JWKS_URL", "https://id.example.com/jwks", "E041"),
+        ("ADMIN_JWT_SECRET", "short", "E042"),
+        ("SETUP_SECRET", "short", "E044"),
+        ("ADMIN_ALLOWED_CIDRS", ["203.0.113.9/24"], "E045"),
+        ("ADMIN_API_ALLOWED_CIDRS", ["office"], "E045"),
     ],
 )
 def test_an_insecure_value_is_refused(secure: Any, name: str, value: Any, code: str) -> None:
@@ -54,6 +62,11 @@ def test_an_insecure_value_is_refused(secure: Any, name: str, value: Any, code: 
     assert [error.id for error in production_is_secure(None)] == [f"partner_api.{code}"]
     with pytest.raises(ImproperlyConfigured, match=code):
         refuse_insecure_start()
+
+
+def test_keys_fetched_in_the_open_are_refused(secure: Any) -> None:
+    secure.ADMIN_JWT_SECRET, secure.ADMIN_JWKS_URL = "", "http://id.example.com/jwks"
+    assert [error.id for error in production_is_secure(None)] == ["partner_api.E043"]
 
 
 def test_a_database_without_a_password_is_refused(secure: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,7 +75,7 @@ class LedgerEntryAdmin(ExportingAdmin):
     show_full_result_count = False
     list_per_page = 50
     ordering = ("-id",)
-    export_permission = "export_ledger"
+    export_permission = "export_ledgerentry"
     export_header = (
         "occurred at (UTC)",
         "partner",
@@ -163,7 +163,7 @@ class LedgerEntryAdmin(ExportingAdmin):
 
     def correct_view(self, request: HttpRequest) -> HttpResponse:
         """Enters an adjustment or a credit note; it is in the running period's invoice."""
-        self.may(request, "add_adjustment")
+        self.may(request, "adjust_ledgerentry")
         initial = {"token": uuid.uuid4(), "partner": request.GET.get("partner")}
         form = CorrectionForm(request.POST or None, initial=initial)
         if request.method == "POST" and form.is_valid():
@@ -188,7 +188,7 @@ class LedgerEntryAdmin(ExportingAdmin):
         last = _day(request.GET.get("to"), today)
         found = reconciliation.find_variances(_midnight(first), _midnight(last + dt.timedelta(days=1)))
         if request.method == "POST":
-            self.may(request, "add_adjustment")
+            self.may(request, "adjust_ledgerentry")
             chosen = next(
                 (one for one in found if f"{one.kind}:{one.subject}" == request.POST["variance"]), None
             )

@@ -102,7 +102,7 @@ class BillingPeriodAdmin(ReadOnlyAdmin):
 
     def grant_view(self, request: HttpRequest, period_pk: str) -> HttpResponse:
         """Raises what a partner may use in this period only."""
-        self.may(request, "grant_extra_quota")
+        self.may(request, "grant_billingperiod")
         period = BillingPeriod.objects.select_related("partner").filter(pk=period_pk).first()
         if period is None:
             raise Http404

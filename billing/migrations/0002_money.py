@@ -71,7 +71,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 'db_table': 'billing_periods',
-                'permissions': [('grant_extra_quota', 'Can grant extra quota for a period')],
+                'permissions': [('grant_billingperiod', 'Can grant extra quota for a period')],
             },
         ),
         migrations.CreateModel(
@@ -166,7 +166,7 @@ class Migration(migrations.Migration):
             options={
                 'verbose_name_plural': 'ledger entries',
                 'db_table': 'ledger_entries',
-                'permissions': [('add_adjustment', 'Can enter an adjustment or a credit'), ('export_ledger', 'Can export the ledger')],
+                'permissions': [('adjust_ledgerentry', 'Can enter an adjustment or a credit'), ('export_ledgerentry', 'Can export the ledger')],
             },
         ),
         migrations.CreateModel(

@@ -66,8 +66,8 @@ class LedgerEntry(models.Model):
         db_table = "ledger_entries"
         verbose_name_plural = "ledger entries"
         permissions = [
-            ("add_adjustment", "Can enter an adjustment or a credit"),
-            ("export_ledger", "Can export the ledger"),
+            ("adjust_ledgerentry", "Can enter an adjustment or a credit"),
+            ("export_ledgerentry", "Can export the ledger"),
         ]
         indexes = [
             models.Index(fields=["partner", "id"], name="ledger_of_partner"),

@@ -44,7 +44,7 @@ class BillingPeriod(models.Model):
 
     class Meta:
         db_table = "billing_periods"
-        permissions = [("grant_extra_quota", "Can grant extra quota for a period")]
+        permissions = [("grant_billingperiod", "Can grant extra quota for a period")]
         constraints = [
             models.UniqueConstraint(fields=["partner", "starts_at"], name="one_period_starts_at_a_time"),
             models.CheckConstraint(

@@ -2,9 +2,11 @@
 
 The table is append-only (triggers refuse UPDATE, DELETE and TRUNCATE), and each row carries the hash
 of the one before it, so that an edited, removed or inserted row is found by `manage.py verify_audit`.
+The head says how many there are and which is the last, signed, so that the last rows can't go unseen.
 """
 
 from django.db import models
+from django.db.models import Q
 
 
 class AuditEntry(models.Model):
@@ -40,3 +42,20 @@ class AuditEntry(models.Model):
 
     def __str__(self) -> str:
         return f"{self.at:%Y-%m-%d %H:%M:%S} {self.actor}: {self.action} {self.target_kind} {self.target_id}"
+
+
+class AuditHead(models.Model):
+    """Where the chain ends: one row, moved with each entry and signed with a key outside the database."""
+
+    id = models.PositiveSmallIntegerField(primary_key=True, default=1, editable=False)
+    count = models.PositiveBigIntegerField()
+    last_id = models.BigIntegerField()
+    hash = models.CharField(max_length=64)
+    signature = models.CharField(max_length=64)
+
+    class Meta:
+        db_table = "audit_head"
+        constraints = [models.CheckConstraint(condition=Q(id=1), name="audit_has_one_head")]
+
+    def __str__(self) -> str:
+        return f"{self.count}:{self.hash}"

@@ -6,6 +6,7 @@ client's own claim.
 """
 
 import ipaddress
+from collections.abc import Iterable
 from typing import Any
 
 from django.conf import settings
@@ -28,3 +29,23 @@ def address_of(request: Any) -> str | None:
         return None
     mapped = getattr(address, "ipv4_mapped", None)
     return str(mapped or address)
+
+
+def is_within(address: str | None, networks: Iterable[str]) -> bool:
+    """Whether the address (as `address_of` gives it) lies in one of the networks, in CIDR notation.
+
+    An IPv4 network may be written as IPv4-mapped IPv6, and the other way round.
+    """
+    if address is None:
+        return False
+    known = _unmapped(ipaddress.ip_network(address))
+    networks_known = (_unmapped(ipaddress.ip_network(network, strict=False)) for network in networks)
+    return any(network.version == known.version and known.subnet_of(network) for network in networks_known)
+
+
+def _unmapped(network: Any) -> Any:
+    """::ffff:10.0.0.0/104 as 10.0.0.0/8."""
+    mapped = getattr(network.network_address, "ipv4_mapped", None)
+    if mapped is None or network.prefixlen < 96:  # noqa: PLR2004 - where the mapped address begins
+        return network
+    return ipaddress.ip_network(f"{mapped}/{network.prefixlen - 96}")

@@ -47,6 +47,12 @@ CODES: Final = {
     "insufficient_scope": Code(
         403, "The API key lacks a scope", "Use a key that has the scope in `required_scope`."
     ),
+    "invalid_token": Code(
+        401, "The admin token is not valid", "Send a token of the back office that has not expired."
+    ),
+    "insufficient_role": Code(
+        403, "The admin token lacks a role", "Use a token that has the role in `required_role`."
+    ),
     "invalid_signature": Code(
         401, "The signature does not fit the body", "Sign the raw bytes with the source's current secret."
     ),
@@ -111,6 +117,9 @@ CODES: Final = {
     ),
     "storage_unavailable": Code(
         503, "The storage of PDFs can't be reached", "Send it again after `Retry-After` seconds."
+    ),
+    "identity_provider_unavailable": Code(
+        503, "Admin tokens can't be checked now", "Send it again after `Retry-After` seconds."
     ),
     "main_api_unavailable": Code(
         503, "The renderer can't be reached", "Send it again after `Retry-After` seconds."

@@ -27,20 +27,20 @@ class NewestFirst(CursorPagination):
             cursor = super().decode_cursor(request)
         except NotFound as error:
             raise _bad_cursor() from error
-        if cursor is not None and cursor.position is not None and not _is_position(str(cursor.position)):
+        if cursor is not None and cursor.position is not None and not self.is_position(str(cursor.position)):
             raise _bad_cursor()
         return cursor
 
+    def is_position(self, position: str) -> bool:
+        """Whether a row could stand here; of rows with UUIDs unless said otherwise."""
+        try:
+            uuid.UUID(position)
+        except ValueError:
+            return False
+        return True
+
     def get_paginated_response(self, data: Sequence[Any]) -> Response:
         return Response({"data": data, "next": self.get_next_link(), "previous": self.get_previous_link()})
-
-
-def _is_position(position: str) -> bool:
-    try:
-        uuid.UUID(position)
-    except ValueError:
-        return False
-    return True
 
 
 def _bad_cursor() -> Exception:

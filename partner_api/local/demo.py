@@ -112,6 +112,8 @@ def _hand_over(stack: Stack, base_url: str, seeded: dict[str, Any], say: Any) ->
         ("API", base_url),
         ("API docs", facts["docs_url"]),
         ("Admin", f"{admin['url']}  ({admin['username']} / {admin['password']})"),
+        ("Admin, TOTP secret", admin["totp_secret"]),
+        ("Admin API token", seeded["admin_api_token"]),
         (f"{partner['name']}, live key", partner["api_key"]),
         (f"{partner['name']}, test key", partner["test_api_key"]),
         (f"{partner['name']}, read-only key", partner["read_only_key"]),

@@ -16,6 +16,8 @@ _SECRETS = (
     "POSTGRES_PASSWORD",
     "REDIS_PASSWORD",
     "SANDBOX_TOKEN",
+    "ADMIN_JWT_SECRET",
+    "SETUP_SECRET",
 )
 _FERNET_KEYS = ("FIELD_ENCRYPTION_KEYS",)
 
@@ -42,7 +44,12 @@ class Stack:
             # Less than a child is given before it is killed.
             "WORKER_STOP_SECONDS": "5",
             "LOG_FORMAT": os.environ.get("LOG_FORMAT", "console"),
+            "SETUP_SECRET": os.environ.get("SETUP_SECRET") or self.secrets["SETUP_SECRET"],
         }
+        if not os.environ.get("ADMIN_JWKS_URL"):
+            self.own["ADMIN_JWT_SECRET"] = (
+                os.environ.get("ADMIN_JWT_SECRET") or self.secrets["ADMIN_JWT_SECRET"]
+            )
 
     @property
     def env(self) -> dict[str, str]:

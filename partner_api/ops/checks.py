@@ -4,6 +4,7 @@
 call `refuse_insecure_start` themselves.
 """
 
+import ipaddress
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,6 +14,7 @@ from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 
 SECRET_KEY_MIN_LENGTH = 50
+SHARED_SECRET_MIN_BYTES = 32
 
 
 @checks.register(checks.Tags.security)
@@ -59,6 +61,32 @@ def _faults() -> Iterator[checks.Error]:
         )
     if settings.DATABASES["default"].get("PASSWORD", "") == "":
         yield _error(10, "DATABASE_URL has no password.", "Give the database role a password.")
+    yield from _faults_of_staff()
+
+
+def _faults_of_staff() -> Iterator[checks.Error]:
+    if settings.ADMIN_JWT_SECRET and settings.ADMIN_JWKS_URL:
+        yield _error(41, "ADMIN_JWT_SECRET and ADMIN_JWKS_URL are both set.", "Set one of them.")
+    if 0 < len(settings.ADMIN_JWT_SECRET.encode()) < SHARED_SECRET_MIN_BYTES:
+        yield _error(
+            42, "ADMIN_JWT_SECRET is short.", "It can be guessed from one token; use 32 bytes or more."
+        )
+    if settings.ADMIN_JWKS_URL and urlsplit(settings.ADMIN_JWKS_URL).scheme != "https":
+        yield _error(43, "ADMIN_JWKS_URL is not https.", "Who can change the answer can sign tokens.")
+    if 0 < len(settings.SETUP_SECRET) < SHARED_SECRET_MIN_BYTES:
+        yield _error(44, "SETUP_SECRET is short.", "Use 32 random characters or more.")
+    for name in ("ADMIN_ALLOWED_CIDRS", "ADMIN_API_ALLOWED_CIDRS"):
+        wrong = [network for network in getattr(settings, name) if not _is_network(network)]
+        if wrong:
+            yield _error(45, f"{name} has {wrong[0]!r}.", "Write networks as 203.0.113.0/24, by comma.")
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _error(number: int, message: str, hint: str) -> checks.Error:

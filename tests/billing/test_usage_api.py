@@ -4,30 +4,26 @@ import datetime as dt
 from typing import Any
 from uuid import UUID, uuid4
 
+import jwt
 import pytest
 import time_machine
 from django.db import connection
+from django.test import Client
 from django.test.utils import CaptureQueriesContext
-from django.urls import path
 
 from billing import draining, usage
 from billing.models import ApiUsage
-from billing.usage_views import AnswersStaffUsage
 from keys.models import ApiKey, Partner
-from partner_api import urls as product_urls
-from partner_api.http.view import ApiView
 from tests.api import Api, errors_of
 from tests.billing.rows import log, requests
 
-
-class _Staff(AnswersStaffUsage, ApiView):
-    # The way in is tested where it is.
-    authentication_classes = []
-    permission_classes = []
+SECRET = "a shared secret of more than thirty-two bytes"
 
 
-urlpatterns = [*product_urls.urlpatterns, path("admin-api/v1/usage", _Staff.as_view())]
-handler404, handler500 = product_urls.handler404, product_urls.handler500
+@pytest.fixture(autouse=True)
+def shared_secret(settings: Any) -> None:
+    settings.ADMIN_JWT_SECRET = SECRET
+    settings.ADMIN_JWT_AUDIENCE, settings.ADMIN_JWT_ISSUER = "partner-api-admin", "main-api"
 
 
 def _usage(api: Api, query: str = "") -> Any:
@@ -219,30 +215,32 @@ def test_the_number_of_queries_does_not_follow_the_groups(api: Api) -> None:
     assert len(queries) <= 4
 
 
-@pytest.mark.urls(__name__)
 def test_staff_see_all_partners(api: Api, stranger: Api) -> None:
     log(
         requests(5, partner=stranger.partner, key=stranger.key),
         requests(2, partner=api.partner, key=api.key),
         requests(4, status=401),
     )
-    assert _staff(api)["totals"]["requests"] == 11
-    assert _staff(api, "?livemode=true")["totals"]["requests"] == 7
-    assert _staff(api, f"?partner={stranger.partner.pk}")["totals"]["requests"] == 5
-    assert _staff(api, f"?partner={uuid4()}")["data"] == []
-    by_partner = _staff(api, "?group_by=partner")["data"]
+    assert _staff()["totals"]["requests"] == 11
+    assert _staff("?livemode=true")["totals"]["requests"] == 7
+    assert _staff(f"?partner={stranger.partner.pk}")["totals"]["requests"] == 5
+    assert _staff(f"?partner={uuid4()}")["data"] == []
+    by_partner = _staff("?group_by=partner")["data"]
     assert {(point["partner_name"], point["requests"]) for point in by_partner} == {
         ("Acme Title", 2),
         ("Pacific Escrow", 5),
         (None, 4),
     }
-    by_status = _staff(api, "?group_by=status")["data"]
+    by_status = _staff("?group_by=status")["data"]
     assert {(point["status"], point["requests"]) for point in by_status} == {(200, 7), (401, 4)}
     assert errors_of(api.get("/admin-api/v1/usage?partner=me")) == {"/partner": "invalid_value"}
 
 
-def _staff(api: Api, query: str = "") -> Any:
-    answer = api.get(f"/admin-api/v1/usage{query}")
+def _staff(query: str = "") -> Any:
+    claims = {"sub": "maria", "role": "support", "aud": "partner-api-admin", "iss": "main-api"}
+    expires = dt.datetime.now(dt.UTC) + dt.timedelta(minutes=1)
+    token = jwt.encode({**claims, "iat": dt.datetime.now(dt.UTC), "exp": expires}, SECRET, algorithm="HS256")
+    answer = Client().get(f"/admin-api/v1/usage{query}", headers={"Authorization": f"Bearer {token}"})
     assert answer.status_code == 200, answer.content
     return answer.json()
 

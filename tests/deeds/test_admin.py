@@ -8,17 +8,11 @@ from django.test import Client
 
 from deeds import hints, tasks
 from deeds.models import Deed
-from keys.models import Partner
+from keys.models import AuditEntry, Partner
 from tests.api import Api
 from tests.conftest import MainApi
 
 Orders = Callable[..., dict[str, Any]]
-
-
-@pytest.fixture
-def staff(client: Client, django_user_model: Any) -> Client:
-    client.force_login(django_user_model.objects.create_superuser("root", password="x"))
-    return client
 
 
 @pytest.fixture
@@ -39,6 +33,8 @@ def test_a_deed_shows_its_way_and_its_pdf(
         assert text in page
     opened = staff.get(f"/admin/deeds/deed/{deed.pk}/pdf/")
     assert opened.status_code == 302
+    entry = AuditEntry.objects.get(action="deed.pdf_opened")
+    assert (entry.actor, entry.target_id, entry.partner) == ("root", str(deed.pk), deed.partner)
     pdf = staff.get(opened["Location"].removeprefix("http://testserver"))
     assert pdf.getvalue().startswith(b"%PDF-")
     pdf.close()
@@ -63,6 +59,7 @@ def test_a_failed_deed_can_be_queued_again(
     assert (deed.status, deed.failure_code, deed.attempts) == ("queued", "", 0)
     assert deed.timeline[-1]["detail"] == "requeued_by_staff"
     assert sent == [str(deed.pk)]
+    assert AuditEntry.objects.get(action="deed.requeued").target_id == str(deed.pk)
 
 
 def test_a_failed_deed_whose_order_went_to_another_stays_failed(
@@ -106,7 +103,7 @@ def test_the_list_costs_a_constant_number_of_queries(
 ) -> None:
     for number in range(12):
         place(f"A-{number}")
-    with django_assert_max_num_queries(9):
+    with django_assert_max_num_queries(13):
         assert staff.get("/admin/deeds/deed/").status_code == 200
-    with django_assert_max_num_queries(9):
+    with django_assert_max_num_queries(13):
         assert staff.get("/admin/deeds/deed/?status__exact=queued").status_code == 200

@@ -1,5 +1,6 @@
-"""Staff and keys: issued once to see, revoked with a reason."""
+"""Staff and keys: issued once to see, edited, rotated, revoked and suspended with a reason."""
 
+import datetime as dt
 import re
 from typing import Any
 
@@ -7,16 +8,21 @@ import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.sessions.models import Session
 from django.test import Client
+from django.utils import timezone
 
-from keys.models import ApiKey, Partner
+from keys import audit, lifecycle
+from keys.models import ApiKey, AuditEntry, Partner
 from keys.secret import PATTERN, KeyText
 from tests.api import Api
+from tests.staff import code_of, hire, log_in
 
-
-@pytest.fixture
-def staff(client: Client, django_user_model: Any) -> Client:
-    client.force_login(django_user_model.objects.create_superuser("root", password="x"))
-    return client
+KEY_FORM = {
+    "name": "Renamed",
+    "scopes": ["deed:read"],
+    "rate_limit_per_minute": "60",
+    "rate_limit_burst": "10",
+    "allowed_cidrs": "",
+}
 
 
 def _issue(staff: Client, partner: Partner, **changes: Any) -> Any:
@@ -27,39 +33,80 @@ def _issue(staff: Client, partner: Partner, **changes: Any) -> Any:
         "scopes": ["deed:create", "deed:read"],
         "rate_limit_per_minute": "120",
         "rate_limit_burst": "30",
+        "allowed_cidrs": "",
         "expires_at_0": "",
         "expires_at_1": "",
     }
     return staff.post("/admin/keys/apikey/add/", form | changes)
 
 
-def test_a_key_is_issued_and_shown_once(staff: Client, acme: Partner) -> None:
-    answer = _issue(staff, acme)
-    assert answer.status_code == 200
-    assert "no-store" in answer["Cache-Control"]
-    page = answer.content.decode()
+def _text_in(page: str) -> KeyText:
     found = PATTERN.search(page)
     assert found is not None
     text = KeyText.parse(found[0])
-    key = ApiKey.objects.get()
     assert text is not None
-    assert key.matches(text)
-    assert key.scopes == ["deed:create", "deed:read"]
-    assert Api(acme, key, found[0]).get("/v2/deeds").status_code == 200
-    elsewhere = "".join(
-        staff.get(path).content.decode()
-        for path in (
-            f"/admin/keys/apikey/{key.pk}/change/",
-            f"/admin/keys/apikey/{key.pk}/history/",
-            "/admin/keys/apikey/",
-            "/admin/",
-        )
+    return text
+
+
+def _is_nowhere(staff: Client, text: KeyText, key: ApiKey) -> None:
+    """The secret is on no page after, in no session, message, history, entry or row."""
+    pages = [
+        f"/admin/keys/apikey/{key.pk}/change/",
+        f"/admin/keys/apikey/{key.pk}/history/",
+        "/admin/keys/apikey/",
+        "/admin/",
+        "/admin/keys/auditentry/",
+        *(f"/admin/keys/auditentry/{entry.pk}/change/" for entry in AuditEntry.objects.all()),
+    ]
+    elsewhere = "".join(staff.get(path).content.decode() for path in pages)
+    kept = repr(
+        [
+            *LogEntry.objects.values(),
+            *(session.get_decoded() for session in Session.objects.all()),
+            *AuditEntry.objects.values(),
+            *ApiKey.objects.values(),
+            *staff.cookies.items(),
+        ]
     )
-    kept = repr([*LogEntry.objects.values(), *(s.get_decoded() for s in Session.objects.all())])
     assert key.key_id in elsewhere
     assert text.secret not in elsewhere
     assert text.secret not in kept
-    assert LogEntry.objects.count() == 1
+
+
+def test_a_key_is_issued_and_shown_once(
+    staff: Client, acme: Partner, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    answer = _issue(staff, acme, allowed_cidrs="127.0.0.0/8\n2001:db8::/32")
+    assert answer.status_code == 200
+    assert "no-store" in answer["Cache-Control"]
+    text = _text_in(answer.content.decode())
+    key = ApiKey.objects.get()
+    assert key.matches(text)
+    assert key.scopes == ["deed:create", "deed:read"]
+    assert key.allowed_cidrs == ["127.0.0.0/8", "2001:db8::/32"]
+    assert Api(acme, key, text.text).get("/v2/deeds").status_code == 200
+    _is_nowhere(staff, text, key)
+    assert text.secret not in caplog.text
+    entry = AuditEntry.objects.get(action="key.issued")
+    assert (entry.actor_kind, entry.actor, entry.target_id) == ("staff", "root", str(key.pk))
+
+
+def test_a_rotated_key_is_shown_once_and_the_old_one_works_on(staff: Client, api: Api) -> None:
+    url = f"/admin/keys/apikey/{api.key.pk}/rotate/"
+    assert "3 days" in staff.get(url).content.decode()
+    assert staff.post(url, {"overlap": "3600", "reason": ""}).status_code == 200
+    assert ApiKey.objects.count() == 1
+    answer = staff.post(url, {"overlap": "3600", "reason": "yearly"})
+    assert "no-store" in answer["Cache-Control"]
+    text = _text_in(answer.content.decode())
+    new = ApiKey.objects.get(key_id=text.id)
+    assert Api(api.partner, new, text.text).get("/v2/deeds").status_code == 200
+    assert api.get("/v2/deeds").status_code == 200
+    _is_nowhere(staff, text, new)
+    again = staff.post(url, {"overlap": "3600", "reason": "twice"}).content.decode()
+    assert "rotated already" in again
+    assert ApiKey.objects.count() == 2
 
 
 def test_a_form_with_an_error_issues_nothing(staff: Client, acme: Partner) -> None:
@@ -71,7 +118,7 @@ def test_a_form_with_an_error_issues_nothing(staff: Client, acme: Partner) -> No
 
 def test_a_key_is_revoked_with_a_reason(staff: Client, api: Api) -> None:
     url = f"/admin/keys/apikey/{api.key.pk}/revoke/"
-    assert "Revoke this key" in staff.get(url).content.decode()
+    assert "refused from now on" in staff.get(url).content.decode()
     assert staff.post(url, {"reason": " "}).status_code == 200
     assert api.get("/v2/deeds").status_code == 200
     assert staff.post(url, {"reason": "leaked"}).status_code == 302
@@ -79,16 +126,15 @@ def test_a_key_is_revoked_with_a_reason(staff: Client, api: Api) -> None:
     api.key.refresh_from_db()
     assert api.key.revoked_reason == "leaked"
     assert "leaked" in LogEntry.objects.get().change_message
+    entry = AuditEntry.objects.get(action="key.revoked")
+    assert (entry.actor, entry.reason) == ("root", "leaked")
 
 
 def test_the_secret_partner_and_mode_of_a_key_can_not_be_edited(
     staff: Client, api: Api, stranger: Api
 ) -> None:
     form = {
-        "name": "Renamed",
-        "scopes": ["deed:read"],
-        "rate_limit_per_minute": "60",
-        "rate_limit_burst": "10",
+        **KEY_FORM,
         "partner": str(stranger.partner.pk),
         "environment": "test",
         "secret_sha256": "0" * 64,
@@ -107,20 +153,111 @@ def test_without_a_login_there_is_only_the_login(client: Client, api: Api) -> No
         assert re.match(r"/admin/login/\?next=", answer["Location"])
 
 
-def test_staff_without_the_permission_revoke_nothing(
-    client: Client, django_user_model: Any, api: Api
-) -> None:
-    client.force_login(django_user_model.objects.create_user("clerk", password="x", is_staff=True))
-    url = f"/admin/keys/apikey/{api.key.pk}/revoke/"
-    assert client.post(url, {"reason": "x"}).status_code == 403
+def test_a_form_without_its_token_is_refused(quick_passwords: None, api: Api) -> None:
+    strict = Client(enforce_csrf_checks=True)
+    user = hire("root", "owner")
+    page = strict.get("/admin/login/").content.decode()
+    token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', page)
+    assert token is not None
+    log_in(user, strict, csrfmiddlewaretoken=token[1])
+    assert strict.post(f"/admin/keys/apikey/{api.key.pk}/revoke/", {"reason": "x"}).status_code == 403
     api.key.refresh_from_db()
     assert api.key.revoked_at is None
+    assert code_of(user)
 
 
-def test_a_form_without_its_token_is_refused(django_user_model: Any, api: Api) -> None:
-    strict = Client(enforce_csrf_checks=True)
-    strict.force_login(django_user_model.objects.create_superuser("root", password="x"))
-    assert strict.post(f"/admin/keys/apikey/{api.key.pk}/revoke/", {"reason": "x"}).status_code == 403
+@pytest.mark.parametrize("act", ["revoke", "rotate"])
+def test_opening_the_page_of_an_act_does_nothing(staff: Client, api: Api, act: str) -> None:
+    assert staff.get(f"/admin/keys/apikey/{api.key.pk}/{act}/?reason=x&overlap=0").status_code == 200
+    assert ApiKey.objects.get().revoked_at is None
+    assert not AuditEntry.objects.filter(action__startswith="key.").exists()
+
+
+def test_a_narrower_key_holds_on_the_next_request(staff: Client, api: Api) -> None:
+    form = {**KEY_FORM, "scopes": [], "allowed_cidrs": "203.0.113.0/24"}
+    assert staff.post(f"/admin/keys/apikey/{api.key.pk}/change/", form).status_code == 302
+    assert api.get("/v2/deeds").status_code in {401, 403}
+    entry = AuditEntry.objects.get(action="key.changed")
+    assert entry.after["allowed_cidrs"] == ["203.0.113.0/24"]
+    assert entry.before["rate_limit_per_minute"] == api.key.rate_limit_per_minute
+
+
+def test_a_wrong_network_is_named(staff: Client, api: Api) -> None:
+    form = {**KEY_FORM, "allowed_cidrs": "the office"}
+    answer = staff.post(f"/admin/keys/apikey/{api.key.pk}/change/", form)
+    assert answer.status_code == 200
+    assert "203.0.113.0/24" in answer.content.decode()
+    assert not AuditEntry.objects.filter(action="key.changed").exists()
+
+
+def test_a_revoked_key_can_not_be_edited(staff: Client, api: Api) -> None:
+    lifecycle.revoke(audit.Actor.command("test"), api.key, reason="leaked")
+    assert staff.post(f"/admin/keys/apikey/{api.key.pk}/change/", KEY_FORM).status_code == 403
+    assert ApiKey.objects.get().name != "Renamed"
+
+
+def test_a_rotated_key_ends_when_its_overlap_does(staff: Client, api: Api) -> None:
+    lifecycle.rotate(audit.Actor.command("test"), api.key, overlap=dt.timedelta(hours=1))
+    ends = api.key.expires_at
+    form = {**KEY_FORM, "expires_at_0": "2030-01-01", "expires_at_1": "00:00"}
+    assert staff.post(f"/admin/keys/apikey/{api.key.pk}/change/", form).status_code == 302
+    api.key.refresh_from_db()
+    assert (api.key.name, api.key.expires_at) == ("Renamed", ends)
+
+
+@pytest.mark.parametrize(
+    ("state", "shown"),
+    [
+        ("active", {"plain", "soon", "old"}),
+        ("expiring", {"soon"}),
+        ("due", {"old"}),
+        ("unused", {"plain", "soon"}),
+        ("ended", {"revoked", "expired"}),
+    ],
+)
+def test_keys_are_found_by_state(staff: Client, acme: Partner, state: str, shown: set[str]) -> None:
+    now, day = timezone.now(), dt.timedelta(days=1)
+    policy = Partner.objects.create(name="With a policy", key_max_age_days=90)
+    for name, partner, fields in (
+        ("plain", acme, {}),
+        ("soon", acme, {"expires_at": now + 3 * day}),
+        ("expired", acme, {"expires_at": now - day}),
+        ("revoked", acme, {"revoked_at": now}),
+        ("old", policy, {"created_at": now - 80 * day, "last_used_at": now}),
+    ):
+        key, _ = ApiKey.issue(partner, name=f"named {name}", environment="live")
+        ApiKey.objects.filter(pk=key.pk).update(**fields)
+    page = staff.get("/admin/keys/apikey/", {"state": state}).content.decode()
+    assert set(re.findall(r"named (\w+)", page)) == shown
+
+
+def test_a_partner_is_made_edited_suspended_and_taken_back(staff: Client, api: Api) -> None:
+    assert staff.post("/admin/keys/partner/add/", {"name": "New Escrow"}).status_code == 302
+    assert Partner.objects.filter(name="New Escrow").exists()
+    url = f"/admin/keys/partner/{api.partner.pk}/"
+    form = {"name": "Acme Title", "budget_cap": "500.00", "status": "suspended"}
+    assert staff.post(f"{url}change/", form).status_code == 302
+    assert api.get("/v2/deeds").status_code == 200, "status is no field of the form"
+    assert staff.post(f"{url}suspend/", {"reason": ""}).status_code == 200
+    assert api.get("/v2/deeds").status_code == 200
+    assert staff.post(f"{url}suspend/", {"reason": "unpaid"}).status_code == 302
+    assert api.get("/v2/deeds").json()["code"] == "partner_suspended"
+    assert staff.post(f"{url}reactivate/", {"reason": "paid"}).status_code == 302
+    assert api.get("/v2/deeds").status_code == 200
+    entries = AuditEntry.objects.filter(action__startswith="partner.").order_by("id")
+    assert [(entry.action, entry.reason) for entry in entries] == [
+        ("partner.created", ""),
+        ("partner.changed", ""),
+        ("partner.suspended", "unpaid"),
+        ("partner.reactivated", "paid"),
+    ]
+    assert entries[1].after == {"budget_cap": "500.00"}
+
+
+def test_two_partners_have_two_names(staff: Client, api: Api, stranger: Api) -> None:
+    answer = staff.post(f"/admin/keys/partner/{api.partner.pk}/change/", {"name": stranger.partner.name})
+    assert answer.status_code == 200
+    assert "already exists" in answer.content.decode()
 
 
 def test_keys_and_partners_can_not_be_deleted(staff: Client, api: Api) -> None:

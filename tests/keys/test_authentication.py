@@ -168,7 +168,9 @@ def _routes(patterns: list[Any], prefix: str = "") -> Any:
 
 
 ROUTES = [
-    (route, view) for route, view in _routes(get_resolver().url_patterns) if not route.startswith("admin/")
+    (route, view)
+    for route, view in _routes(get_resolver().url_patterns)
+    if not route.startswith(("admin/", "admin-api/"))
 ]
 PUBLIC_ROUTES = {
     "files/deeds/<uuid:deed_id>.pdf",

@@ -1,6 +1,7 @@
-"""Two partners with keys, and a member of staff, for the demo. Refused in production."""
+"""Two partners with keys, a member of staff and an admin token, for the demo. Refused in production."""
 
 import argparse
+import datetime as dt
 import json
 import os
 import secrets
@@ -8,15 +9,18 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import jwt
 from django.conf import settings
 from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Group
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
 from billing import contracts
+from keys import roles
 from keys.audit import Actor
-from keys.models import ApiKey, Partner
+from keys.models import ApiKey, Authenticator, Partner
 from keys.scopes import SCOPES
 from keys.secret import KeyText
 
@@ -66,6 +70,7 @@ def _seed(known: dict[str, Any]) -> dict[str, Any]:
             "api_key": _key(pacific, other.get("api_key"), "live", everything),
         },
         "admin": _staff(known.get("admin", {})),
+        "admin_api_token": _admin_token(),
     }
 
 
@@ -93,5 +98,26 @@ def _staff(known: dict[str, Any]) -> dict[str, Any]:
     if is_new or not user.check_password(password):
         user.set_password(password)
         user.save(update_fields=["password"])
+    user.groups.add(Group.objects.get(name=roles.TITLES["owner"]))
+    secret = {"secret": known["totp_secret"]} if known.get("totp_secret") else {}
+    device, _ = Authenticator.objects.update_or_create(
+        user=user, defaults={**secret, "confirmed": True, "name": "demo"}
+    )
     url = f"{settings.PUBLIC_BASE_URL}/admin/"
-    return {"url": url, "username": "demo", "password": password}
+    return {"url": url, "username": "demo", "password": password, "totp_secret": device.secret}
+
+
+def _admin_token() -> str:
+    """An owner's token for the admin API, a new one at each start; empty where tokens are RS256."""
+    if not settings.ADMIN_JWT_SECRET or settings.ADMIN_JWKS_URL:
+        return ""
+    now = timezone.now()
+    claims = {
+        "sub": "demo",
+        settings.ADMIN_JWT_ROLE_CLAIM: "owner",
+        "aud": settings.ADMIN_JWT_AUDIENCE,
+        "iss": settings.ADMIN_JWT_ISSUER,
+        "iat": now,
+        "exp": now + dt.timedelta(days=30),
+    }
+    return jwt.encode(claims, settings.ADMIN_JWT_SECRET, algorithm="HS256")

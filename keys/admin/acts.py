@@ -1,0 +1,129 @@
+"""Acts on one object that are more than an edit: asked for with a reason, and done by POST only.
+
+Each act has a permission of its own (`<act>_<model>`, see keys.roles), a page that says what will
+happen, and a button on the object's page for those who have the permission.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from django import forms
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+from unfold.admin import ModelAdmin
+from unfold.widgets import UnfoldAdminTextInputWidget
+
+from keys import roles
+
+
+class ReasonForm(forms.Form):
+    reason = forms.CharField(
+        max_length=200,
+        widget=UnfoldAdminTextInputWidget(),
+        help_text="It stands in the audit trail.",
+    )
+
+
+@dataclass(frozen=True)
+class Act:
+    """`explanation` may name the object as {object}. `permission` is the act's own name unless given."""
+
+    name: str
+    button: str
+    explanation: str
+    icon: str
+    form: type[forms.Form] = ReasonForm
+    permission: str = ""
+    is_harmful: bool = True
+
+
+class ActingAdmin(ModelAdmin):
+    """`acts` lists them; `do_<name>(request, object, **cleaned form)` does one."""
+
+    acts: tuple[Act, ...] = ()
+    change_form_template = "admin/acts/change_form.html"
+
+    def may_act(self, request: HttpRequest, act: Act, obj: Any = None) -> bool:
+        needed = roles.permission(self.opts.label_lower, act.permission or act.name)
+        return bool(request.user.has_perm(needed))
+
+    def is_open(self, act: Act, obj: Any) -> bool:
+        """Whether the act makes sense for the object as it is; else its button is not shown."""
+        return True
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def get_urls(self) -> list[URLPattern]:
+        own = [
+            path(
+                f"<path:object_id>/{act.name}/",
+                self.admin_site.admin_view(partial(self._act_view, act=act)),
+                name=self._url_name(act),
+            )
+            for act in self.acts
+        ]
+        return [*own, *super().get_urls()]
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        obj = self.get_object(request, object_id)
+        buttons = [
+            {"title": f"{act.button}…", "icon": act.icon, "link": self._url(act, obj)}
+            for act in self.acts
+            if obj is not None and self.may_act(request, act, obj) and self.is_open(act, obj)
+        ]
+        page: HttpResponse = super().change_view(
+            request, object_id, form_url, {**(extra_context or {}), "acts": buttons}
+        )
+        return page
+
+    def show_once(self, request: HttpRequest, template: str, **context: Any) -> HttpResponse:
+        """A page with a secret, as the answer itself: a redirect would have to carry it in a session or a
+        message, and both are stored."""
+        page = TemplateResponse(request, template, {**self.admin_site.each_context(request), **context})
+        page["Cache-Control"] = "no-store"
+        return page
+
+    def _act_view(self, request: HttpRequest, object_id: str, act: Act) -> HttpResponse:
+        obj = self.get_object(request, object_id)
+        if not self.may_act(request, act, obj):
+            raise PermissionDenied
+        if obj is None:
+            raise Http404
+        form = act.form(request.POST if request.method == "POST" else None)
+        if request.method == "POST" and form.is_valid():
+            try:
+                answer: HttpResponse | str = getattr(self, f"do_{act.name}")(
+                    request, obj, **form.cleaned_data
+                )
+            except ValidationError as error:
+                form.add_error(None, error.messages)
+            else:
+                if not isinstance(answer, str):
+                    return answer
+                self.message_user(request, answer)
+                return HttpResponseRedirect(self._change_url(obj))
+        context = {
+            **self.admin_site.each_context(request),
+            "title": f"{act.button}: {obj}",
+            "act": act,
+            "explanation": act.explanation.format(object=obj),
+            "form": form,
+            "back": self._change_url(obj),
+            "opts": self.opts,
+        }
+        return TemplateResponse(request, "admin/acts/confirm.html", context)
+
+    def _change_url(self, obj: Any) -> str:
+        return reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_change", args=[obj.pk])
+
+    def _url_name(self, act: Act) -> str:
+        return f"{self.opts.app_label}_{self.opts.model_name}_{act.name}"
+
+    def _url(self, act: Act, obj: Any) -> str:
+        return reverse(f"admin:{self._url_name(act)}", args=[obj.pk])

@@ -1,0 +1,125 @@
+"""Staff, for owners: make one, give roles, take access away, reset a lost second factor.
+
+What a role may do stands in keys.roles and is not edited here; nor can anybody here make a superuser,
+which is for the day when nobody else can get in.
+"""
+
+from typing import Any
+
+from django.contrib import admin
+from django.contrib.auth import get_user_model
+from django.contrib.auth.admin import UserAdmin
+from django.contrib.auth.models import Group, User
+from django.db.models import Exists, OuterRef, QuerySet
+from django.http import HttpRequest, HttpResponse
+from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
+from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
+
+from keys import audit
+from keys.admin.acts import Act, ActingAdmin
+from keys.audit import Actor
+from keys.models import Authenticator, RecoveryCodes
+
+admin.site.unregister(Group)
+admin.site.unregister(User)
+
+
+@admin.register(User)
+class StaffAdmin(ActingAdmin, UserAdmin):  # type: ignore[misc]  # both have a template; ours is the first
+    form = UserChangeForm
+    add_form = UserCreationForm
+    change_password_form = AdminPasswordChangeForm
+    list_display = ("username", "email", "shown_roles", "has_second_factor", "is_active", "last_login")
+    list_filter = ("is_active", "groups")
+    search_fields = ("username", "email")
+    ordering = ("username",)
+    filter_horizontal = ()
+    readonly_fields = ("last_login", "date_joined")
+    fieldsets = (
+        (None, {"fields": ("username", "password", "first_name", "last_name", "email")}),
+        ("Access", {"fields": ("is_active", "groups", "last_login", "date_joined")}),
+    )
+    add_fieldsets = ((None, {"fields": ("username", "email", "password1", "password2", "groups")}),)
+    acts = (
+        Act(
+            "reset_second_factor",
+            "Reset second factor",
+            "{object} has to log in with the password alone and set up an authenticator again. Make sure "
+            "that it is them who ask, and that they do it at once.",
+            "phonelink_erase",
+        ),
+    )
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[User]:
+        confirmed = Authenticator.objects.filter(user=OuterRef("pk"), confirmed=True)
+        staff: QuerySet[User] = super().get_queryset(request)
+        return staff.filter(is_staff=True).annotate(is_enrolled=Exists(confirmed)).prefetch_related("groups")
+
+    def formfield_for_manytomany(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        field = super().formfield_for_manytomany(db_field, request, **kwargs)
+        if db_field.name == "groups" and field is not None:
+            field.widget = UnfoldAdminCheckboxSelectMultipleWidget(choices=field.choices)
+            field.label, field.help_text = "Roles", ""
+        return field
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        is_above = obj is not None and obj.is_superuser and not request.user.is_superuser
+        return super().has_change_permission(request, obj) and not is_above
+
+    def may_act(self, request: HttpRequest, act: Act, obj: Any = None) -> bool:
+        return super().may_act(request, act, obj) and self.has_change_permission(request, obj)
+
+    def is_open(self, act: Act, obj: Any) -> bool:
+        return bool(obj.is_enrolled)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        fields = super().get_readonly_fields(request, obj)
+        # Nobody locks themselves out, or gives themselves a role.
+        return (*fields, "is_active", "groups") if obj == request.user else fields
+
+    @admin.display(description="roles")
+    def shown_roles(self, user: User) -> str:
+        names = sorted(group.name for group in user.groups.all())
+        return ", ".join(["superuser", *names] if user.is_superuser else names) or "none"
+
+    @admin.display(description="second factor", boolean=True)
+    def has_second_factor(self, user: Any) -> bool:
+        return bool(user.is_enrolled)
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        request.before = _facts(obj.pk) if change else {}  # type: ignore[attr-defined]  # for save_related
+        obj.is_staff = True
+        super().save_model(request, obj, form, change)
+
+    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
+        super().save_related(request, form, formsets, change)
+        before, after = request.before, _facts(form.instance.pk)  # type: ignore[attr-defined]  # see save_model
+        if before != after:
+            action = "staff.changed" if change else "staff.created"
+            audit.record(Actor.staff(request), action, form.instance, before=before, after=after)
+
+    def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> HttpResponse:  # noqa: A002 - Django's name
+        user = self.get_object(request, id)
+        hashed = user.password if user else None
+        page: HttpResponse = super().user_change_password(request, id, form_url)
+        if user is not None:
+            user.refresh_from_db(fields=["password"])
+            if user.password != hashed:
+                audit.record(Actor.staff(request), "staff.password_set", user)
+        return page
+
+    def do_reset_second_factor(self, request: HttpRequest, user: Any, reason: str) -> str:
+        # A session that one of these verified is not verified any more; it can't enrol either.
+        Authenticator.objects.filter(user=user).delete()
+        RecoveryCodes.objects.filter(user=user).delete()
+        audit.record(Actor.staff(request), "staff.second_factor_reset", user, reason=reason)
+        self.log_change(request, user, f"Second factor reset: {reason}")
+        return f"{user} has no second factor any more."
+
+
+def _facts(pk: Any) -> dict[str, Any]:
+    user = get_user_model().objects.get(pk=pk)
+    fields = {
+        name: getattr(user, name) for name in ("username", "first_name", "last_name", "email", "is_active")
+    }
+    return {**fields, "roles": sorted(user.groups.values_list("name", flat=True))}

@@ -1,0 +1,300 @@
+"""The admin API of partners, keys and the audit trail, and the bootstrap that comes before all."""
+
+import datetime as dt
+import hmac
+from typing import Any, ClassVar, Final
+from uuid import UUID
+
+from django.conf import settings
+from django.core.exceptions import ValidationError
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+from rest_framework.authentication import BaseAuthentication
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from keys import admin_bodies as bodies
+from keys import lifecycle
+from keys.admin_auth import CHALLENGE, PUBLIC, AdminApiView, actor_of, refuse_unless_on, refused
+from keys.audit import Actor
+from keys.models import ApiKey, AuditEntry, Partner, Setup
+from partner_api.http.pagination import NewestFirst
+from partner_api.http.problems import FieldError, Problem, invalid, not_found
+
+# Of the answers that have a key's text: it is there once.
+_NOT_KEPT: Final = {"Cache-Control": "no-store"}
+
+
+class Partners(AdminApiView):
+    roles: ClassVar = {"GET": "support", "POST": "key_staff"}
+
+    def get(self, request: Request) -> Response:
+        query = bodies.read_query(bodies.PartnerQuery, request)
+        wanted = {"status": query.status, "name": query.name}
+        return _page(self, request, Partner.objects.filter(**_given(wanted)), partner_answer)
+
+    def post(self, request: Request) -> Response:
+        given = bodies.read(bodies.NewPartner, request.data).given()
+        given.pop("reason", None)
+        try:
+            partner = lifecycle.create_partner(actor_of(request), **given)
+        except ValidationError as error:
+            raise bodies.refused_by_model(error) from error
+        return Response(partner_answer(partner), status=201)
+
+
+class PartnerDetail(AdminApiView):
+    roles: ClassVar = {"GET": "support", "PATCH": "key_staff"}
+
+    def get(self, request: Request, partner_id: UUID) -> Response:
+        return Response(partner_answer(_partner(partner_id)))
+
+    def patch(self, request: Request, partner_id: UUID) -> Response:
+        """A suspension needs a `reason`."""
+        partner = _partner(partner_id)
+        given = bodies.read(bodies.PartnerChange, request.data).given()
+        reason = given.pop("reason", "").strip()
+        if given.get("status") == Partner.Status.SUSPENDED != partner.status and not reason:
+            raise invalid([FieldError("/reason", "required", "Say why the partner is suspended.")])
+        try:
+            lifecycle.change_partner(actor_of(request), partner, reason=reason, **given)
+        except ValidationError as error:
+            raise bodies.refused_by_model(error) from error
+        return Response(partner_answer(partner))
+
+
+class Keys(AdminApiView):
+    roles: ClassVar = {"GET": "support", "POST": "key_staff"}
+
+    def get(self, request: Request) -> Response:
+        query = bodies.read_query(bodies.KeyQuery, request)
+        is_active = {"true": False, "false": True}.get(query.revoked or "")
+        wanted = {
+            "partner": query.partner,
+            "environment": query.environment,
+            "revoked_at__isnull": is_active,
+        }
+        found = ApiKey.objects.select_related("partner").filter(**_given(wanted))
+        return _page(self, request, found, key_answer)
+
+    def post(self, request: Request) -> Response:
+        given = bodies.read(bodies.NewKey, request.data).given()
+        partner = Partner.objects.filter(pk=given.pop("partner")).first()
+        if partner is None:
+            raise invalid([FieldError("/partner", "unknown_partner", "There is no partner with this id.")])
+        try:
+            key, text = lifecycle.issue(actor_of(request), partner, **given)
+        except ValidationError as error:
+            raise bodies.refused_by_model(error) from error
+        return Response({**key_answer(key), "api_key": text}, status=201, headers=_NOT_KEPT)
+
+
+class KeyDetail(AdminApiView):
+    roles: ClassVar = {"GET": "support", "PATCH": "key_staff"}
+
+    def get(self, request: Request, key_pk: UUID) -> Response:
+        return Response(key_answer(_key(key_pk)))
+
+    def patch(self, request: Request, key_pk: UUID) -> Response:
+        key = _key(key_pk)
+        given = bodies.read(bodies.KeyChange, request.data).given()
+        try:
+            lifecycle.change(actor_of(request), key, **given)
+        except ValidationError as error:
+            raise bodies.refused_by_model(error) from error
+        return Response(key_answer(key))
+
+
+class KeyRevocation(AdminApiView):
+    roles: ClassVar = {"POST": "key_staff"}
+
+    def post(self, request: Request, key_pk: UUID) -> Response:
+        """Answers the same when the key was revoked before; the first reason stays."""
+        key = _key(key_pk)
+        lifecycle.revoke(actor_of(request), key, reason=bodies.read(bodies.Revocation, request.data).reason)
+        return Response(key_answer(key))
+
+
+class KeyRotation(AdminApiView):
+    roles: ClassVar = {"POST": "key_staff"}
+
+    def post(self, request: Request, key_pk: UUID) -> Response:
+        key = _key(key_pk)
+        wanted = bodies.read(bodies.Rotation, request.data if request.data is not None else {})
+        seconds = wanted.overlap_seconds
+        overlap = None if seconds is None else dt.timedelta(seconds=seconds)
+        try:
+            new, text = lifecycle.rotate(actor_of(request), key, overlap=overlap, reason=wanted.reason)
+        except ValidationError as error:
+            raise bodies.refused_by_model(error) from error
+        body = {**key_answer(new), "api_key": text, "replaces": key_answer(key)}
+        return Response(body, status=201, headers=_NOT_KEPT)
+
+
+class Audit(AdminApiView):
+    roles: ClassVar = {"GET": "support"}
+
+    def get(self, request: Request) -> Response:
+        query = bodies.read_query(bodies.AuditQuery, request)
+        wanted = {
+            "partner": query.partner,
+            "actor_kind": query.actor_kind,
+            "actor": query.actor,
+            "action": query.action,
+            "target_id": query.target_id,
+            "at__gt": query.created_after,
+            "at__lt": query.created_before,
+        }
+        return _page(self, request, AuditEntry.objects.filter(**_given(wanted)), entry_answer, _EntriesFirst)
+
+
+class SetupSecret(BaseAuthentication):
+    """`Authorization: Bearer <SETUP_SECRET>`, compared in constant time."""
+
+    def authenticate(self, request: Request) -> None:
+        """Raises Problem: `not_found` where no secret is set, `authentication_required`, `invalid_token`."""
+        refuse_unless_on(request, is_on=bool(settings.SETUP_SECRET))
+        scheme, _, text = request.headers.get("Authorization", "").partition(" ")
+        if not scheme:
+            raise refused(
+                "authentication_required", "Send the setup secret as `Authorization: Bearer <secret>`."
+            )
+        is_secret = hmac.compare_digest(text.strip().encode(), settings.SETUP_SECRET.encode())
+        if scheme.lower() != "bearer" or not is_secret:
+            raise refused("invalid_token", "This is not the setup secret.")
+
+    def authenticate_header(self, request: Request) -> str:
+        return CHALLENGE["WWW-Authenticate"]
+
+
+class Bootstrap(AdminApiView):
+    authentication_classes = [SetupSecret]
+    roles: ClassVar = {"POST": PUBLIC}
+
+    def post(self, request: Request) -> Response:
+        """The first partner and a key with all scopes. Of many at once one gets them."""
+        wanted = bodies.read(bodies.Bootstrap, request.data)
+        actor = Actor.token(request, "setup secret")
+        try:
+            with transaction.atomic():
+                # First, so that the others wait here and find it taken.
+                setup = _take_setup()
+                partner = lifecycle.create_partner(
+                    actor, name=wanted.name, contact_email=wanted.contact_email
+                )
+                key, text = lifecycle.issue(
+                    actor, partner, name=wanted.key_name, environment=wanted.environment, scopes=["*"]
+                )
+                setup.partner = partner
+                setup.save(update_fields=["partner"])
+        except ValidationError as error:
+            raise bodies.refused_by_model(error) from error
+        body = {"partner": partner_answer(partner), "key": key_answer(key), "api_key": text}
+        return Response(body, status=201, headers=_NOT_KEPT)
+
+
+def partner_answer(partner: Partner) -> dict[str, Any]:
+    cap = partner.budget_cap
+    return {
+        "id": str(partner.pk),
+        "object": "partner",
+        "name": partner.name,
+        "contact_email": partner.contact_email,
+        "status": partner.status,
+        "monthly_deed_quota": partner.monthly_deed_quota,
+        "monthly_request_quota": partner.monthly_request_quota,
+        "budget_cap": None if cap is None else f"{cap:.2f}",
+        "key_max_age_days": partner.key_max_age_days,
+        "created_at": _time(partner.created_at),
+    }
+
+
+def key_answer(key: ApiKey) -> dict[str, Any]:
+    """A key as it may be shown again and again."""
+    return {
+        "id": str(key.pk),
+        "object": "api_key",
+        "partner": str(key.partner_id),
+        "prefix": key.prefix,
+        "name": key.name,
+        "environment": key.environment,
+        "scopes": key.scopes,
+        "rate_limit_per_minute": key.rate_limit_per_minute,
+        "rate_limit_burst": key.rate_limit_burst,
+        "allowed_cidrs": key.allowed_cidrs,
+        "not_before": _time(key.not_before),
+        "expires_at": _time(key.expires_at),
+        "rotation_due_at": _time(key.rotation_due_at()),
+        "replaced_by": str(key.replaced_by_id) if key.replaced_by_id else None,
+        "last_used_at": _time(key.last_used_at),
+        "last_used_address": key.last_used_address,
+        "revoked_at": _time(key.revoked_at),
+        "revoked_reason": key.revoked_reason,
+        "created_at": _time(key.created_at),
+    }
+
+
+def entry_answer(entry: AuditEntry) -> dict[str, Any]:
+    return {
+        "id": entry.pk,
+        "object": "audit_entry",
+        "at": _time(entry.at),
+        "actor": {"kind": entry.actor_kind, "name": entry.actor},
+        "action": entry.action,
+        "target": {"kind": entry.target_kind, "id": entry.target_id},
+        "partner": str(entry.partner_id) if entry.partner_id else None,
+        "before": entry.before,
+        "after": entry.after,
+        "reason": entry.reason,
+        "address": entry.address,
+        "request_id": entry.request_id,
+        "hash": entry.hash,
+    }
+
+
+class _EntriesFirst(NewestFirst):
+    """Entries are numbered."""
+
+    def is_position(self, position: str) -> bool:
+        return position.isascii() and position.isdigit() and len(position) < 19  # noqa: PLR2004 - a bigint
+
+
+def _take_setup() -> Setup:
+    """Raises Problem `setup_completed` when it was taken."""
+    try:
+        with transaction.atomic():
+            setup = Setup(completed_at=timezone.now())
+            setup.save(force_insert=True)
+    except IntegrityError as error:
+        raise Problem("setup_completed", "The first partner was made before; this works once.") from error
+    return setup
+
+
+def _page(
+    view: Any, request: Request, found: Any, shape: Any, pages: type[NewestFirst] = NewestFirst
+) -> Response:
+    paginator = pages()
+    page: list[Any] = paginator.paginate_queryset(found, request, view=view) or []
+    return paginator.get_paginated_response([shape(row) for row in page])
+
+
+def _partner(partner_id: UUID) -> Partner:
+    partner = Partner.objects.filter(pk=partner_id).first()
+    if partner is None:
+        raise not_found()
+    return partner
+
+
+def _key(key_pk: UUID) -> ApiKey:
+    key = ApiKey.objects.select_related("partner").filter(pk=key_pk).first()
+    if key is None:
+        raise not_found()
+    return key
+
+
+def _given(wanted: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in wanted.items() if value is not None}
+
+
+def _time(value: dt.datetime | None) -> str | None:
+    return value.astimezone(dt.UTC).isoformat().replace("+00:00", "Z") if value else None

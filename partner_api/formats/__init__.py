@@ -1,0 +1,1 @@
+"""How dates look to staff: sortable and unmistakable, whatever the language's own habit."""

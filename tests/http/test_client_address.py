@@ -1,0 +1,23 @@
+"""Which networks an address lies in."""
+
+import pytest
+
+from partner_api.http.client_address import is_within
+
+
+@pytest.mark.parametrize(
+    ("address", "networks", "expected"),
+    [
+        ("203.0.113.9", ["203.0.113.0/24"], True),
+        ("203.0.113.9", ["198.51.100.0/24", "203.0.113.9"], True),
+        ("203.0.113.9", ["::ffff:203.0.113.0/120"], True),
+        ("203.0.113.9", ["::/0"], False),
+        ("2001:db8::1", ["2001:db8::/32"], True),
+        ("2001:db8::1", ["0.0.0.0/0"], False),
+        ("203.0.114.9", ["203.0.113.0/24"], False),
+        (None, ["0.0.0.0/0"], False),
+        ("203.0.113.9", [], False),
+    ],
+)
+def test_an_address_is_within_a_network(address: str | None, networks: list[str], expected: bool) -> None:
+    assert is_within(address, networks) is expected

@@ -1,0 +1,239 @@
+"""Who may do what: each action of the admin, tried over HTTP by each role."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Group
+from django.core.management import call_command
+
+from deeds.models import Deed
+from keys import audit, roles
+from keys.models import ApiKey, AuditEntry, Partner
+from tests.api import Api
+from tests.staff import hire, log_in
+
+pytestmark = pytest.mark.usefixtures("quick_passwords")
+EVERYBODY = frozenset(roles.ROLES)
+KEYS = frozenset({"key_staff", "owner"})
+OWNER = frozenset({"owner"})
+
+
+@dataclass(frozen=True)
+class Action:
+    """`path` is filled with {key}, {partner}, {deed}, {user}, {entry}. A form makes it a POST."""
+
+    path: str
+    allowed: frozenset[str]
+    form: dict[str, Any] | None = None
+
+
+KEY_FORM = {
+    "name": "Made",
+    "scopes": ["deed:read"],
+    "rate_limit_per_minute": "7",
+    "rate_limit_burst": "7",
+    "allowed_cidrs": "",
+}
+ACTIONS = {
+    "read keys": Action("keys/apikey/", EVERYBODY),
+    "read a key": Action("keys/apikey/{key}/change/", EVERYBODY),
+    "read partners": Action("keys/partner/", EVERYBODY),
+    "read a partner": Action("keys/partner/{partner}/change/", EVERYBODY),
+    "read the audit trail": Action("keys/auditentry/", EVERYBODY),
+    "read an entry": Action("keys/auditentry/{entry}/change/", EVERYBODY),
+    "read deeds": Action("deeds/deed/", EVERYBODY),
+    "read a deed": Action("deeds/deed/{deed}/change/", EVERYBODY),
+    "issue a key": Action(
+        "keys/apikey/add/", KEYS, {**KEY_FORM, "partner": "{partner}", "environment": "live"}
+    ),
+    "edit a key": Action("keys/apikey/{key}/change/", KEYS, KEY_FORM),
+    "rotate a key": Action("keys/apikey/{key}/rotate/", KEYS, {"reason": "tested", "overlap": "3600"}),
+    "revoke a key": Action("keys/apikey/{key}/revoke/", KEYS, {"reason": "tested"}),
+    "make a partner": Action("keys/partner/add/", KEYS, {"name": "Made"}),
+    "edit a partner": Action("keys/partner/{partner}/change/", KEYS, {"name": "Renamed"}),
+    "suspend a partner": Action("keys/partner/{partner}/suspend/", KEYS, {"reason": "tested"}),
+    "reactivate a partner": Action("keys/partner/{suspended}/reactivate/", KEYS, {"reason": "tested"}),
+    "queue a deed again": Action("deeds/deed/{deed}/requeue/", KEYS, {}),
+    "export the audit trail": Action("keys/auditentry/export/", frozenset({"owner", "finance"}), {}),
+    "read staff": Action("auth/user/", OWNER),
+    "hire": Action(
+        "auth/user/add/",
+        OWNER,
+        {"username": "made", "password1": "a long enough password", "password2": "a long enough password"},
+    ),
+    "give a role": Action(
+        "auth/user/{user}/change/", OWNER, {"username": "clerk", "is_active": "on", "groups": "{group}"}
+    ),
+    "set a password": Action(
+        "auth/user/{user}/password/",
+        OWNER,
+        {"password1": "a long enough password", "password2": "a long enough password"},
+    ),
+    "reset a second factor": Action("auth/user/{user}/reset_second_factor/", OWNER, {"reason": "tested"}),
+    "delete a key": Action("keys/apikey/{key}/delete/", frozenset(), {"post": "yes"}),
+    "delete a partner": Action("keys/partner/{partner}/delete/", frozenset(), {"post": "yes"}),
+    "delete an entry": Action("keys/auditentry/{entry}/delete/", frozenset(), {"post": "yes"}),
+    "edit an entry": Action("keys/auditentry/{entry}/change/", frozenset(), {"actor": "nobody"}),
+    "add an entry": Action("keys/auditentry/add/", frozenset(), {"actor": "nobody"}),
+    "delete a deed": Action("deeds/deed/{deed}/delete/", frozenset(), {"post": "yes"}),
+    "delete staff": Action("auth/user/{user}/delete/", frozenset(), {"post": "yes"}),
+}
+
+
+@pytest.fixture
+def world(api: Api, order: Callable[..., dict[str, Any]]) -> dict[str, str]:
+    deed = Deed.objects.get(pk=api.post("/v2/deeds", order(order_id="A-1")).json()["id"])
+    Deed.objects.filter(pk=deed.pk).update(status="failed", failure_code="x")
+    suspended = Partner.objects.create(name="Pacific Escrow", status="suspended")
+    entry = audit.record(audit.Actor.command("test"), "partner.changed", api.partner)
+    return {
+        "key": str(api.key.pk),
+        "partner": str(api.partner.pk),
+        "suspended": str(suspended.pk),
+        "deed": str(deed.pk),
+        "entry": str(entry.pk),
+        "user": str(hire("clerk", "support").pk),
+        "group": str(Group.objects.get(name=roles.TITLES["finance"]).pk),
+    }
+
+
+def everything() -> Any:
+    """All that an action could change."""
+    users = get_user_model().objects.order_by("pk")
+    return [
+        list(ApiKey.objects.order_by("pk").values()),
+        list(Partner.objects.order_by("pk").values()),
+        list(Deed.objects.values("pk", "status")),
+        AuditEntry.objects.count(),
+        [(user.pk, user.password, user.is_active, [*user.groups.values_list("name")]) for user in users],
+        list(users.values_list("authenticator__id")),
+    ]
+
+
+@pytest.mark.parametrize("role", [*roles.ROLES, "none"])
+def test_each_role_does_its_work_and_no_other(world: dict[str, str], role: str) -> None:
+    client = log_in(hire("me", *([] if role == "none" else [role])))
+    wrong = []
+    # What is refused first, so that nothing that is allowed has changed what the others are tried on.
+    for name, action in sorted(ACTIONS.items(), key=lambda item: role in item[1].allowed):
+        path = "/admin/" + action.path.format(**world)
+        form = {
+            field: value.format(**world) if isinstance(value, str) else value
+            for field, value in (action.form or {}).items()
+        }
+        before = everything()
+        answer = client.get(path) if action.form is None else client.post(path, form)
+        if role not in action.allowed:
+            if answer.status_code != 403 or everything() != before:
+                wrong.append(f"{role} may not {name}: {answer.status_code}")
+        elif action.form is None:
+            if answer.status_code != 200:
+                wrong.append(f"{role} may {name}: {answer.status_code}")
+        elif answer.status_code not in {200, 302} or everything() == before:
+            wrong.append(f"{role} may {name}: {answer.status_code}")
+    assert wrong == []
+
+
+def test_the_page_offers_only_what_the_role_may(world: dict[str, str]) -> None:
+    path = f"/admin/keys/apikey/{world['key']}/"
+    page = log_in(hire("reader", "support")).get(f"{path}change/").content.decode()
+    assert f"{path}revoke/" not in page
+    assert f"{path}rotate/" not in page
+    page = log_in(hire("keeper", "key_staff")).get(f"{path}change/").content.decode()
+    assert f"{path}revoke/" in page
+    assert f"{path}rotate/" in page
+
+
+def test_roles_are_exactly_as_the_table_says_after_each_migrate(db: None) -> None:
+    support = Group.objects.get(name="Support (read only)")
+    wanted = set(support.permissions.values_list("codename", flat=True))
+    assert wanted == {"view_partner", "view_apikey", "view_auditentry", "view_deed"}
+    owner = Group.objects.get(name="Owner")
+    support.permissions.set(owner.permissions.all())
+    owner.delete()
+    call_command("migrate", verbosity=0)
+    assert set(support.permissions.values_list("codename", flat=True)) == wanted
+    assert Group.objects.get(name="Owner").permissions.filter(codename="revoke_apikey").exists()
+
+
+def test_a_new_role_holds_on_the_next_request_and_is_audited(db: None) -> None:
+    owner, clerk = log_in(hire("boss", "owner")), hire("clerk", "support")
+    his = log_in(clerk)
+    assert his.get("/admin/keys/partner/add/").status_code == 403
+    group = Group.objects.get(name="Key staff")
+    form = {"username": "clerk", "is_active": "on", "groups": [str(group.pk)]}
+    assert owner.post(f"/admin/auth/user/{clerk.pk}/change/", form).status_code == 302
+    assert his.get("/admin/keys/partner/add/").status_code == 200
+    entry = AuditEntry.objects.get(action="staff.changed")
+    assert (entry.actor, entry.target_id) == ("boss", str(clerk.pk))
+    assert (entry.before["roles"], entry.after["roles"]) == (["Support (read only)"], ["Key staff"])
+
+
+def test_nobody_makes_a_superuser_or_changes_one(db: None) -> None:
+    owner, breakglass, clerk = hire("boss", "owner"), hire("root", is_superuser=True), hire("clerk")
+    client = log_in(owner)
+    form = {"username": "clerk", "is_active": "on", "is_superuser": "on", "user_permissions": "1"}
+    client.post(f"/admin/auth/user/{clerk.pk}/change/", form)
+    clerk.refresh_from_db()
+    assert not clerk.is_superuser
+    assert not clerk.user_permissions.exists()
+    before = everything()
+    for path, posted in (
+        ("change/", {"username": "root"}),
+        ("password/", {"password1": "a long enough password", "password2": "a long enough password"}),
+        ("reset_second_factor/", {"reason": "x"}),
+    ):
+        assert client.post(f"/admin/auth/user/{breakglass.pk}/{path}", posted).status_code == 403
+    assert everything() == before
+
+
+def test_nobody_gives_themselves_a_role_or_locks_themselves_out(db: None) -> None:
+    owner = hire("boss", "owner")
+    form = {"username": "boss", "groups": [], "is_active": ""}
+    assert log_in(owner).post(f"/admin/auth/user/{owner.pk}/change/", form).status_code == 302
+    owner.refresh_from_db()
+    assert owner.is_active
+    assert [group.name for group in owner.groups.all()] == ["Owner"]
+
+
+def test_a_reset_second_factor_ends_what_it_verified(db: None) -> None:
+    owner, clerk = log_in(hire("boss", "owner")), hire("clerk", "support")
+    his = log_in(clerk)
+    url = f"/admin/auth/user/{clerk.pk}/reset_second_factor/"
+    assert "Reset second factor" in owner.get(url).content.decode()
+    assert owner.post(url, {"reason": " "}).status_code == 200
+    assert his.get("/admin/keys/partner/").status_code == 200
+    assert owner.post(url, {"reason": "phone lost"}).status_code == 302
+    assert his.get("/admin/keys/partner/").status_code == 302
+    assert his.get("/admin/enrol/").status_code == 302, "the old session must not enrol"
+    entry = AuditEntry.objects.get(action="staff.second_factor_reset")
+    assert (entry.actor, entry.reason) == ("boss", "phone lost")
+
+
+def test_who_is_let_go_is_out_at_once(db: None) -> None:
+    owner, clerk = log_in(hire("boss", "owner")), hire("clerk", "support")
+    his = log_in(clerk)
+    owner.post(f"/admin/auth/user/{clerk.pk}/change/", {"username": "clerk"})
+    assert his.get("/admin/keys/partner/").status_code == 302
+
+
+@pytest.mark.parametrize(
+    ("held", "needed", "expected"),
+    [
+        ("support", "support", True),
+        ("finance", "support", True),
+        ("finance", "key_staff", False),
+        ("key_staff", "finance", False),
+        ("owner", "finance", True),
+        ("key_staff", "owner", False),
+        ("nobody", "support", False),
+    ],
+)
+def test_a_role_includes_others(held: str, needed: str, expected: bool) -> None:
+    assert roles.includes(held, needed) is expected
+    if expected:
+        for label, actions in roles.ROLES[needed].items():
+            assert actions <= roles.ROLES[held][label]

@@ -1,0 +1,52 @@
+"""Members of staff in tests: made with a role, and logged in as they really are, by password and code."""
+
+from base64 import b32decode
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Group
+from django.test import Client
+from django.utils import timezone
+from django_otp.oath import TOTP
+
+from keys import roles
+from keys.models import Authenticator
+
+PASSWORD = "correct horse battery staple"
+
+
+def hire(name: str, *held: str, is_superuser: bool = False, enrolled: bool = True) -> Any:
+    """A member of staff with these roles (names of keys.roles)."""
+    user = get_user_model().objects.create_user(
+        name, password=PASSWORD, is_staff=True, is_superuser=is_superuser
+    )
+    user.groups.set(Group.objects.filter(name__in=[roles.TITLES[role] for role in held]))
+    if enrolled:
+        Authenticator.objects.create(user=user, name="test", confirmed=True)
+    return user
+
+
+def code_of(user: Any) -> str:
+    """What the authenticator of this person shows; the next one where the current one was used."""
+    device = Authenticator.objects.get(user=user)
+    return code_at(device.secret, max(device.last_step + 1, int(timezone.now().timestamp()) // 30))
+
+
+def code_at(secret: str, step: int) -> str:
+    totp = TOTP(b32decode(secret))
+    totp.time = step * 30
+    return f"{totp.token():06}"
+
+
+def log_in(user: Any, client: Client | None = None, **form: str) -> Client:
+    """A client in which this person is logged in. Fails where the login is refused."""
+    client = client or Client(raise_request_exception=False)
+    answer = post_login(client, user.username, code_of(user), **form)
+    assert answer.status_code == 302, answer.content.decode()
+    return client
+
+
+def post_login(client: Client, name: str, token: str = "", password: str = PASSWORD, **form: str) -> Any:
+    return client.post(
+        "/admin/login/", {"username": name, "password": password, "token": token, "next": "/admin/", **form}
+    )
