@@ -153,6 +153,7 @@ def test_a_contract_is_ended_and_one_to_come_withdrawn(staff: Client, acme: Part
 def test_the_ledger_has_a_running_total_and_its_sum(staff: Client, acme: Partner) -> None:
     agreed(acme)
     charged(acme, 3)
+    charged(Partner.objects.create(name="Pacific Escrow"))
     page = staff.get(f"/admin/billing/ledgerentry/?partner__id__exact={acme.pk}").content.decode()
     for total in ("12.50 USD", "25.00 USD", "37.50 USD"):
         assert total in page

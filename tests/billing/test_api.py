@@ -112,7 +112,9 @@ def test_a_foreign_invoice_looks_like_none(api: Api, stranger: Api) -> None:
     assert stranger.get("/v2/invoices").json()["data"] == []
 
 
-@pytest.mark.parametrize("path", ["/v2/invoices", f"/v2/invoices/{uuid.uuid4()}", "/v2/billing"])
+@pytest.mark.parametrize(
+    "path", ["/v2/invoices", "/v2/invoices/01a20fb1-b79f-7532-95ee-09d2fa7d031d", "/v2/billing"]
+)
 def test_it_needs_its_scope(acme: Partner, path: str) -> None:
     answer = Api.of(acme, scopes=["deed:*"]).get(path)
     assert answer.status_code == 403
