@@ -16,7 +16,8 @@ from tests.api import Api
 from tests.staff import hire, log_in
 
 pytestmark = pytest.mark.usefixtures("quick_passwords")
-EVERYBODY = frozenset(roles.ROLES)
+EVERYBODY = READERS = frozenset(roles.ROLES)
+BOOKS = frozenset({"finance", "owner"})
 KEYS = frozenset({"key_staff", "owner"})
 OWNER = frozenset({"owner"})
 
