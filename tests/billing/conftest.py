@@ -1,0 +1,23 @@
+"""A Stripe twin on a port of its own, with the product pointed at it."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from partner_api.local.stripe_twin.server import Twin
+from partner_api.local.stripe_twin.world import World
+
+
+@pytest.fixture
+def twin(settings: Any) -> Iterator[Twin]:
+    """A rule that the product broke fails the test, unless the test took it out of `violations`."""
+    running = Twin(World())
+    with running.serving() as url:
+        settings.STRIPE_SECRET_KEY = running.world.secret_key
+        settings.STRIPE_WEBHOOK_SECRETS = [running.webhooks.secret]
+        settings.STRIPE_API_BASE = settings.STRIPE_METER_EVENTS_BASE = url
+        settings.STRIPE_MAX_NETWORK_RETRIES = 0
+        settings.STRIPE_TIMEOUT_SECONDS = 5.0
+        yield running
+    assert running.world.violations == {}
