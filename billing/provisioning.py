@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 
+import structlog
 from django.db import transaction
 from django.utils import timezone
 
@@ -21,6 +22,8 @@ from billing.pricing import minor, period_of
 from billing.stripe_client import PriceTerms
 from keys import audit
 from keys.models import Partner
+
+log = structlog.get_logger(__name__)
 
 _BASE = "base"
 
@@ -54,6 +57,16 @@ def provision(contract: Contract, actor: audit.Actor, *, is_dry_run: bool = Fals
                 actor, "contract.provisioned", contract, partner=contract.partner, after={"made": made}
             )
     return steps
+
+
+def provision_quietly(contract: Contract, actor: audit.Actor) -> bool:
+    """The same for a task: a fault is logged, and the next run goes on from there."""
+    try:
+        provision(contract, actor)
+    except (NotNow, stripe_client.StripeFault) as fault:
+        log.warning("contract_not_provisioned", contract=str(contract.pk), reason=str(fault))
+        return False
+    return True
 
 
 def due(now: dt.datetime) -> list[Contract]:
@@ -150,9 +163,7 @@ def _terms(contract: Contract, items: list[str], meters: dict[str, str]) -> Iter
     product = f"contract_{contract.pk.hex}"
     if contract.base_fee:
         fee = minor(contract.base_fee, contract.currency)
-        yield PriceTerms(
-            _lookup_key(contract, _BASE), product, contract.currency, "Base fee", ((None, fee),)
-        )
+        yield PriceTerms(_lookup_key(contract, _BASE), product, contract.currency, "Base fee", ((None, fee),))
     for item in items:
         tiers = prices.tiers_of(contract, item)
         bounds: list[int | None] = [tier.after_quantity for tier in tiers[1:]]

@@ -74,13 +74,9 @@ def timestamp_of(entry: LedgerEntry) -> dt.datetime:
     return min(max(entry.occurred_at, entry.period.starts_at), last)
 
 
-def between(
-    entries: QuerySet[LedgerEntry], start: dt.datetime, end: dt.datetime
-) -> QuerySet[LedgerEntry]:
+def between(entries: QuerySet[LedgerEntry], start: dt.datetime, end: dt.datetime) -> QuerySet[LedgerEntry]:
     """Those whose moment at Stripe (that of `timestamp_of`) lies in [start, end)."""
-    last = ExpressionWrapper(
-        F("period__ends_at") - dt.timedelta(seconds=1), output_field=DateTimeField()
-    )
+    last = ExpressionWrapper(F("period__ends_at") - dt.timedelta(seconds=1), output_field=DateTimeField())
     moment = Least(Greatest("occurred_at", "period__starts_at"), last)
     return entries.annotate(stripe_moment=moment).filter(stripe_moment__gte=start, stripe_moment__lt=end)
 

@@ -91,10 +91,7 @@ def _run(
     workers = min(settings.STRIPE_SYNC_THREADS, len(lanes))
     if workers == 1 or connection.in_atomic_block:
         return sum(
-            (
-                _serve(lane, deadline=deadline, is_urgent=is_urgent, invoice_id=invoice_id)
-                for lane in lanes
-            ),
+            (_serve(lane, deadline=deadline, is_urgent=is_urgent, invoice_id=invoice_id) for lane in lanes),
             Counts(),
         )
     with ThreadPoolExecutor(workers, thread_name_prefix="stripe-lane") as pool:
@@ -107,9 +104,7 @@ def _run(
 def _lanes(entries: QuerySet[LedgerEntry]) -> Iterable[StripeLane]:
     """The lanes that have something to send, those that wait longest first."""
     at_stripe = StripeCustomer.objects.filter(is_deleted=False).values("partner")
-    meter = Case(
-        When(kind__in=sending.METERED, then=F("item")), default=Value(""), output_field=CharField()
-    )
+    meter = Case(When(kind__in=sending.METERED, then=F("item")), default=Value(""), output_field=CharField())
     wanted = entries.filter(partner__in=at_stripe).annotate(lane=meter).values_list("partner", "lane")
     for partner_id, item in wanted.distinct():
         yield StripeLane.objects.get_or_create(partner_id=partner_id, item=item)[0]
@@ -178,8 +173,10 @@ def _serve_chunk(
 
 def _of_lane(lane: StripeLane) -> QuerySet[LedgerEntry]:
     own = pending().filter(partner=lane.partner_id)
-    own = own.filter(kind__in=sending.METERED, item=lane.item) if lane.item else own.exclude(
-        kind__in=sending.METERED
+    own = (
+        own.filter(kind__in=sending.METERED, item=lane.item)
+        if lane.item
+        else own.exclude(kind__in=sending.METERED)
     )
     return own.select_related("period").order_by("id")
 

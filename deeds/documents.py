@@ -30,7 +30,7 @@ class OrderBody(
 class BatchItem(BaseModel):
     """What became of one order: `deed` when it was accepted, else `problem`."""
 
-    status: Literal[200, 202, 409, 422]
+    status: Literal[200, 202, 402, 409, 422]
     deed: answers.DeedAnswer | None = None
     problem: ProblemAnswer | None = None
 

@@ -14,7 +14,8 @@ from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
-from deeds import mapping, pdf, reading, storage, waiting
+from billing import ledger, quotas
+from deeds import charges, mapping, pdf, reading, storage, waiting
 from deeds.catalog import DEED_TYPES
 from deeds.main_api import Call, MainApiError, render, renderer_for
 from deeds.models import Deed
@@ -71,16 +72,18 @@ def _rendered(deed: Deed) -> CheckedPdf:
 
 
 def _complete(deed: Deed, lease: uuid.UUID, name: str, checked: CheckedPdf) -> None:
+    now = timezone.now()
     with transaction.atomic():
         is_ours = deed.complete(
             lease,
-            now=timezone.now(),
+            now=now,
             name=name,
             sha256=checked.sha256,
             size=len(checked.content),
             pages=checked.pages,
         )
         if is_ours:
+            ledger.charge(charges.facts_of(deed, completed_at=now))
             _announce(deed)
     log.info("deed_completed" if is_ours else "lease_lost", attempts=deed.attempts)
 
@@ -102,6 +105,7 @@ def _settle_error(deed: Deed, lease: uuid.UUID, error: MainApiError) -> None:
             retryable=error.is_temporary,
         )
         if is_ours:
+            quotas.release(deed.pk)
             _announce(deed)
     log.warning("deed_failed", code=error.code, reason=error.reason)
 

@@ -13,6 +13,7 @@ from typing import Any
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
+from billing import quotas, telling
 from deeds import reading
 from deeds.hints import hint, hint_all
 from deeds.models import Deed, first_entry
@@ -50,7 +51,7 @@ def place(origin: Origin, body: Any) -> Placement:
 
 
 def place_read(origin: Origin, order: Reading) -> Placement:
-    """The same for a body that was read already."""
+    """The same for a body that was read already. Raises a Problem of quotas.reserve, too."""
     deed = _deed(origin, order)
     if order.order.reissue_of is not None:
         earlier = _reissued(deed, order.order.reissue_of)
@@ -64,7 +65,12 @@ def place_read(origin: Origin, order: Reading) -> Placement:
                     superseded_at=deed.created_at
                 )
             deed.save(force_insert=True)
+            for refusal in quotas.reserve(deed.partner, [_wanted(deed)], livemode=deed.livemode).values():
+                raise refusal
             transaction.on_commit(lambda: hint(deed.pk))
+    except Problem as refusal:
+        telling.refusal(deed.partner, refusal)
+        raise
     except IntegrityError as error:
         if "one_live_deed_per_order" not in str(error):
             raise
@@ -98,8 +104,11 @@ def place_all(origin: Origin, bodies: list[Any]) -> list[Placement | Problem]:
     return [outcomes[index] for index in range(len(bodies))]
 
 
-def _insert_those_that_are_new(origin: Origin, deeds: list[Deed]) -> dict[tuple[str, str], Deed]:
-    """The live deed of each order, by order id and type, after all that could be were inserted."""
+def _insert_those_that_are_new(origin: Origin, deeds: list[Deed]) -> dict[tuple[str, str], Deed | Problem]:
+    """The live deed of each order, by order id and type, after all that could be were inserted.
+
+    In its place stands the problem of an order that there was no quota for.
+    """
     first = {(deed.order_id, deed.deed_type): deed for deed in reversed(deeds)}
     with transaction.atomic():
         # An order that has a live deed already is passed over by the unique index.
@@ -109,8 +118,14 @@ def _insert_those_that_are_new(origin: Origin, deeds: list[Deed]) -> dict[tuple[
         )
         live = {(deed.order_id, deed.deed_type): deed for deed in found}
         new = {deed.pk for deed in deeds} & {deed.pk for deed in live.values()}
-        transaction.on_commit(lambda: hint_all(sorted(new)))
-    return live
+        wanted = [_wanted(deed) for deed in deeds if deed.pk in new]
+        refused = quotas.reserve(origin.partner, wanted, livemode=origin.livemode)
+        if refused:
+            Deed.objects.filter(pk__in=refused).delete()
+        transaction.on_commit(lambda: hint_all(sorted(new - refused.keys())))
+    for refusal in {problem.code: problem for problem in refused.values()}.values():
+        telling.refusal(origin.partner, refusal)
+    return {identity: refused.get(deed.pk, deed) for identity, deed in live.items()}
 
 
 def cancel(partner: Partner, *, livemode: bool, deed_id: uuid.UUID) -> Deed:
@@ -120,6 +135,7 @@ def cancel(partner: Partner, *, livemode: bool, deed_id: uuid.UUID) -> Deed:
         is_cancelled = deed.cancel(now=timezone.now())
         deed.refresh_from_db()
         if is_cancelled:
+            quotas.release(deed.pk)
             deed_settled.send(sender=Deed, deed=deed)
     if not is_cancelled:
         detail = f"The deed is {deed.status}; only a queued one can be cancelled."
@@ -135,6 +151,7 @@ def requeue(deed: Deed) -> bool:
     with transaction.atomic():
         is_queued = deed.requeue(now=timezone.now())
         if is_queued:
+            quotas.reserve_again(deed.partner, _wanted(deed), livemode=deed.livemode)
             transaction.on_commit(lambda: hint(deed.pk))
     return is_queued
 
@@ -175,8 +192,17 @@ def _deed(origin: Origin, order: Reading) -> Deed:
     )
 
 
-def _against(deed: Deed, live: Deed | None) -> Placement:
-    """What an order comes to, given the deed that stands for it. Raises Problem `order_conflict`."""
+def _wanted(deed: Deed) -> quotas.Wanted:
+    return quotas.Wanted(deed.pk, deed.deed_type, is_reissue=deed.reissue_of_id is not None)
+
+
+def _against(deed: Deed, live: Deed | Problem | None) -> Placement:
+    """What an order comes to, given the deed that stands for it. Raises Problem `order_conflict`.
+
+    Raises the problem itself that stands in a deed's place.
+    """
+    if isinstance(live, Problem):
+        raise live
     if live is None:
         # It failed or was cancelled between our insert and this look: the order is free again.
         detail = "The order's earlier deed has just ended; send the order again."

@@ -11,6 +11,7 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework.response import Response
 
+from billing import quotas
 from deeds import answers, documents, ordering, reading, waiting
 from deeds.catalog import DEED_TYPES, DeedType
 from deeds.models import Deed
@@ -34,7 +35,7 @@ PREFER = OpenApiParameter(
 
 class Deeds(ApiView):
     scopes: ClassVar = {"GET": "deed:read", "POST": "deed:create"}
-    problems: ClassVar = {"POST": ("order_conflict",)}
+    problems: ClassVar = {"POST": ("order_conflict", *quotas.PROBLEMS)}
 
     @extend_schema(
         operation_id="list_deeds",
@@ -71,7 +72,8 @@ class Deeds(ApiView):
         placement = ordering.place(origin_of(request, Deed.Source.V2), request.data)
         seconds = wanted_wait(request)
         deed = waiting.wait_for(placement.deed, seconds=seconds or 0.0)
-        headers = {"Location": _url(deed)}
+        quota = quotas.headers(request.partner, livemode=request.api_key.livemode)
+        headers = {"Location": _url(deed), **quota}
         if seconds is not None:
             headers["Preference-Applied"] = f"wait={seconds:.0f}"
         if not placement.is_new:

@@ -9,6 +9,7 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework.response import Response
 
+from billing import quotas
 from deeds import answers, catalog, documents, ordering, v1, waiting
 from deeds.catalog import DEED_TYPES
 from deeds.models import Deed
@@ -21,7 +22,7 @@ from partner_api.http.view import ApiView
 class V1Deed(ApiView):
     # One address with two meanings: a deed type is ordered, a deed's id is read.
     scopes: ClassVar = {"GET": "deed:read", "POST": "deed:create"}
-    problems: ClassVar = {"POST": ("order_conflict", "deed_failed")}
+    problems: ClassVar = {"POST": ("order_conflict", "deed_failed", *quotas.PROBLEMS)}
 
     @extend_schema(
         operation_id="v1_create_deed",
@@ -47,7 +48,8 @@ class V1Deed(ApiView):
         origin = origin_of(request, Deed.Source.V1)
         placement = ordering.place_read(origin, v1.read(deed, request.data))
         placed = waiting.wait_for(placement.deed, seconds=settings.V1_WAIT_SECONDS)
-        headers = {} if placement.is_new else {"Idempotent-Replayed": "true"}
+        headers = quotas.headers(request.partner, livemode=request.api_key.livemode)
+        headers |= {} if placement.is_new else {"Idempotent-Replayed": "true"}
         if placed.status == Deed.Status.COMPLETED:
             return Response(answers.v1_created(placed), headers=headers)
         if placed.status == Deed.Status.FAILED:

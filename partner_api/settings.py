@@ -177,9 +177,27 @@ WAITING_REQUESTS_PER_PROCESS = env.int("WAITING_REQUESTS_PER_PROCESS", default=1
 ORDER_MAX_BYTES = env.int("ORDER_MAX_BYTES", default=1024 * 1024)
 BATCH_MAX_BYTES = env.int("BATCH_MAX_BYTES", default=8 * 1024 * 1024)
 
+# --- billing ----------------------------------------------------------------------------------
+BILLING_CURRENCY = env.str("BILLING_CURRENCY", default="USD")
+RESERVATION_STALE_SECONDS = env.int("RESERVATION_STALE_SECONDS", default=900)
+DRAFT_INVOICES_SECONDS = env.float("DRAFT_INVOICES_SECONDS", default=900.0)
+REQUEST_QUOTA_SECONDS = env.float("REQUEST_QUOTA_SECONDS", default=5.0)
+
 # --- keys -------------------------------------------------------------------------------------
 DEFAULT_RATE_LIMIT_PER_MINUTE = env.int("DEFAULT_RATE_LIMIT_PER_MINUTE", default=120)
 DEFAULT_RATE_LIMIT_BURST = env.int("DEFAULT_RATE_LIMIT_BURST", default=30)
+KEY_CACHE_SECONDS = env.float("KEY_CACHE_SECONDS", default=10.0)
+KEY_TAG_SECONDS = env.int("KEY_TAG_SECONDS", default=24 * 3600)
+KEY_ROTATION_OVERLAP_SECONDS = env.int("KEY_ROTATION_OVERLAP_SECONDS", default=24 * 3600)
+KEY_WARNING_DAYS = env.int("KEY_WARNING_DAYS", default=14)
+KEY_LAST_USED_SECONDS = env.int("KEY_LAST_USED_SECONDS", default=60)
+FAILED_AUTH_PER_MINUTE = env.int("FAILED_AUTH_PER_MINUTE", default=30)
+FAILED_AUTH_BURST = env.int("FAILED_AUTH_BURST", default=60)
+PUBLIC_RATE_LIMIT_PER_MINUTE = env.int("PUBLIC_RATE_LIMIT_PER_MINUTE", default=1200)
+PUBLIC_RATE_LIMIT_BURST = env.int("PUBLIC_RATE_LIMIT_BURST", default=300)
+LIMITER_REDIS_TIMEOUT_SECONDS = env.float("LIMITER_REDIS_TIMEOUT_SECONDS", default=0.25)
+LIMITER_REDIS_RETRY_SECONDS = env.float("LIMITER_REDIS_RETRY_SECONDS", default=1.0)
+LIMITER_MEMORY_ENTRIES = env.int("LIMITER_MEMORY_ENTRIES", default=50_000)
 
 # --- Stripe: without a secret key nothing is sent, and everything else works --------------------
 STRIPE_SECRET_KEY = env.str("STRIPE_SECRET_KEY", default="")
@@ -229,6 +247,11 @@ CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_TIMEZONE = "UTC"
 SWEEP_SECONDS = env.float("SWEEP_SECONDS", default=10.0)
 CELERY_BEAT_SCHEDULE = {
+    "draft-invoices": {
+        "task": "billing.tasks.draft_invoices",
+        "schedule": timedelta(seconds=DRAFT_INVOICES_SECONDS),
+        "options": {"expires": DRAFT_INVOICES_SECONDS},
+    },
     "sweep-deeds": {
         "task": "deeds.tasks.sweep",
         "schedule": timedelta(seconds=SWEEP_SECONDS),

@@ -1,1 +1,29 @@
 """Where Django looks for this app's models; each stands in a module of its own."""
+
+from billing.models.contract import Contract, Price
+from billing.models.invoice import Invoice, InvoiceLine
+from billing.models.ledger import LedgerEntry
+from billing.models.quota import BillingPeriod, PeriodCount, Reservation
+from billing.models.stripe import (
+    StripeCustomer,
+    StripeEvent,
+    StripeInvoice,
+    StripeLane,
+    StripeSubscription,
+)
+
+__all__ = [
+    "BillingPeriod",
+    "Contract",
+    "Invoice",
+    "InvoiceLine",
+    "LedgerEntry",
+    "PeriodCount",
+    "Price",
+    "Reservation",
+    "StripeCustomer",
+    "StripeEvent",
+    "StripeInvoice",
+    "StripeLane",
+    "StripeSubscription",
+]

@@ -8,6 +8,7 @@ from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 from django.utils import timezone
 
+from keys import audit, lifecycle
 from keys.models import ApiKey, Partner
 from keys.permissions import PUBLIC
 from keys.scopes import SCOPES, covers, why_not_grantable
@@ -92,13 +93,13 @@ def test_another_scheme_is_invalid(api: Api, client: Client) -> None:
 
 def test_a_revoked_key_is_refused_on_the_next_request(api: Api, client: Client) -> None:
     assert api.get("/v2/deeds").status_code == 200
-    assert api.key.revoke(reason="leaked") is True
+    assert lifecycle.revoke(audit.Actor.command("test"), api.key, reason="leaked") is True
     assert refused(client, Authorization=f"Bearer {api.text}") == "api_key_revoked"
 
 
 def test_the_first_reason_of_a_revocation_stays(api: Api) -> None:
-    api.key.revoke(reason="leaked")
-    assert api.key.revoke(reason="again") is False
+    lifecycle.revoke(audit.Actor.command("test"), api.key, reason="leaked")
+    assert lifecycle.revoke(audit.Actor.command("test"), api.key, reason="again") is False
     assert api.key.revoked_reason == "leaked"
 
 
@@ -113,7 +114,7 @@ def test_a_suspended_partner_is_refused(api: Api, client: Client) -> None:
 
 
 def test_why_a_key_is_refused_is_told_to_its_holder_only(api: Api, stranger: Api, client: Client) -> None:
-    api.key.revoke(reason="leaked")
+    lifecycle.revoke(audit.Actor.command("test"), api.key, reason="leaked")
     own, other = KeyText.parse(api.text), KeyText.parse(stranger.text)
     assert own is not None
     assert other is not None

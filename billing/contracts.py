@@ -1,0 +1,91 @@
+"""Makes contracts and their changes: each a new version from a day on, audited."""
+
+import datetime as dt
+from collections.abc import Iterable
+from decimal import Decimal
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.db import IntegrityError, transaction
+from django.db.models import Max
+from django.utils import timezone
+
+from billing import prices
+from billing.models import Contract, LedgerEntry, Price
+from keys import audit
+from keys.models import Partner
+
+PriceRow = tuple[str, int, Decimal]
+
+
+@transaction.atomic
+def agree(partner: Partner, terms: dict[str, Any], rows: Iterable[PriceRow], actor: audit.Actor) -> Contract:
+    """A partner's next version. `terms` are the contract's fields, `rows` its prices (item, after, price).
+
+    It replaces the one before from its first day on. A partner's first contract may start in the past;
+    a change may not, for what was charged keeps its price. Raises ValidationError.
+    """
+    rows = list(rows)
+    Partner.objects.select_for_update().get(pk=partner.pk)  # one change at a time
+    starts_on: dt.date = terms["starts_on"]
+    _refuse_change_of_the_past(partner, starts_on)
+    problems = prices.problems_of(terms["model"], rows, terms.get("base_fee") or Decimal(0))
+    if problems:
+        raise ValidationError(problems)
+    latest = partner.contracts.aggregate(latest=Max("version"))["latest"] or 0
+    contract = Contract(partner=partner, version=latest + 1, author=actor.name, **terms)
+    contract.full_clean(validate_constraints=False)
+    try:
+        with transaction.atomic():
+            contract.save(force_insert=True)
+            Price.objects.bulk_create(
+                Price(contract=contract, item=item, after_quantity=after, unit_price=price)
+                for item, after, price in rows
+            )
+    except IntegrityError as error:
+        message = "This version can't be stored: another starts on the same day, or a value is out of bounds."
+        raise ValidationError(message) from error
+    after = {**terms, "prices": [[item, count, str(price)] for item, count, price in rows]}
+    audit.record(actor, "contract.agreed", contract, partner=partner, after=after)
+    return contract
+
+
+@transaction.atomic
+def end(contract: Contract, last_day: dt.date, actor: audit.Actor, *, reason: str) -> None:
+    """Sets a last day, today or later. Raises ValidationError for a day that has passed."""
+    if last_day < timezone.now().date() or last_day < contract.starts_on:
+        message = "The last day is today or later, and not before the first."
+        raise ValidationError(message)
+    before = {"ends_on": contract.ends_on}
+    contract.ends_on = last_day
+    contract.save(update_fields=["ends_on"])
+    audit.record(
+        actor,
+        "contract.ended",
+        contract,
+        partner=contract.partner,
+        before=before,
+        after={"ends_on": last_day},
+        reason=reason,
+    )
+
+
+@transaction.atomic
+def withdraw(contract: Contract, actor: audit.Actor, *, reason: str) -> None:
+    """Takes back a version that nothing was charged under. Raises ValidationError for any other."""
+    Partner.objects.select_for_update().get(pk=contract.partner_id)
+    if contract.starts_on <= timezone.now().date() or LedgerEntry.objects.filter(contract=contract).exists():
+        message = "Only a version that has not started can be withdrawn; end it, or agree a new one."
+        raise ValidationError(message)
+    Contract.objects.filter(pk=contract.pk, withdrawn_at=None).update(withdrawn_at=timezone.now())
+    audit.record(actor, "contract.withdrawn", contract, partner=contract.partner, reason=reason)
+
+
+def _refuse_change_of_the_past(partner: Partner, starts_on: dt.date) -> None:
+    today = timezone.now().date()
+    if starts_on < today and partner.contracts.standing().filter(starts_on__lte=today).exists():
+        message = "A change starts today or later: what was charged keeps its price."
+        raise ValidationError(message)
+    if partner.billing_periods.filter(closed_at__isnull=False, ends_at__date__gt=starts_on).exists():
+        message = "The first day lies in a period whose invoice is drafted."
+        raise ValidationError(message)

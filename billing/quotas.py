@@ -1,0 +1,253 @@
+"""Decides, before an order is accepted, whether its partner's quota and budget have room for it.
+
+An order reserves its place in the transaction that inserts its deed, by one conditional UPDATE of the
+period's row; the ledger turns the reservation into use when the deed is completed, and a deed that ends
+otherwise gives it back. Call `reserve` after the insert: the row is then locked only until the commit,
+and whoever waits for it holds nothing that its holder needs.
+"""
+
+import datetime as dt
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, Final
+
+from django.db.models import Exists, F, OuterRef, Sum
+from django.utils import timezone
+
+from billing import periods, prices, telling
+from billing.models import BillingPeriod, Contract, Invoice, PeriodCount, Reservation
+from billing.pricing import major, minor, shares
+from keys.models import Partner
+from partner_api.http.problems import Problem
+
+
+PROBLEMS: Final = ("quota_exceeded", "budget_exceeded", "payment_required")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """An order that asks for a place."""
+
+    source_id: uuid.UUID
+    deed_type: str
+    is_reissue: bool
+
+
+@dataclass
+class _Room:
+    """What a period allows, and what each order would take of it. Money is in minor units."""
+
+    period: BillingPeriod
+    contract: Contract | None
+    currency: str
+    deeds: int | None
+    money: Decimal | None
+    is_hard: bool
+    costs: dict[uuid.UUID, tuple[str, Decimal]] = field(default_factory=dict)
+
+    def total(self, wanted: Sequence[Wanted]) -> Decimal:
+        return sum((self.costs[one.source_id][1] for one in wanted), Decimal(0))
+
+
+def reserve(partner: Partner, wanted: Sequence[Wanted], *, livemode: bool) -> dict[uuid.UUID, Problem]:
+    """Takes places for all that fit; the problems of those that don't, by their ids.
+
+    Each problem is `quota_exceeded`, `budget_exceeded` or `payment_required`. Test orders always fit.
+    Call it inside the transaction that inserts the orders, after the insert.
+    """
+    if not livemode or not wanted:
+        return {}
+    now = timezone.now()
+    period = _current(partner, now)
+    if period.is_unpaid:
+        return dict.fromkeys((one.source_id for one in wanted), _payment_required(partner, now))
+    room = _room(period, wanted, now)
+    if _take(room, wanted):
+        accepted, refused = list(wanted), {}
+    else:
+        room.period = BillingPeriod.objects.select_for_update(no_key=True).get(pk=room.period.pk)
+        accepted, refused = _those_that_fit(room, wanted)
+        _take(room, accepted)
+    Reservation.objects.bulk_create(
+        Reservation(
+            source_id=one.source_id,
+            period=room.period,
+            item=room.costs[one.source_id][0],
+            amount=room.costs[one.source_id][1],
+        )
+        for one in accepted
+    )
+    if accepted and (room.deeds is not None or room.money is not None):
+        telling.thresholds(room.period.pk, deeds=room.deeds, money=room.money)
+    return refused
+
+
+def release(source_id: uuid.UUID) -> uuid.UUID | None:
+    """Gives an order's place back; the id of its period, or None where it holds none (any more)."""
+    held = Reservation.objects.filter(pk=source_id).first()
+    if held is None or not Reservation.objects.filter(pk=source_id).delete()[0]:
+        return None
+    BillingPeriod.objects.filter(pk=held.period_id).update(
+        deeds_reserved=F("deeds_reserved") - 1, money_reserved=F("money_reserved") - held.amount
+    )
+    return held.period_id
+
+
+def reserve_again(partner: Partner, wanted: Wanted, *, livemode: bool) -> None:
+    """A place for an order that staff queued again; staff's word counts more than the quota."""
+    if not livemode or Reservation.objects.filter(pk=wanted.source_id).exists():
+        return
+    now = timezone.now()
+    room = _room(_current(partner, now), [wanted], now)
+    item, amount = room.costs[wanted.source_id]
+    BillingPeriod.objects.filter(pk=room.period.pk).update(
+        deeds_reserved=F("deeds_reserved") + 1, money_reserved=F("money_reserved") + amount
+    )
+    Reservation.objects.create(source_id=wanted.source_id, period=room.period, item=item, amount=amount)
+
+
+def held_since_before(moment: dt.datetime, *, at_once: int) -> Iterator[list[uuid.UUID]]:
+    """Orders whose places are older than a moment; whoever knows them releases those that have ended."""
+    old = Reservation.objects.filter(created_at__lt=moment).order_by("source_id")
+    ids = list(old.values_list("source_id", flat=True)[:at_once])
+    while ids:
+        yield ids
+        ids = list(old.filter(source_id__gt=ids[-1]).values_list("source_id", flat=True)[:at_once])
+
+
+def headers(partner: Partner, *, livemode: bool) -> dict[str, str]:
+    """`X-Quota-Limit`, `-Remaining` and `-Reset` (Unix seconds); none for test keys or without a quota."""
+    if not livemode or partner.monthly_deed_quota is None:
+        return {}
+    period = periods.at(partner, timezone.now())
+    return _headers(period, partner.monthly_deed_quota)
+
+
+def _current(partner: Partner, now: dt.datetime) -> Any:
+    """The running period with its partner as it is now, and `is_unpaid`; in one query as a rule."""
+    overdue = Invoice.objects.overdue(now).filter(partner=OuterRef("partner"))
+    running = BillingPeriod.objects.at(partner.pk, now).select_related("partner")
+    annotated = running.annotate(is_unpaid=Exists(overdue))
+    found = annotated.first()
+    if found is None:
+        periods.at(partner, now)
+        found = annotated.get()
+    return found
+
+
+def _room(period: BillingPeriod, wanted: Sequence[Wanted], now: dt.datetime) -> _Room:
+    partner = period.partner
+    if partner.monthly_deed_quota is None and partner.budget_cap is None:
+        costs = {one.source_id: (one.deed_type, Decimal(0)) for one in wanted}
+        return _Room(period, None, "", deeds=None, money=None, is_hard=False, costs=costs)
+    contract = Contract.objects.in_force(partner.pk, now.date())
+    currency = prices.currency_of(contract)
+    room = _Room(
+        period,
+        contract,
+        currency,
+        deeds=partner.monthly_deed_quota,
+        money=None if partner.budget_cap is None else minor(partner.budget_cap, currency),
+        is_hard=contract is None or contract.quota_mode == Contract.QuotaMode.HARD,
+    )
+    _estimate(room, wanted)
+    return room
+
+
+def _estimate(room: _Room, wanted: Sequence[Wanted]) -> None:
+    """What each order would cost if all that are open before it were completed first."""
+    positions: dict[str, int] = {}
+    for one in wanted:
+        item = prices.item_of(room.contract, one.deed_type, is_reissue=one.is_reissue)
+        tiers = prices.tiers_of(room.contract, item) or prices.FREE
+        if item not in positions:
+            positions[item] = _ahead(room.period, item) if room.money is not None and len(tiers) > 1 else 0
+        (share,) = shares(tiers, before=positions[item], quantity=1)
+        room.costs[one.source_id] = (item, minor(share.unit_price, room.currency))
+        positions[item] += 1
+
+
+def _ahead(period: BillingPeriod, item: str) -> int:
+    charged = PeriodCount.objects.filter(period=period, item=item).aggregate(total=Sum("quantity"))["total"]
+    return (charged or 0) + Reservation.objects.filter(period=period, item=item).count()
+
+
+def _take(room: _Room, wanted: Sequence[Wanted]) -> bool:
+    """One conditional UPDATE: places for all of them, or for none."""
+    count, amount = len(wanted), room.total(wanted)
+    fitting = BillingPeriod.objects.filter(pk=room.period.pk)
+    if room.is_hard and room.deeds is not None:
+        fitting = fitting.filter(deeds_used__lte=room.deeds - count + F("extra_deeds") - F("deeds_reserved"))
+    if room.is_hard and room.money is not None:
+        fitting = fitting.filter(
+            money_used__lte=room.money - amount + F("extra_budget") - F("money_reserved")
+        )
+    return bool(
+        fitting.update(
+            deeds_reserved=F("deeds_reserved") + count, money_reserved=F("money_reserved") + amount
+        )
+    )
+
+
+def _those_that_fit(room: _Room, wanted: Sequence[Wanted]) -> tuple[list[Wanted], dict[uuid.UUID, Problem]]:
+    """In the order given; the period is locked, so what fits now fits until the end."""
+    period = room.period
+    deeds = None if room.deeds is None else room.deeds + period.extra_deeds
+    money = None if room.money is None else room.money + period.extra_budget
+    taken_deeds = period.deeds_used + period.deeds_reserved
+    taken_money = period.money_used + period.money_reserved
+    accepted: list[Wanted] = []
+    refused: dict[uuid.UUID, Problem] = {}
+    for one in wanted:
+        cost = room.costs[one.source_id][1]
+        if deeds is not None and taken_deeds + 1 > deeds:
+            refused[one.source_id] = _quota_exceeded(period, deeds, taken_deeds)
+        elif money is not None and taken_money + cost > money:
+            refused[one.source_id] = _budget_exceeded(period, money, taken_money, room.currency)
+        else:
+            accepted.append(one)
+            taken_deeds += 1
+            taken_money += cost
+    return accepted, refused
+
+
+def _quota_exceeded(period: BillingPeriod, limit: int, used: int) -> Problem:
+    detail = (
+        f"All {limit} deeds of this period are used or being made. The next period starts "
+        f"{period.ends_at:%Y-%m-%d}; ask us for a larger quota, or for more in this period."
+    )
+    extra = {"limit": limit, "used": used, "resets_at": _time(period.ends_at)}
+    return Problem(
+        "quota_exceeded", detail, headers=_headers(period, limit - period.extra_deeds), extra=extra
+    )
+
+
+def _budget_exceeded(period: BillingPeriod, limit: Decimal, used: Decimal, currency: str) -> Problem:
+    limit_text, used_text = (f"{major(amount, currency).normalize():f}" for amount in (limit, used))
+    detail = (
+        f"This deed would exceed this period's budget of {limit_text} {currency}. The next period starts "
+        f"{period.ends_at:%Y-%m-%d}; ask us to raise the budget cap."
+    )
+    extra = {"limit": limit_text, "used": used_text, "currency": currency, "resets_at": _time(period.ends_at)}
+    return Problem("budget_exceeded", detail, extra=extra)
+
+
+def _payment_required(partner: Partner, now: dt.datetime) -> Problem:
+    invoice = Invoice.objects.overdue(now).filter(partner=partner).earliest("grace_ends_at")
+    due = f", due {invoice.due_at:%Y-%m-%d}," if invoice.due_at else ""
+    detail = f"Invoice {invoice}{due} is not paid. Pay it and orders are accepted again at once."
+    extra = {"invoice": str(invoice.pk), "pay_at": invoice.hosted_invoice_url or None}
+    return Problem("payment_required", detail, extra=extra)
+
+
+def _headers(period: BillingPeriod, quota: int) -> dict[str, str]:
+    limit = quota + period.extra_deeds
+    remaining = max(0, limit - period.deeds_used - period.deeds_reserved)
+    reset = int(period.ends_at.timestamp())
+    return {"X-Quota-Limit": str(limit), "X-Quota-Remaining": str(remaining), "X-Quota-Reset": str(reset)}
+
+
+def _time(moment: dt.datetime) -> str:
+    return moment.astimezone(dt.UTC).isoformat().replace("+00:00", "Z")
