@@ -409,14 +409,14 @@ def portal_session(customer_id: str, *, return_url: str) -> str:
     return str(_call(lambda: _v1().billing_portal.sessions.create(params)).url)
 
 
-def setup_intent(customer_id: str, *, idempotency_key: str) -> str:
+def setup_intent(customer_id: str) -> str:
     """The client secret with which Stripe's own form takes a payment method for later."""
     params: Any = {
         "customer": customer_id,
         "usage": "off_session",
         "automatic_payment_methods": {"enabled": True},
     }
-    return str(_call(lambda: _v1().setup_intents.create(params, _key(idempotency_key))).client_secret)
+    return str(_call(lambda: _v1().setup_intents.create(params)).client_secret)
 
 
 def read_webhook(body: bytes, signature: str) -> WebhookFacts:

@@ -208,6 +208,7 @@ STRIPE_API_BASE = env.str("STRIPE_API_BASE", default="https://api.stripe.com").r
 STRIPE_METER_EVENTS_BASE = env.str(
     "STRIPE_METER_EVENTS_BASE", default="https://meter-events.stripe.com"
 ).rstrip("/")
+STRIPE_PORTAL_RETURN_URL = env.str("STRIPE_PORTAL_RETURN_URL", default=PUBLIC_BASE_URL)
 STRIPE_TIMEOUT_SECONDS = env.float("STRIPE_TIMEOUT_SECONDS", default=20.0)
 STRIPE_MAX_NETWORK_RETRIES = env.int("STRIPE_MAX_NETWORK_RETRIES", default=1)
 STRIPE_METER_EVENTS_PER_SECOND = env.int("STRIPE_METER_EVENTS_PER_SECOND", default=800)

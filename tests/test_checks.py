@@ -18,6 +18,9 @@ SECURE: dict[str, Any] = {
     "MAIN_API_INTERNAL_TOKEN": "token",
     "SANDBOX_TOKEN": "token",
     "SECURE_SSL_REDIRECT": True,
+    "STRIPE_SECRET_KEY": "sk_live_key",
+    "STRIPE_WEBHOOK_SECRETS": ["whsec_secret"],
+    "STRIPE_API_BASE": "https://api.stripe.com",
 }
 
 
@@ -47,6 +50,9 @@ def test_a_secure_production_starts(secure: Any) -> None:
         ("MAIN_API_INTERNAL_TOKEN", "", "E007"),
         ("SANDBOX_TOKEN", "", "E008"),
         ("SECURE_SSL_REDIRECT", False, "E009"),
+        ("STRIPE_SECRET_KEY", "sk_test_key", "E040"),
+        ("STRIPE_WEBHOOK_SECRETS", [], "E041"),
+        ("STRIPE_API_BASE", "http://stripe.example.com", "E042"),
     ],
 )
 def test_an_insecure_value_is_refused(secure: Any, name: str, value: Any, code: str) -> None:
@@ -59,6 +65,12 @@ def test_an_insecure_value_is_refused(secure: Any, name: str, value: Any, code: 
 def test_a_database_without_a_password_is_refused(secure: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(secure.DATABASES["default"], "PASSWORD", "")
     assert [error.id for error in production_is_secure(None)] == ["partner_api.E010"]
+
+
+def test_production_starts_without_stripe(secure: Any) -> None:
+    secure.STRIPE_SECRET_KEY = ""
+    secure.STRIPE_WEBHOOK_SECRETS = []
+    assert production_is_secure(None) == []
 
 
 def test_elsewhere_nothing_is_refused(secure: Any) -> None:

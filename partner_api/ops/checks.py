@@ -55,6 +55,13 @@ def _faults() -> Iterator[checks.Error]:
         )
     if settings.DATABASES["default"].get("PASSWORD", "") == "":
         yield _error(10, "DATABASE_URL has no password.", "Give the database role a password.")
+    stripe_key = settings.STRIPE_SECRET_KEY
+    if stripe_key and not stripe_key.startswith(("sk_live_", "rk_live_")):
+        yield _error(40, "STRIPE_SECRET_KEY is not a live key.", "Invoices would go to nobody.")
+    if stripe_key and not settings.STRIPE_WEBHOOK_SECRETS:
+        yield _error(41, "STRIPE_WEBHOOK_SECRETS is missing.", "Stripe's news could not be believed.")
+    if stripe_key and urlsplit(settings.STRIPE_API_BASE).scheme != "https":
+        yield _error(42, "STRIPE_API_BASE is not https.", "Stripe's key travels there.")
 
 
 def _error(number: int, message: str, hint: str) -> checks.Error:

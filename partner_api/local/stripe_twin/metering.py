@@ -24,6 +24,7 @@ class Accepted:
     value: Decimal
     timestamp: int
     seen_at: float  # monotonic
+    deed_type: str = ""
 
 
 class Window:
@@ -112,7 +113,8 @@ class Meters:
             message = f"An event already exists with identifier {identifier}."
             raise Refusal(400, message, param="identifier", headers={"stripe-should-retry": "false"})
         self.identifiers[identifier] = now
-        event = Accepted(identifier, customer, event_name, value, timestamp, time.monotonic())
+        deed_type = payload.get("deed_type", "")
+        event = Accepted(identifier, customer, event_name, value, timestamp, time.monotonic(), deed_type)
         if self._is_late(event):
             self.late.append(event)
         self.accepted[lane].append(event)
