@@ -71,14 +71,16 @@ def provision_quietly(contract: Contract, actor: audit.Actor) -> bool:
 
 def due(now: dt.datetime) -> list[Contract]:
     """Contract versions in force now, or next, of partners that are at Stripe already."""
-    found = []
+    partners = Partner.objects.filter(stripe_customer__isnull=False).order_by("pk")
+    return [contract for partner in partners for contract in current(partner, now)]
+
+
+def current(partner: Partner, now: dt.datetime) -> list[Contract]:
+    """The version in force, and the one that comes next."""
     today = now.date()
-    for partner in Partner.objects.filter(stripe_customer__isnull=False).order_by("pk"):
-        standing = Contract.objects.standing().filter(partner=partner)
-        current = Contract.objects.in_force(partner.pk, today)
-        coming = standing.filter(starts_on__gt=today).order_by("starts_on").first()
-        found += [contract for contract in (current, coming) if contract is not None]
-    return found
+    coming = Contract.objects.standing().filter(partner=partner, starts_on__gt=today).order_by("starts_on")
+    found = [Contract.objects.in_force(partner.pk, today), coming.first()]
+    return [contract for contract in found if contract is not None]
 
 
 def event_name(item: str) -> str:
@@ -162,7 +164,7 @@ def _terms(contract: Contract, items: list[str], meters: dict[str, str]) -> Iter
     """The prices that the contract needs: its fee, and one for each item."""
     product = f"contract_{contract.pk.hex}"
     if contract.base_fee:
-        fee = minor(contract.base_fee, contract.currency)
+        fee = _plain(minor(contract.base_fee, contract.currency))
         yield PriceTerms(_lookup_key(contract, _BASE), product, contract.currency, "Base fee", ((None, fee),))
     for item in items:
         tiers = prices.tiers_of(contract, item)

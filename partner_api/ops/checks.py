@@ -55,6 +55,10 @@ def _faults() -> Iterator[checks.Error]:
         )
     if settings.DATABASES["default"].get("PASSWORD", "") == "":
         yield _error(10, "DATABASE_URL has no password.", "Give the database role a password.")
+    yield from _stripe_faults()
+
+
+def _stripe_faults() -> Iterator[checks.Error]:
     stripe_key = settings.STRIPE_SECRET_KEY
     if stripe_key and not stripe_key.startswith(("sk_live_", "rk_live_")):
         yield _error(40, "STRIPE_SECRET_KEY is not a live key.", "Invoices would go to nobody.")

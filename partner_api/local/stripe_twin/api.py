@@ -162,13 +162,14 @@ class Api:
         chosen = params.get("id")
         if chosen and chosen in self.world.objects:
             raise Refusal(400, "Product already exists.", code="resource_already_exists", param="id")
-        product = self.world.new(
-            "product", name=_needed(params, "name"), metadata=params.get("metadata") or {}, active=True
+        own_id = {"id": chosen} if chosen else {}
+        return self.world.new(
+            "product",
+            name=_needed(params, "name"),
+            metadata=params.get("metadata") or {},
+            active=True,
+            **own_id,
         )
-        if chosen:
-            product["id"] = chosen
-            self.world.keep(product)
-        return product
 
     def create_price(self, params: Params) -> Thing:
         product = self.world.get("product", _needed(params, "product"), param="product")
@@ -230,6 +231,8 @@ class Api:
     def update_subscription(self, params: Params, name: str) -> Thing:
         subscription = self.world.get("subscription", name)
         if "cancel_at" in params:
+            if int(params["cancel_at"]) <= self.world.now():
+                raise Refusal(400, "cancel_at must be in the future", param="cancel_at")
             subscription["cancel_at"] = int(params["cancel_at"])
             for item in subscription["items"]["data"]:
                 item["current_period_end"] = min(item["current_period_end"], subscription["cancel_at"])

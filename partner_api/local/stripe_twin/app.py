@@ -51,7 +51,7 @@ class TwinApp:
             self._admit(environ, path)
             length = int(environ.get("CONTENT_LENGTH") or 0)
             text = environ["wsgi.input"].read(length).decode() if length else environ.get("QUERY_STRING", "")
-            fault = self._fault(path)
+            fault = self._fault(method, path)
             if fault:
                 self._before(fault)
             answer = self._once(environ, method, path, text, fault)
@@ -127,12 +127,12 @@ class TwinApp:
     def _headers(self) -> dict[str, str]:
         return {"Request-Id": f"req_{self._random.getrandbits(48):012x}"}
 
-    def _fault(self, path: str) -> Fault | None:
+    def _fault(self, method: str, path: str) -> Fault | None:
         if not self.world.faults:
             return None
         with self.world.lock:
             for fault in self.world.faults:
-                if fault.path in path and self._random.random() < fault.chance:
+                if fault.path in path and fault.method in method and self._random.random() < fault.chance:
                     fault.times -= 1
                     if fault.times <= 0:
                         self.world.faults.remove(fault)

@@ -65,6 +65,7 @@ class Fault:
     times: int = 1
     seconds: float = 0.0
     chance: float = 1.0
+    method: str = ""
 
 
 @dataclass
@@ -99,7 +100,7 @@ class World:
         return int((self.clock or time.time)() + self.offset_seconds)
 
     def new(self, kind: str, **fields: Any) -> Thing:
-        """A stored object with what every Stripe object has."""
+        """A stored object with what every Stripe object has; a client may have chosen its `id`."""
         thing = {
             "id": f"{_PREFIXES[kind]}_{self._salt}{next(self._numbers):08d}",
             "object": kind,
@@ -107,11 +108,7 @@ class World:
             "created": self.now(),
             **fields,
         }
-        return self.keep(thing)
-
-    def keep(self, thing: Thing) -> Thing:
-        """Stores an object under its id, which a client may have chosen."""
-        self.objects[thing["id"]] = self._kinds[thing["object"]][thing["id"]] = thing
+        self.objects[thing["id"]] = self._kinds[kind][thing["id"]] = thing
         return thing
 
     def all(self, kind: str) -> list[Thing]:
