@@ -104,7 +104,7 @@ def release(at_stripe: StripeInvoice) -> bool:
     return True
 
 
-def expected_quantity(contract_id: object, item: str, start: dt.datetime, end: dt.datetime) -> int:
+def expected_quantity(contract_id: uuid.UUID, item: str, start: dt.datetime, end: dt.datetime) -> int:
     """How many units of a contract's item Stripe was sent between two moments."""
     own = LedgerEntry.objects.filter(contract=contract_id, item=item)
     return syncing.accepted_quantity(sending.between(own, start, end))

@@ -103,6 +103,8 @@ def entries_of(line: InvoiceLine) -> QuerySet[LedgerEntry]:
     """The ledger entries whose sum a line of our own is."""
     if line.entry_id is not None:
         return LedgerEntry.objects.filter(pk=line.entry_id)
+    if line.unit_price is None:
+        return LedgerEntry.objects.none()
     return LedgerEntry.objects.filter(
         period=line.invoice.period_id,
         kind=line.kind,

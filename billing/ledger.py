@@ -8,6 +8,7 @@ import datetime as dt
 import uuid
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Final
 
 from django.db import transaction
 from django.db.models import F
@@ -21,7 +22,8 @@ from keys import audit
 from keys.models import Partner
 
 Kind = LedgerEntry.Kind
-DEED_SOURCE = "deed"
+DEED_SOURCE: Final = "deed"
+PRICING_SOURCE: Final = "pricing"
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,7 @@ def price_unpriced(partner: Partner, actor: audit.Actor) -> int:
     unpriced = partner.ledger_entries.filter(is_priced=False).select_for_update().order_by("id")
     settled = set(
         LedgerEntry.objects.filter(
-            source_kind="pricing", source_id__in=[str(entry.pk) for entry in unpriced]
+            source_kind=PRICING_SOURCE, source_id__in=[str(entry.pk) for entry in unpriced]
         ).values_list("source_id", flat=True)
     )
     for entry in unpriced:
@@ -187,7 +189,7 @@ def price_unpriced(partner: Partner, actor: audit.Actor) -> int:
         period = periods.open_at(partner, timezone.now())
         (share,) = _count(period, contract, item, 1)
         later = _entry(period, contract, Kind.DEED, item, share, occurred_at=timezone.now())
-        later.source_kind, later.source_id = "pricing", str(entry.pk)
+        later.source_kind, later.source_id = PRICING_SOURCE, str(entry.pk)
         later.deed_type, later.author = entry.deed_type, actor.name
         later.reason = f"price of deed {entry.source_id}, made before its contract was known"
         later.save(force_insert=True)

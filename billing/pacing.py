@@ -53,7 +53,7 @@ class Pace:
         key = f"pace:{self._setting}:{int(time.time() / _WINDOW_SECONDS)}"
         try:
             pipeline = get_redis_connection("default").pipeline(transaction=False)
-            taken = pipeline.incrby(key, wanted).pexpire(key, _KEPT_MS).execute()[0]
+            taken = int(pipeline.incrby(key, wanted).pexpire(key, _KEPT_MS).execute()[0])
         except (RedisError, ConnectionInterrupted):
             return max(1, limit // _SHARE_WITHOUT_REDIS)
         return max(0, min(wanted, wanted - (taken - limit)))

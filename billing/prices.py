@@ -1,6 +1,7 @@
 """What a contract says that one thing costs."""
 
 import datetime as dt
+import uuid
 from collections.abc import Iterable
 from decimal import Decimal
 from typing import Final
@@ -48,7 +49,7 @@ def is_priced(contract: Contract | None, item: str) -> bool:
     )
 
 
-def versions(partner_id: object, first: dt.date, end: dt.date) -> list[tuple[Contract, dt.date, dt.date]]:
+def versions(partner_id: uuid.UUID, first: dt.date, end: dt.date) -> list[tuple[Contract, dt.date, dt.date]]:
     """The contract versions in force between two days (the second excluded), each with its part of them."""
     standing = list(
         Contract.objects.standing()

@@ -137,6 +137,7 @@ def _make_customer(partner: Partner) -> StripeCustomer:
             "livemode": stripe_client.is_livemode(),
             "is_deleted": False,
             "generation": generation,
+            "connected_at": timezone.now(),
             "updated_at": timezone.now(),
         },
     )

@@ -22,7 +22,6 @@ from billing.pricing import major, minor, shares
 from keys.models import Partner
 from partner_api.http.problems import Problem
 
-
 PROBLEMS: Final = ("quota_exceeded", "budget_exceeded", "payment_required")
 
 
@@ -64,8 +63,9 @@ def reserve(partner: Partner, wanted: Sequence[Wanted], *, livemode: bool) -> di
     if period.is_unpaid:
         return dict.fromkeys((one.source_id for one in wanted), _payment_required(partner, now))
     room = _room(period, wanted, now)
+    refused: dict[uuid.UUID, Problem] = {}
     if _take(room, wanted):
-        accepted, refused = list(wanted), {}
+        accepted = list(wanted)
     else:
         room.period = BillingPeriod.objects.select_for_update(no_key=True).get(pk=room.period.pk)
         accepted, refused = _those_that_fit(room, wanted)

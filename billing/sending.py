@@ -6,6 +6,7 @@ late, in a later period, is billed with that one.
 """
 
 import datetime as dt
+import uuid
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,9 +14,8 @@ from django.db.models import DateTimeField, ExpressionWrapper, F, QuerySet
 from django.db.models.functions import Greatest, Least
 from django.utils import timezone
 
-from billing import stripe_client
+from billing import provisioning, stripe_client
 from billing.models import Invoice, LedgerEntry, StripeCustomer, StripeInvoice, StripeSubscription
-from billing.provisioning import event_name
 from billing.stripe_client import MeterEvent
 
 # An hour short of Stripe's 35 days: an event must not grow too old on its way.
@@ -53,7 +53,7 @@ class Route:
     closed: tuple[tuple[dt.datetime, dt.datetime, str], ...]
 
     @classmethod
-    def of(cls, partner_id: object) -> "Route | None":
+    def of(cls, partner_id: uuid.UUID) -> "Route | None":
         """None for a partner that is not at Stripe."""
         customer = StripeCustomer.objects.filter(partner=partner_id, is_deleted=False).first()
         if customer is None:
@@ -91,7 +91,7 @@ def send(entry: LedgerEntry, route: Route, *, invoice_id: str = "") -> str:
     moment = _metered_moment(entry, route)
     dimension = (("deed_type", entry.deed_type),) if entry.deed_type else ()
     event = MeterEvent(
-        event_name(entry.item),
+        provisioning.event_name(entry.item),
         route.customer.customer_id,
         entry.quantity,
         str(entry.pk),
@@ -121,6 +121,11 @@ def bill_as_item(entry: LedgerEntry, customer: StripeCustomer, *, invoice_id: st
     """An invoice item of the entry's rounded amount. Raises StripeFault."""
     if entry.amount_minor == 0:
         return f"{ITEM_PREFIX}nothing_to_bill"
+    if entry.sync_attempts > 1:
+        # An earlier call may have made it, longer ago than Stripe remembers our key.
+        made = stripe_client.find_invoice_item(customer.customer_id, str(entry.pk))
+        if made is not None:
+            return made
     name = LedgerEntry.Kind(entry.kind).label.capitalize()
     text = f"{name}: {entry.reason or entry.item} ({entry.occurred_at:%Y-%m-%d})"
     return stripe_client.create_invoice_item(

@@ -251,7 +251,7 @@ def create_meter(event_name: str, display_name: str, *, idempotency_key: str) ->
         "display_name": display_name,
         "default_aggregation": {"formula": "sum"},
     }
-    return _call(lambda: _v1().billing.meters.create(params, _key(idempotency_key))).id
+    return str(_call(lambda: _v1().billing.meters.create(params, _key(idempotency_key))).id)
 
 
 def meter_total(meter: str, customer_id: str, start: dt.datetime, end: dt.datetime) -> int:
@@ -264,6 +264,27 @@ def meter_total(meter: str, customer_id: str, start: dt.datetime, end: dt.dateti
     }
     listed = _call(lambda: list(_v1().billing.meters.event_summaries.list(meter, params).auto_paging_iter()))
     return sum(int(summary.aggregated_value) for summary in listed)
+
+
+def meter_days(meter: str, customer_id: str, start: dt.datetime, end: dt.datetime) -> dict[dt.date, int]:
+    """The same by day (UTC), between two midnights; days without events are missing."""
+    params: Any = {
+        "customer": customer_id,
+        "start_time": int(start.timestamp()),
+        "end_time": int(end.timestamp()),
+        "value_grouping_window": "day",
+        "limit": _PAGE,
+    }
+    listed = _call(lambda: list(_v1().billing.meters.event_summaries.list(meter, params).auto_paging_iter()))
+    days = {_moment(one.start_time).date(): int(one.aggregated_value) for one in listed}
+    return {day: total for day, total in days.items() if total}
+
+
+def find_invoice_item(customer_id: str, entry_id: str) -> str | None:
+    """The item that was made of an entry and is on no invoice yet."""
+    params: Any = {"customer": customer_id, "pending": True, "limit": _PAGE}
+    listed = _call(lambda: list(_v1().invoice_items.list(params).auto_paging_iter()))
+    return next((one.id for one in listed if _metadata(one.to_dict()).get("entry") == entry_id), None)
 
 
 def ensure_product(product_id: str, *, name: str, metadata: dict[str, str]) -> bool:
@@ -315,7 +336,7 @@ def create_price(terms: PriceTerms, *, idempotency_key: str, marker: str) -> str
             {"up_to": "inf" if upper is None else upper, "unit_amount_decimal": format(amount, "f")}
             for upper, amount in terms.tiers
         ]
-    return _call(lambda: _v1().prices.create(params, _key(idempotency_key))).id
+    return str(_call(lambda: _v1().prices.create(params, _key(idempotency_key))).id)
 
 
 def subscriptions(customer_id: str) -> list[SubscriptionFacts]:
@@ -400,7 +421,7 @@ def create_invoice_item(
     }
     if invoice_id:
         params["invoice"] = invoice_id
-    return _call(lambda: _v1().invoice_items.create(params, _key(idempotency_key))).id
+    return str(_call(lambda: _v1().invoice_items.create(params, _key(idempotency_key))).id)
 
 
 def portal_session(customer_id: str, *, return_url: str) -> str:
@@ -454,7 +475,7 @@ def _meter_event(event: MeterEvent, key: str) -> None:
             _v1().billing.meter_events.create(params, {"idempotency_key": key})
     except Refused as refused:
         original = refused.__cause__
-        headers = (original.headers if isinstance(original, stripe.StripeError) else None) or {}
+        headers: Any = (original.headers if isinstance(original, stripe.StripeError) else None) or {}
         is_final = headers.get("stripe-should-retry") == "false"
         if is_final and "already exists" in refused.message:
             raise _Duplicate from refused

@@ -19,7 +19,7 @@ from django.db import connection
 from django.db.models import Case, CharField, F, QuerySet, Sum, Value, When
 from django.utils import timezone
 
-from billing import sending, stripe_client
+from billing import provisioning, sending, stripe_client
 from billing.models import LedgerEntry, StripeCustomer, StripeLane
 from billing.stripe_metrics import METER_EVENTS, SEND_SECONDS
 
@@ -50,7 +50,7 @@ class _Batch:
     started: float = field(default_factory=time.monotonic)
 
     def is_due(self) -> bool:
-        return time.monotonic() - self.started > settings.STRIPE_LANE_LEASE_SECONDS / 4
+        return bool(time.monotonic() - self.started > settings.STRIPE_LANE_LEASE_SECONDS / 4)
 
 
 def sync(*, now: dt.datetime | None = None) -> Counts:
@@ -60,7 +60,7 @@ def sync(*, now: dt.datetime | None = None) -> Counts:
     return _run(pending(), now=now or timezone.now(), is_urgent=False)
 
 
-def flush(partner_id: object, *, invoice_id: str = "") -> int:
+def flush(partner_id: uuid.UUID, *, invoice_id: str = "") -> int:
     """Sends all that one partner has pending, without waiting for a pause to end; how many are left.
 
     Corrections go on the draft `invoice_id` rather than on the next invoice.
@@ -200,7 +200,7 @@ def _is_counted(entry: LedgerEntry, route: sending.Route) -> bool:
         return False
     minute = sending.timestamp_of(entry).replace(second=0, microsecond=0)
     end = minute + dt.timedelta(minutes=1)
-    meter = stripe_client.meters().get(sending.event_name(entry.item))
+    meter = stripe_client.meters().get(provisioning.event_name(entry.item))
     if meter is None:
         return False
     others = LedgerEntry.objects.filter(partner=entry.partner_id, item=entry.item)

@@ -3,7 +3,16 @@
 from celery import shared_task
 from django.utils import timezone
 
-from billing import alarms, invoice_mirror, invoicing, provisioning, stripe_client, stripe_events, syncing
+from billing import (
+    alarms,
+    invoice_mirror,
+    invoicing,
+    provisioning,
+    reconciling,
+    stripe_client,
+    stripe_events,
+    syncing,
+)
 from keys import audit
 
 
@@ -47,3 +56,9 @@ def provision_due() -> None:
     actor = audit.Actor.system("billing.tasks.provision_due")
     for contract in provisioning.due(timezone.now()):
         provisioning.provision_quietly(contract, actor)
+
+
+@shared_task
+def reconcile() -> None:
+    """Compares the books of the last weeks."""
+    reconciling.nightly()

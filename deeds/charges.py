@@ -4,6 +4,7 @@ Billing can't look at deeds itself, which stand above it.
 """
 
 import datetime as dt
+import uuid
 from collections.abc import Iterator
 
 from billing.ledger import DeedFacts
@@ -21,7 +22,9 @@ def facts_of(deed: Deed, *, completed_at: dt.datetime) -> DeedFacts:
     )
 
 
-def completed(start: dt.datetime, end: dt.datetime, partner_id: object = None) -> Iterator[DeedFacts]:
+def completed(
+    start: dt.datetime, end: dt.datetime, partner_id: uuid.UUID | None = None
+) -> Iterator[DeedFacts]:
     """The live deeds completed from `start` up to but without `end`, of one partner or of all."""
     deeds = Deed.objects.filter(livemode=True, completed_at__gte=start, completed_at__lt=end)
     if partner_id is not None:

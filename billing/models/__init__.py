@@ -4,6 +4,7 @@ from billing.models.contract import Contract, Price
 from billing.models.invoice import Invoice, InvoiceLine
 from billing.models.ledger import LedgerEntry
 from billing.models.quota import BillingPeriod, PeriodCount, Reservation
+from billing.models.reconciliation import ReconciliationRun
 from billing.models.stripe import (
     StripeCustomer,
     StripeEvent,
@@ -20,6 +21,7 @@ __all__ = [
     "LedgerEntry",
     "PeriodCount",
     "Price",
+    "ReconciliationRun",
     "Reservation",
     "StripeCustomer",
     "StripeEvent",

@@ -6,6 +6,7 @@ was charged under an earlier one keeps its price.
 """
 
 import datetime as dt
+import uuid
 from typing import Final, Self
 
 import uuid_utils.compat
@@ -24,7 +25,7 @@ class ContractQuerySet(models.QuerySet["Contract"]):
     def standing(self) -> Self:
         return self.filter(withdrawn_at=None)
 
-    def in_force(self, partner_id: object, day: dt.date) -> "Contract | None":
+    def in_force(self, partner_id: uuid.UUID, day: dt.date) -> "Contract | None":
         """The version of a day (UTC), with its prices, or None where nothing is agreed."""
         started = self.standing().filter(partner=partner_id, starts_on__lte=day)
         latest = started.order_by("-starts_on").prefetch_related("prices").first()

@@ -5,6 +5,7 @@ than fit.
 """
 
 import datetime as dt
+import uuid
 from typing import Self
 
 import uuid_utils.compat
@@ -16,7 +17,7 @@ from keys.models import Partner
 
 
 class BillingPeriodQuerySet(models.QuerySet["BillingPeriod"]):
-    def at(self, partner_id: object, moment: dt.datetime) -> Self:
+    def at(self, partner_id: uuid.UUID, moment: dt.datetime) -> Self:
         return self.filter(partner=partner_id, starts_at__lte=moment, ends_at__gt=moment)
 
 

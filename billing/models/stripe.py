@@ -29,6 +29,8 @@ class StripeCustomer(models.Model):
     is_deleted = models.BooleanField(default=False)
     # How many customers this partner had before; a deleted one must not come back by its idempotency key.
     generation = models.PositiveSmallIntegerField(default=0)
+    # Meter events before this went to an earlier customer.
+    connected_at = models.DateTimeField(default=timezone.now)
     card_brand = models.CharField(max_length=40, blank=True)
     card_last4 = models.CharField(max_length=4, blank=True)
     card_expires = models.CharField(max_length=7, blank=True)

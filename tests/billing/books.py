@@ -12,6 +12,8 @@ from django.utils import timezone
 from billing import contracts, ledger, provisioning
 from billing.ledger import DeedFacts
 from billing.models import Contract, LedgerEntry
+from deeds import charges
+from deeds.models import Deed
 from keys import audit
 from keys.models import Partner
 from partner_api.local.stripe_twin.server import Twin
@@ -37,6 +39,31 @@ def charge(partner: Partner, deed_type: str = "grant", *, at: dt.datetime | None
                 completed_at=at or timezone.now(),
             )
         )
+    assert entry is not None
+    return entry
+
+
+def deed(partner: Partner, deed_type: str = "grant", *, at: dt.datetime | None = None) -> LedgerEntry:
+    """A completed live deed, and its charge."""
+    moment = at or timezone.now()
+    made = Deed.objects.create(
+        partner=partner,
+        livemode=True,
+        order_id=str(uuid4()),
+        deed_type=deed_type,
+        order={},
+        order_sha256="0" * 64,
+        source="v2",
+        request_id="r",
+        status="completed",
+        completed_at=moment,
+        pdf_name="x.pdf",
+        pdf_sha256="0" * 64,
+        pdf_bytes=1,
+        pdf_pages=1,
+    )
+    with transaction.atomic():
+        entry = ledger.charge(charges.facts_of(made, completed_at=moment))
     assert entry is not None
     return entry
 

@@ -1,4 +1,4 @@
-"""What fits in a period's quota and budget is accepted, and not one more; what ends otherwise gives its place back."""
+"""What fits in a quota and a budget is accepted, and not one more; a deed not made gives its place back."""
 
 import datetime as dt
 import uuid
@@ -139,7 +139,7 @@ def test_a_deed_that_is_not_made_gives_its_place_back(
     else:
         assert run(deed_id).status == "failed"
     period = period_of(api.partner)
-    assert (period.deeds_used, period.deeds_reserved, period.money_used) == (0, 0, 0)
+    assert (period.deeds_used, period.deeds_reserved, period.money_used) == (0, 0, Decimal(0))
     assert not LedgerEntry.objects.exists()
     assert api.post("/v2/deeds", order(order_id="next")).status_code == 202
 
@@ -240,7 +240,7 @@ def test_a_budget_holds_the_price_until_the_deed_is_made(
     assert api.post("/v2/deeds", order("tax", order_id="D")).status_code == 202
     run(first)
     period = period_of(api.partner)
-    assert (period.money_used, period.money_reserved) == (1250, 1750)
+    assert (period.money_used, period.money_reserved) == (Decimal(1250), Decimal(1750))
     assert ("exceeded", "budget", 100) in told
 
 

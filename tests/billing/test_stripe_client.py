@@ -21,7 +21,7 @@ def customer(twin: Twin) -> str:
 
 
 def event(customer: str, **changes: Any) -> MeterEvent:
-    facts = {"identifier": str(uuid4()), "timestamp": int(time.time()), "value": 1} | changes
+    facts: dict[str, Any] = {"identifier": str(uuid4()), "timestamp": int(time.time()), "value": 1} | changes
     return MeterEvent(event_name="deed_grant", customer=customer, **facts)
 
 

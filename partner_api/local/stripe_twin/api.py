@@ -50,6 +50,7 @@ class Api:
                 ("POST", "/v1/invoices/{id}/pay", self.pay_invoice),
                 ("POST", "/v1/invoices/{id}/void", self.void_invoice),
                 ("POST", "/v1/invoiceitems", self.create_invoice_item),
+                ("GET", "/v1/invoiceitems", self.list_invoice_items),
                 ("POST", "/v1/billing_portal/sessions", self.create_portal_session),
                 ("POST", "/v1/setup_intents", self.create_setup_intent),
                 ("GET", "/v1/payment_methods/{id}", self._reader("payment_method")),
@@ -86,17 +87,23 @@ class Api:
         start, end = int(_needed(params, "start_time")), int(_needed(params, "end_time"))
         if start % 60 or end % 60:
             raise Refusal(400, "Times must align with minutes", param="start_time")
-        total = self.meters.total(customer, meter["event_name"], start, end)
-        summary = {
-            "id": f"mtrusg_{start}_{end}",
-            "object": "billing.meter_event_summary",
-            "aggregated_value": int(total) if total == int(total) else float(total),
-            "start_time": start,
-            "end_time": end,
-            "meter": name,
-            "livemode": self.world.livemode,
-        }
-        return _listed([summary] if total else [], "/v1/billing/meters/summaries")
+        step = 86_400 if params.get("value_grouping_window") == "day" else end - start
+        spans = [(at, min(at + step, end)) for at in range(start, end, step)]
+        totals = {span: self.meters.total(customer, meter["event_name"], *span) for span in spans}
+        summaries = [
+            {
+                "id": f"mtrusg_{span[0]}_{span[1]}",
+                "object": "billing.meter_event_summary",
+                "aggregated_value": int(total) if total == int(total) else float(total),
+                "start_time": span[0],
+                "end_time": span[1],
+                "meter": name,
+                "livemode": self.world.livemode,
+            }
+            for span, total in totals.items()
+            if total
+        ]
+        return _page(summaries, params, "/v1/billing/meters/summaries")
 
     def create_customer(self, params: Params) -> Thing:
         customer = self.world.new(
@@ -297,6 +304,12 @@ class Api:
                 raise Refusal(400, "Only drafts can be edited", code="invoice_not_editable", param="invoice")
             self.billing.add_item(invoice, item)
         return item
+
+    def list_invoice_items(self, params: Params) -> Thing:
+        own = [item for item in self.world.all("invoiceitem") if item["customer"] == params.get("customer")]
+        if truth(params.get("pending")):
+            own = [item for item in own if item["invoice"] is None]
+        return _page(own, params, "/v1/invoiceitems")
 
     def create_portal_session(self, params: Params) -> Thing:
         customer = self.world.get("customer", _needed(params, "customer"), param="customer")
