@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import structlog
 from django.db import transaction
-from django.db.models import QuerySet
+from django.db.models import F, QuerySet
 from django.utils import timezone
 
 from billing import invoicing, ledger, periods, sending, signals, stripe_client, syncing
@@ -106,7 +106,9 @@ def release(at_stripe: StripeInvoice) -> bool:
 
 def expected_quantity(contract_id: uuid.UUID, item: str, start: dt.datetime, end: dt.datetime) -> int:
     """How many units of a contract's item Stripe was sent between two moments."""
-    own = LedgerEntry.objects.filter(contract=contract_id, item=item)
+    own = LedgerEntry.objects.filter(
+        contract=contract_id, item=item, synced_at__gte=F("partner__stripe_customer__connected_at")
+    )
     return syncing.accepted_quantity(sending.between(own, start, end))
 
 

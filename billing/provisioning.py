@@ -150,15 +150,14 @@ def _make_customer(partner: Partner) -> StripeCustomer:
 def _product(contract: Contract, *, is_dry_run: bool) -> Step:
     product_id = f"contract_{contract.pk.hex}"
     what = f"product {product_id}"
-    if contract.stripe_product_id == product_id:
-        return Step(what, is_done=True)
-    if not is_dry_run:
-        stripe_client.ensure_product(
-            product_id, name=f"{contract}", metadata={"partner": str(contract.partner_id)}
-        )
+    if is_dry_run:
+        return Step(what, is_done=contract.stripe_product_id == product_id)
+    is_new = stripe_client.ensure_product(
+        product_id, name=f"{contract}", metadata={"partner": str(contract.partner_id)}
+    )
+    if contract.stripe_product_id != product_id:
         Contract.objects.filter(pk=contract.pk).update(stripe_product_id=product_id)
-        contract.stripe_product_id = product_id
-    return Step(what, is_done=False)
+    return Step(what, is_done=not is_new)
 
 
 def _terms(contract: Contract, items: list[str], meters: dict[str, str]) -> Iterator[PriceTerms]:

@@ -13,6 +13,7 @@ from unfold.decorators import action
 
 from billing import provisioning, reconciling, stripe_client
 from billing.models import (
+    ContractAtStripe,
     ReconciliationRun,
     StripeCustomer,
     StripeEvent,
@@ -126,27 +127,34 @@ class StripeSubscriptionAdmin(ReadOnly):
     list_select_related = ("contract__partner",)
 
 
-@action(description="Bring to Stripe", permissions=["provision"])
-def provision_contracts(admin_of: Any, request: HttpRequest, queryset: Any) -> None:
-    """An action for the contracts' page: prints what was there and what was made."""
-    _provision(admin_of, request, queryset, is_dry_run=False)
+@admin.register(ContractAtStripe)
+class ContractAtStripeAdmin(ReadOnly):
+    list_display = ("partner", "version", "model", "starts_on", "provisioned_at", "stripe_subscription_id")
+    list_select_related = ("partner",)
+    list_filter = ("partner",)
+    ordering = ("partner__name", "-version")
+    actions = ("plan", "provision")
 
+    def has_provision_permission(self, request: HttpRequest) -> bool:
+        return bool(request.user.has_perm("billing.provision_contract"))
 
-@action(description="Show the plan for Stripe", permissions=["provision"])
-def plan_contracts(admin_of: Any, request: HttpRequest, queryset: Any) -> None:
-    """The same without making anything."""
-    _provision(admin_of, request, queryset, is_dry_run=True)
+    @admin.action(description="Show the plan, make nothing", permissions=["provision"])
+    def plan(self, request: HttpRequest, queryset: Any) -> None:
+        self._run(request, queryset, is_dry_run=True)
 
+    @admin.action(description="Bring to Stripe", permissions=["provision"])
+    def provision(self, request: HttpRequest, queryset: Any) -> None:
+        self._run(request, queryset, is_dry_run=False)
 
-def _provision(admin_of: Any, request: HttpRequest, queryset: Any, *, is_dry_run: bool) -> None:
-    if not stripe_client.is_configured():
-        admin_of.message_user(request, "STRIPE_SECRET_KEY is not set.", messages.ERROR)
-        return
-    for contract in queryset.select_related("partner").prefetch_related("prices"):
-        try:
-            steps = provisioning.provision(contract, audit.Actor.staff(request), is_dry_run=is_dry_run)
-        except (provisioning.NotNow, stripe_client.StripeFault) as fault:
-            admin_of.message_user(request, f"{contract}: {fault}", messages.ERROR)
-            continue
-        plan = format_html_join("", "<div>{}</div>", ((str(step),) for step in steps))
-        admin_of.message_user(request, format_html("{}{}", contract, plan))
+    def _run(self, request: HttpRequest, queryset: Any, *, is_dry_run: bool) -> None:
+        if not stripe_client.is_configured():
+            self.message_user(request, "STRIPE_SECRET_KEY is not set.", messages.ERROR)
+            return
+        for contract in queryset.select_related("partner").prefetch_related("prices"):
+            try:
+                steps = provisioning.provision(contract, audit.Actor.staff(request), is_dry_run=is_dry_run)
+            except (provisioning.NotNow, stripe_client.StripeFault) as fault:
+                self.message_user(request, f"{contract}: {fault}", messages.ERROR)
+                continue
+            plan = format_html_join("", "<div>{}</div>", ((str(step),) for step in steps))
+            self.message_user(request, format_html("{}{}", contract, plan))

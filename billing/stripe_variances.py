@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
-from django.db.models import QuerySet, Sum
+from django.db.models import F, QuerySet, Sum
 from django.db.models.functions import TruncDate
 from django.utils import timezone
 
@@ -142,6 +142,7 @@ def _metered_of(at_stripe: StripeInvoice) -> QuerySet[LedgerEntry]:
         contract__stripe_subscription__subscription_id=at_stripe.subscription_id,
         kind__in=sending.METERED,
         sync_state=State.ACCEPTED,
+        synced_at__gte=F("partner__stripe_customer__connected_at"),
     ).exclude(stripe_identifier__startswith=sending.ITEM_PREFIX)
     return sending.between(own, at_stripe.starts_at, at_stripe.ends_at)
 

@@ -6,6 +6,7 @@ from billing.models.ledger import LedgerEntry
 from billing.models.quota import BillingPeriod, PeriodCount, Reservation
 from billing.models.reconciliation import ReconciliationRun
 from billing.models.stripe import (
+    ContractAtStripe,
     StripeCustomer,
     StripeEvent,
     StripeInvoice,
@@ -16,6 +17,7 @@ from billing.models.stripe import (
 __all__ = [
     "BillingPeriod",
     "Contract",
+    "ContractAtStripe",
     "Invoice",
     "InvoiceLine",
     "LedgerEntry",

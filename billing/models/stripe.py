@@ -67,6 +67,15 @@ class StripeSubscription(models.Model):
         return self.starts_at <= moment and (self.ends_at is None or moment < self.ends_at)
 
 
+class ContractAtStripe(Contract):
+    """A contract as staff brings it to Stripe; no table of its own."""
+
+    class Meta:
+        proxy = True
+        verbose_name_plural = "contracts at Stripe"
+        permissions = [("provision_contract", "Can bring a contract to Stripe")]
+
+
 class StripeInvoice(models.Model):
     """What Stripe's invoice has beyond any invoice: what it covers, and whether we hold it back.
 

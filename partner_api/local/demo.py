@@ -12,6 +12,7 @@ from typing import Any
 import requests
 
 from partner_api.local import first_order
+from partner_api.local.billing_month import Month
 from partner_api.local.processes import POLL_SECONDS, Child, Failed
 from partner_api.local.stack import Stack, write_private
 
@@ -35,6 +36,7 @@ def run(*, once: bool, environment: str = "demo") -> None:
         say(f"starting Postgres, Redis and the sandbox Main API (data and logs in {var_dir})")
         stack.start_engines()
         stack.start_sandbox()
+        month = _month(stack)
         stack.write_settings()
         web = _start_web(stack, port, environment)
         worker = stack.start("worker", ["-m", "celery", "-A", "partner_api", "worker", *WORKER_FLAGS])
@@ -49,12 +51,27 @@ def run(*, once: bool, environment: str = "demo") -> None:
         stack.family.check()
         if environment == "demo":
             _first_deed(stack, base_url, seeded["partner"]["api_key"], say)
+            if month is not None:
+                month.show(base_url, seeded["partner"], say)
         _hand_over(stack, base_url, seeded, say)
         while not once:
             stack.family.check()
             time.sleep(POLL_SECONDS * 4)
     finally:
         stack.stop()
+
+
+def _month(stack: Stack) -> Month | None:
+    """With STRIPE=twin, a Stripe to show a billing month with."""
+    wanted = os.environ.get("STRIPE", "")
+    if not wanted:
+        return None
+    if wanted != "twin":
+        message = f"STRIPE is {wanted!r}; there is only STRIPE=twin (with STRIPE_SECRET_KEY, Stripe itself)"
+        raise Failed(message)
+    month = Month(stack)
+    month.start_twin()
+    return month
 
 
 def _start_web(stack: Stack, port: int, environment: str) -> Child:

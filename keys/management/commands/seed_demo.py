@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import secrets
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,10 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
+from django.utils import timezone
 
+from billing import contracts
+from keys.audit import Actor
 from keys.models import ApiKey, Partner
 from keys.scopes import SCOPES
 from keys.secret import KeyText
@@ -44,6 +48,8 @@ class Command(BaseCommand):
 def _seed(known: dict[str, Any]) -> dict[str, Any]:
     acme, _ = Partner.objects.get_or_create(name="Acme Title")
     pacific, _ = Partner.objects.get_or_create(name="Pacific Escrow")
+    _contract(acme, "hybrid", Decimal(99), [("deed", 0, Decimal(0)), ("deed", 5, Decimal("12.50"))])
+    _contract(pacific, "per_deed", Decimal(0), [("deed", 0, Decimal("14.00")), ("reissue", 0, Decimal(0))])
     own, other = known.get("partner", {}), known.get("other_partner", {})
     everything = list(SCOPES)
     return {
@@ -71,6 +77,12 @@ def _key(partner: Partner, known: str | None, environment: str, scopes: list[str
         return text.text
     name = f"Demo, {'everything' if len(scopes) > 1 else scopes[0]}, {environment}"
     return ApiKey.issue(partner, name=name, environment=environment, scopes=scopes, **LIMITS)[1]
+
+
+def _contract(partner: Partner, model: str, fee: Decimal, prices: list[contracts.PriceRow]) -> None:
+    if not partner.contracts.exists():
+        terms = {"model": model, "base_fee": fee, "starts_on": timezone.now().date()}
+        contracts.agree(partner, terms, prices, Actor.command("seed_demo"))
 
 
 def _staff(known: dict[str, Any]) -> dict[str, Any]:
