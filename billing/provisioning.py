@@ -16,7 +16,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from billing import prices, stripe_client
-from billing.models import Contract, StripeCustomer, StripeSubscription
+from billing.models import Contract, StripeCustomer, StripeLane, StripeSubscription
 from billing.models.contract import ANY_DEED, REISSUE, REQUEST
 from billing.pricing import minor, period_of
 from billing.stripe_client import PriceTerms
@@ -265,6 +265,8 @@ def _find_or_make(
             },
         )
         Contract.objects.filter(pk=contract.pk).update(stripe_subscription_id=found.id)
+        # What waited for this need not wait any longer.
+        StripeLane.objects.filter(partner=contract.partner_id).update(next_attempt_at=timezone.now())
     return row, is_new
 
 

@@ -145,7 +145,7 @@ def _metered_moment(entry: LedgerEntry, route: Route) -> dt.datetime:
     moment = timestamp_of(entry)
     subscription = route.subscriptions.get(entry.contract_id)
     if subscription is None:
-        raise Wait("contract_not_provisioned", now + dt.timedelta(minutes=10))
+        raise Wait("contract_not_provisioned", now + dt.timedelta(minutes=1))
     if now - moment > OLDEST:
         raise Rejected("too_old", "Stripe takes 35 days")
     if not subscription.covers(moment):

@@ -6,6 +6,7 @@ call to Stripe. The SDK repeats what a network or a 5xx broke; 429 is left to th
 
 import datetime as dt
 import functools
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -474,9 +475,7 @@ def _meter_event(event: MeterEvent, key: str) -> None:
         with _faults():
             _v1().billing.meter_events.create(params, {"idempotency_key": key})
     except Refused as refused:
-        original = refused.__cause__
-        headers: Any = (original.headers if isinstance(original, stripe.StripeError) else None) or {}
-        is_final = headers.get("stripe-should-retry") == "false"
+        is_final = _header(refused.__cause__, "stripe-should-retry") == "false"
         if is_final and "already exists" in refused.message:
             raise _Duplicate from refused
         raise
@@ -494,7 +493,8 @@ def _faults() -> Iterator[None]:
     try:
         yield
     except stripe.RateLimitError as error:
-        code = ((error.json_body or {}).get("error") or {}).get("code")
+        body: Any = error.json_body or {}
+        code = (body.get("error") or {}).get("code")
         raise Busy(code or "rate_limit", _message(error)) from error
     except stripe.IdempotencyError as error:
         raise KeyReused("idempotency_error", _message(error)) from error
@@ -508,9 +508,14 @@ def _faults() -> Iterator[None]:
     except stripe.APIConnectionError as error:
         raise Unavailable("no_answer", type(error.__cause__ or error).__name__) from error
     except stripe.StripeError as error:
-        is_replayed = (error.headers or {}).get("Idempotent-Replayed") == "true"
+        is_replayed = _header(error, "Idempotent-Replayed") == "true"
         code = f"status_{error.http_status}"
         raise Unavailable(code, _message(error), is_replayed=is_replayed) from error
+
+
+def _header(error: object, name: str) -> str:
+    headers: Any = error.headers if isinstance(error, stripe.StripeError) else None
+    return str(headers.get(name, "")) if headers else ""
 
 
 def _message(error: stripe.StripeError) -> str:
@@ -534,6 +539,8 @@ def _client() -> stripe.StripeClient:
 @functools.lru_cache(maxsize=4)
 def _client_of(key: str, api: str, meter_events: str, timeout: float, retries: int) -> stripe.StripeClient:
     stripe.enable_telemetry = False
+    # The SDK tells of each call at INFO, with the ids of customers in the addresses.
+    logging.getLogger("stripe").setLevel(logging.WARNING)
     return stripe.StripeClient(
         key,
         stripe_version=API_VERSION,

@@ -15,7 +15,15 @@ from django.db.models.functions import TruncDate
 from django.utils import timezone
 
 from billing import prices, provisioning, reconciliation, sending, stripe_client, syncing
-from billing.models import Invoice, InvoiceLine, LedgerEntry, StripeCustomer, StripeInvoice, StripeLane
+from billing.models import (
+    Invoice,
+    InvoiceLine,
+    LedgerEntry,
+    StripeCustomer,
+    StripeInvoice,
+    StripeLane,
+    StripeSubscription,
+)
 from billing.models.contract import Contract
 from billing.pricing import minor, rounded, shares
 from billing.reconciliation import Variance
@@ -133,6 +141,8 @@ def _final(partner: Partner | None) -> QuerySet[StripeInvoice]:
     """Stripe's invoices of a whole cycle that can't change any more."""
     found = StripeInvoice.objects.filter(billing_reason="subscription_cycle").select_related("invoice")
     found = found.filter(invoice__status__in=[Invoice.Status.OPEN, Invoice.Status.PAID])
+    # Those of a customer that was deleted have nothing left to be compared with.
+    found = found.filter(subscription_id__in=StripeSubscription.objects.values("subscription_id"))
     return found.filter(invoice__partner=partner) if partner is not None else found
 
 

@@ -4,6 +4,7 @@ Stripe is the twin, whose clock is moved to the month's end; ours and the machin
 """
 
 import datetime as dt
+import functools
 import os
 import subprocess
 import sys
@@ -30,6 +31,7 @@ class Month:
         self.stack = stack
         self.key = "sk_test_" + os.urandom(12).hex()
         self.url = ""
+        self.known: set[str] = set()
 
     def start_twin(self) -> None:
         """Starts it and points the product at it. Raises Failed."""
@@ -44,14 +46,19 @@ class Month:
         self.url = twin.log.read_text().split()[0]
         own["STRIPE_API_BASE"] = own["STRIPE_METER_EVENTS_BASE"] = self.url
 
+    def prepare(self, partner: dict[str, Any], say: Say) -> None:
+        """Brings the partner's contract to Stripe, before anything is charged. Raises Failed."""
+        say(f"bringing the contract of {partner['name']} to a Stripe twin at {self.url}")
+        for line in self._manage("stripe_provision", "--partner", partner["name"]).splitlines():
+            say(f"  {line}")
+
     def show(self, base_url: str, partner: dict[str, Any], say: Say) -> None:
         """Prints each step with its amounts. Raises Failed."""
         session = requests.Session()
         session.trust_env = False
         session.headers["Authorization"] = f"Bearer {partner['api_key']}"
-        say(f"a billing month of {partner['name']} with a Stripe twin at {self.url}")
-        for line in self._manage("stripe_provision", "--partner", partner["name"]).splitlines():
-            say(f"  {line}")
+        say(f"a billing month of {partner['name']}")
+        self.known = {row["id"] for row in _read(session, f"{base_url}/v2/invoices")["data"]}
         say(f"ordering {len(_KINDS)} more deeds of {len(set(_KINDS))} types: POST {base_url}/v2/deeds/batch")
         self._order(session, base_url)
         running = _read(session, f"{base_url}/v2/billing")
@@ -59,8 +66,9 @@ class Month:
         customer = self._customer()
         count = self._wait("all deeds are at Stripe", lambda: self._sent(customer))
         say(f"the ledger is at Stripe: {count}")
-        say(f"moving Stripe's clock to the end of the period ({_day(self._period_end())})")
-        self._twin("advance", to=self._period_end() + 60)
+        ended = self._period_end()
+        say(f"moving Stripe's clock to the end of the period ({_day(ended)})")
+        self._twin("advance", to=ended + 60)
         invoice = self._wait("the invoice is finalized", lambda: self._invoice(session, base_url))
         say(f"invoice {invoice['number']}: {invoice['total']} {invoice['currency']}, {invoice['status']}")
         for line in invoice["lines"]:
@@ -74,7 +82,8 @@ class Month:
         paid = self._wait("the payment is known", lambda: self._paid(session, base_url, invoice["id"]))
         say(f"invoice {paid['number']} is {paid['status']}: {paid['amount_paid']} {paid['currency']}")
         say("reconciling deeds, ledger, meter events and invoice lines")
-        for line in self._manage("reconcile", "--partner", partner["name"]).splitlines():
+        arguments = ("--partner", partner["name"], "--to", _day(ended)[:10])
+        for line in self._manage("reconcile", *arguments).splitlines():
             say(f"  {line}")
 
     def _order(self, session: requests.Session, base_url: str) -> None:
@@ -91,7 +100,8 @@ class Month:
             if "deed" not in item:
                 message = f"an order of the month was refused: {item}"
                 raise Failed(message)
-            self._wait("a deed is rendered", lambda deed=item["deed"]: _done(session, base_url, deed["id"]))
+            ask = functools.partial(_done, session, base_url, item["deed"]["id"])
+            self._wait("a deed is rendered", ask)
 
     def _sent(self, customer: str) -> str:
         sums = self._twin("state")["sums"].get(customer, {})
@@ -102,7 +112,8 @@ class Month:
     def _invoice(self, session: requests.Session, base_url: str) -> dict[str, Any] | None:
         """The newest of Stripe's invoices that has the month's usage."""
         for row in _read(session, f"{base_url}/v2/invoices")["data"]:
-            if row["is_sent"] and row["status"] in {"open", "paid"}:
+            is_new = row["id"] not in self.known
+            if is_new and row["is_sent"] and row["status"] in {"open", "paid"}:
                 invoice = _read(session, f"{base_url}/v2/invoices/{row['id']}")
                 if any(line["kind"] == "deed" for line in invoice["lines"]):
                     return invoice
@@ -117,7 +128,7 @@ class Month:
         return str(customers[-1])
 
     def _period_end(self) -> int:
-        return min(self._twin("state")["period_ends"])
+        return int(min(self._twin("state")["period_ends"]))
 
     def _twin(self, what: str, **body: Any) -> dict[str, Any]:
         headers = {"Authorization": f"Bearer {self.key}"}
@@ -169,8 +180,12 @@ def _done(session: requests.Session, base_url: str, deed_id: str) -> bool:
 
 
 def _usage(billing: dict[str, Any]) -> str:
-    facts = {name: value for name, value in billing.items() if not isinstance(value, dict | list)}
-    return ", ".join(f"{name} {value}" for name, value in facts.items() if value not in {None, ""})
+    """What the running period has used and will cost, as the partner reads it."""
+    parts = []
+    for estimate in billing["estimate"]:
+        lines = ", ".join(f"{line['quantity']} {line['description']}" for line in estimate["lines"])
+        parts.append(f"{lines}: {estimate['total']} {estimate['currency']} by the end of the period")
+    return "; ".join(parts)
 
 
 def _day(seconds: int) -> str:

@@ -49,6 +49,8 @@ def run(*, once: bool, environment: str = "demo") -> None:
         web.wait_until(lambda: _is_ready(base_url), seconds=60)
         worker.wait_until(lambda: " ready." in worker.log.read_text(errors="replace"), seconds=60)
         stack.family.check()
+        if month is not None:
+            month.prepare(seeded["partner"], say)
         if environment == "demo":
             _first_deed(stack, base_url, seeded["partner"]["api_key"], say)
             if month is not None:
