@@ -82,7 +82,8 @@ class Month:
         paid = self._wait("the payment is known", lambda: self._paid(session, base_url, invoice["id"]))
         say(f"invoice {paid['number']} is {paid['status']}: {paid['amount_paid']} {paid['currency']}")
         say("reconciling deeds, ledger, meter events and invoice lines")
-        arguments = ("--partner", partner["name"], "--to", _day(ended)[:10])
+        # What was ordered after an earlier showing is late, and is put on the next invoice.
+        arguments = ("--partner", partner["name"], "--to", _day(ended)[:10], "--repair")
         for line in self._manage("reconcile", *arguments).splitlines():
             say(f"  {line}")
 
