@@ -28,7 +28,7 @@ from billing.models import (
 )
 from billing.models.contract import REQUEST
 from billing.pricing import major
-from billing.stripe_client import InvoiceFacts, LineFacts
+from billing.stripe_facts import InvoiceFacts, LineFacts
 from billing.stripe_metrics import HELD_INVOICES
 from keys.models import Partner
 

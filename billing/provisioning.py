@@ -19,7 +19,7 @@ from billing import prices, stripe_client
 from billing.models import Contract, StripeCustomer, StripeLane, StripeSubscription
 from billing.models.contract import ANY_DEED, REISSUE, REQUEST
 from billing.pricing import minor, period_of
-from billing.stripe_client import PriceTerms
+from billing.stripe_facts import PriceTerms
 from keys import audit
 from keys.models import Partner
 

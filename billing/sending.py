@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from billing import provisioning, stripe_client
 from billing.models import Invoice, LedgerEntry, StripeCustomer, StripeInvoice, StripeSubscription
-from billing.stripe_client import MeterEvent
+from billing.stripe_facts import MeterEvent
 
 # An hour short of Stripe's 35 days: an event must not grow too old on its way.
 OLDEST: Final = dt.timedelta(days=35) - dt.timedelta(hours=1)

@@ -10,15 +10,23 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any, Final, Literal, TypeVar
 
 import requests
 import stripe
 from django.conf import settings
 
-from billing import pacing
+from billing import pacing, stripe_facts
+from billing.stripe_facts import (
+    CardFacts,
+    CustomerFacts,
+    InvoiceFacts,
+    MeterEvent,
+    PriceFacts,
+    PriceTerms,
+    SubscriptionFacts,
+    WebhookFacts,
+)
 
 API_VERSION: Final = "2026-10-28.endive"
 IDENTIFIER_MAX: Final = 100
@@ -74,114 +82,6 @@ class BadSignature(Exception):
     """A webhook that none of our secrets signed, or too long ago."""
 
 
-@dataclass(frozen=True)
-class MeterEvent:
-    """`identifier` is unique for ever on our side; `timestamp` in Unix seconds."""
-
-    event_name: str
-    customer: str
-    value: int
-    identifier: str
-    timestamp: int
-    dimensions: tuple[tuple[str, str], ...] = ()
-
-
-@dataclass(frozen=True)
-class PriceTerms:
-    """A price as we want it. Amounts are minor units; `tiers` are (up to, or None for the rest; amount)."""
-
-    lookup_key: str
-    product: str
-    currency: str
-    nickname: str
-    tiers: tuple[tuple[int | None, Decimal], ...]
-    meter: str = ""
-
-
-@dataclass(frozen=True)
-class PriceFacts:
-    id: str
-    is_active: bool
-    lookup_key: str
-    terms: str
-
-
-@dataclass(frozen=True)
-class CustomerFacts:
-    id: str
-    is_deleted: bool
-    default_payment_method: str
-
-
-@dataclass(frozen=True)
-class CardFacts:
-    brand: str
-    last4: str
-    expires: str
-
-
-@dataclass(frozen=True)
-class SubscriptionFacts:
-    id: str
-    status: str
-    contract: str
-    starts_at: dt.datetime
-    cancels_at: dt.datetime | None
-
-
-@dataclass(frozen=True)
-class LineFacts:
-    """`price` is empty for an invoice item, whose `metadata` then says what it is."""
-
-    id: str
-    description: str
-    quantity: int
-    amount: int
-    unit_amount: Decimal | None
-    price: str
-    starts_at: dt.datetime
-    ends_at: dt.datetime
-    metadata: dict[str, str]
-
-
-@dataclass(frozen=True)
-class InvoiceFacts:
-    """Amounts are minor units."""
-
-    id: str
-    customer: str
-    livemode: bool
-    status: str
-    number: str
-    currency: str
-    subtotal: int
-    total: int
-    amount_paid: int
-    amount_due: int
-    is_automatic: bool
-    billing_reason: str
-    subscription: str
-    starts_at: dt.datetime
-    ends_at: dt.datetime
-    created_at: dt.datetime
-    due_at: dt.datetime | None
-    finalized_at: dt.datetime | None
-    paid_at: dt.datetime | None
-    hosted_url: str
-    pdf_url: str
-    lines: tuple[LineFacts, ...]
-
-
-@dataclass(frozen=True)
-class WebhookFacts:
-    id: str
-    kind: str
-    livemode: bool
-    created_at: dt.datetime
-    object_id: str
-    customer: str
-
-
 def is_configured() -> bool:
     return bool(settings.STRIPE_SECRET_KEY)
 
@@ -216,19 +116,19 @@ def create_customer(partner_id: str, *, name: str, email: str, idempotency_key: 
     params: dict[str, Any] = {"name": name, "metadata": {"partner": partner_id}}
     if email:
         params["email"] = email
-    return _customer(_call(lambda: _v1().customers.create(params, _key(idempotency_key))))
+    return stripe_facts.read_customer(_call(lambda: _v1().customers.create(params, _key(idempotency_key))))
 
 
 def find_customer(partner_id: str) -> CustomerFacts | None:
     """By our id in its metadata. Stripe's search may not see what is younger than a minute."""
     query = f"metadata['partner']:'{partner_id}'"
     found = _call(lambda: _v1().customers.search({"query": query})).data
-    return _customer(found[0]) if found else None
+    return stripe_facts.read_customer(found[0]) if found else None
 
 
 def customer(customer_id: str) -> CustomerFacts:
     """Raises Gone."""
-    return _customer(_call(lambda: _v1().customers.retrieve(customer_id)))
+    return stripe_facts.read_customer(_call(lambda: _v1().customers.retrieve(customer_id)))
 
 
 def card(payment_method_id: str) -> CardFacts | None:
@@ -277,7 +177,7 @@ def meter_days(meter: str, customer_id: str, start: dt.datetime, end: dt.datetim
         "limit": _PAGE,
     }
     listed = _call(lambda: list(_v1().billing.meters.event_summaries.list(meter, params).auto_paging_iter()))
-    days = {_moment(one.start_time).date(): int(one.aggregated_value) for one in listed}
+    days = {stripe_facts.moment_of(one.start_time).date(): int(one.aggregated_value) for one in listed}
     return {day: total for day, total in days.items() if total}
 
 
@@ -285,7 +185,9 @@ def find_invoice_item(customer_id: str, entry_id: str) -> str | None:
     """The item that was made of an entry and is on no invoice yet."""
     params: Any = {"customer": customer_id, "pending": True, "limit": _PAGE}
     listed = _call(lambda: list(_v1().invoice_items.list(params).auto_paging_iter()))
-    return next((one.id for one in listed if _metadata(one.to_dict()).get("entry") == entry_id), None)
+    return next(
+        (one.id for one in listed if stripe_facts.metadata_of(one.to_dict()).get("entry") == entry_id), None
+    )
 
 
 def ensure_product(product_id: str, *, name: str, metadata: dict[str, str]) -> bool:
@@ -311,7 +213,7 @@ def find_price(lookup_key: str) -> PriceFacts | None:
     if not found:
         return None
     facts = found[0].to_dict()
-    terms = _metadata(facts).get("terms", "")
+    terms = stripe_facts.metadata_of(facts).get("terms", "")
     return PriceFacts(facts["id"], facts["active"], facts["lookup_key"] or "", terms)
 
 
@@ -344,7 +246,7 @@ def subscriptions(customer_id: str) -> list[SubscriptionFacts]:
     """Those that have not ended."""
     params: Any = {"customer": customer_id, "limit": _PAGE}
     listed = _call(lambda: list(_v1().subscriptions.list(params).auto_paging_iter()))
-    return [_subscription(one) for one in listed]
+    return [stripe_facts.read_subscription(one) for one in listed]
 
 
 def create_subscription(
@@ -374,7 +276,7 @@ def create_subscription(
     if days_until_due:
         params |= {"collection_method": "send_invoice", "days_until_due": days_until_due}
     made = _call(lambda: _v1().subscriptions.create(params, _key(idempotency_key)))
-    return _subscription(made)
+    return stripe_facts.read_subscription(made)
 
 
 def end_subscription(subscription_id: str, at: dt.datetime, *, idempotency_key: str) -> None:
@@ -387,7 +289,7 @@ def invoice(invoice_id: str) -> InvoiceFacts:
     found = _call(lambda: _v1().invoices.retrieve(invoice_id))
     params: Any = {"limit": _PAGE}
     lines = _call(lambda: list(_v1().invoices.line_items.list(invoice_id, params).auto_paging_iter()))
-    return _invoice(found, lines)
+    return stripe_facts.read_invoice(found, lines)
 
 
 def hold_invoice(invoice_id: str, *, idempotency_key: str) -> None:
@@ -452,7 +354,7 @@ def read_webhook(body: bytes, signature: str) -> WebhookFacts:
             continue
         except (IndexError, UnicodeDecodeError) as error:
             raise BadSignature from error
-        return _webhook(event)
+        return stripe_facts.read_event(event)
     raise BadSignature
 
 
@@ -563,99 +465,3 @@ class _Http(stripe.RequestsClient):
 
 def _key(idempotency_key: str) -> Any:
     return {"idempotency_key": idempotency_key}
-
-
-def _customer(found: Any) -> CustomerFacts:
-    facts = found.to_dict()
-    is_deleted = bool(facts.get("deleted"))
-    method = (facts.get("invoice_settings") or {}).get("default_payment_method")
-    return CustomerFacts(facts["id"], is_deleted, _id(method))
-
-
-def _subscription(found: Any) -> SubscriptionFacts:
-    facts = found.to_dict()
-    return SubscriptionFacts(
-        id=facts["id"],
-        status=facts["status"],
-        contract=_metadata(facts).get("contract", ""),
-        starts_at=_moment(facts["start_date"]),
-        cancels_at=_moment_or_none(facts.get("cancel_at")),
-    )
-
-
-def _invoice(found: Any, lines: list[Any]) -> InvoiceFacts:
-    facts = found.to_dict()
-    moments = facts["status_transitions"]
-    parent = (facts.get("parent") or {}).get("subscription_details") or {}
-    return InvoiceFacts(
-        id=facts["id"],
-        customer=_id(facts["customer"]),
-        livemode=facts["livemode"],
-        status=facts["status"] or "draft",
-        number=facts.get("number") or "",
-        currency=facts["currency"].upper(),
-        subtotal=facts["subtotal"],
-        total=facts["total"],
-        amount_paid=facts["amount_paid"],
-        amount_due=facts["amount_remaining"],
-        is_automatic=bool(facts["auto_advance"]),
-        billing_reason=facts.get("billing_reason") or "",
-        subscription=_id(parent.get("subscription")),
-        starts_at=_moment(facts["period_start"]),
-        ends_at=_moment(facts["period_end"]),
-        created_at=_moment(facts["created"]),
-        due_at=_moment_or_none(facts.get("due_date")),
-        finalized_at=_moment_or_none(moments.get("finalized_at")),
-        paid_at=_moment_or_none(moments.get("paid_at")),
-        hosted_url=facts.get("hosted_invoice_url") or "",
-        pdf_url=facts.get("invoice_pdf") or "",
-        lines=tuple(_line(line) for line in lines),
-    )
-
-
-def _line(found: Any) -> LineFacts:
-    facts = found.to_dict()
-    pricing = facts.get("pricing") or {}
-    unit = pricing.get("unit_amount_decimal")
-    return LineFacts(
-        id=facts["id"],
-        description=facts.get("description") or "",
-        quantity=facts.get("quantity") or 0,
-        amount=facts["amount"],
-        unit_amount=Decimal(str(unit)) if unit is not None else None,
-        price=_id((pricing.get("price_details") or {}).get("price")),
-        starts_at=_moment(facts["period"]["start"]),
-        ends_at=_moment(facts["period"]["end"]),
-        metadata=_metadata(facts),
-    )
-
-
-def _webhook(event: Any) -> WebhookFacts:
-    facts = event.to_dict()
-    about = facts["data"]["object"]
-    customer_id = about["id"] if about.get("object") == "customer" else about.get("customer")
-    return WebhookFacts(
-        id=facts["id"],
-        kind=facts["type"],
-        livemode=facts["livemode"],
-        created_at=_moment(facts["created"]),
-        object_id=about.get("id") or "",
-        customer=_id(customer_id),
-    )
-
-
-def _metadata(facts: dict[str, Any]) -> dict[str, str]:
-    return {str(name): str(value) for name, value in (facts.get("metadata") or {}).items()}
-
-
-def _id(reference: Any) -> str:
-    """Of a reference that is an id, an expanded object, or nothing."""
-    return str((reference.get("id") if isinstance(reference, dict) else reference) or "")
-
-
-def _moment(seconds: int) -> dt.datetime:
-    return dt.datetime.fromtimestamp(seconds, dt.UTC)
-
-
-def _moment_or_none(seconds: int | None) -> dt.datetime | None:
-    return _moment(seconds) if seconds is not None else None

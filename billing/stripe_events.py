@@ -14,7 +14,8 @@ from django.utils import timezone
 
 from billing import invoice_mirror, stripe_client
 from billing.models import StripeCustomer, StripeEvent, StripeSubscription
-from billing.stripe_client import StripeFault, WebhookFacts
+from billing.stripe_client import StripeFault
+from billing.stripe_facts import WebhookFacts
 from billing.stripe_metrics import WEBHOOKS
 
 log = structlog.get_logger(__name__)

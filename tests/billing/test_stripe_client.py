@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 
 from billing import stripe_client
-from billing.stripe_client import MeterEvent
+from billing.stripe_facts import MeterEvent
 from partner_api.local.stripe_twin.server import Twin
 from partner_api.local.stripe_twin.world import Fault
 
