@@ -5,27 +5,21 @@ begins: run twice it changes nothing, and after a crash it goes on where it was.
 """
 
 import datetime as dt
-import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from decimal import Decimal
 
 import structlog
 from django.db import transaction
 from django.utils import timezone
 
-from billing import prices, stripe_client
+from billing import stripe_client, stripe_prices
 from billing.models import Contract, StripeCustomer, StripeLane, StripeSubscription
-from billing.models.contract import ANY_DEED, REISSUE, REQUEST
-from billing.pricing import minor, period_of
+from billing.pricing import period_of
 from billing.stripe_facts import PriceTerms
 from keys import audit
 from keys.models import Partner
 
 log = structlog.get_logger(__name__)
-
-_BASE = "base"
 
 
 @dataclass(frozen=True)
@@ -83,11 +77,6 @@ def current(partner: Partner, now: dt.datetime) -> list[Contract]:
     return [contract for contract in found if contract is not None]
 
 
-def event_name(item: str) -> str:
-    """The meter event of an item; one meter serves all partners."""
-    return f"partner_api_{item}"
-
-
 def _steps(contract: Contract, *, is_dry_run: bool) -> Iterator[Step]:
     customer = _existing_customer(contract.partner)
     yield Step(f"customer for {contract.partner.name}", customer is not None)
@@ -97,12 +86,14 @@ def _steps(contract: Contract, *, is_dry_run: bool) -> Iterator[Step]:
     items = sorted({price.item for price in contract.prices.all()})
     known = stripe_client.meters()
     for item in items:
-        name = event_name(item)
+        name = stripe_prices.event_name(item)
         yield Step(f"meter {name}", name in known)
         if name not in known and not is_dry_run:
-            known[name] = stripe_client.create_meter(name, _title(item), idempotency_key=f"meter:{name}")
+            known[name] = stripe_client.create_meter(
+                name, stripe_prices.title_of(item), idempotency_key=f"meter:{name}"
+            )
     subscription = StripeSubscription.objects.filter(contract=contract).first()
-    for terms in _terms(contract, items, known):
+    for terms in stripe_prices.terms_of(contract, items, known):
         yield _price(contract, terms, is_subscribed=subscription is not None, is_dry_run=is_dry_run)
     yield from _subscribe(contract, customer, subscription, is_dry_run=is_dry_run)
 
@@ -160,34 +151,14 @@ def _product(contract: Contract, *, is_dry_run: bool) -> Step:
     return Step(what, is_done=not is_new)
 
 
-def _terms(contract: Contract, items: list[str], meters: dict[str, str]) -> Iterator[PriceTerms]:
-    """The prices that the contract needs: its fee, and one for each item."""
-    product = f"contract_{contract.pk.hex}"
-    if contract.base_fee:
-        fee = _plain(minor(contract.base_fee, contract.currency))
-        yield PriceTerms(_lookup_key(contract, _BASE), product, contract.currency, "Base fee", ((None, fee),))
-    for item in items:
-        tiers = prices.tiers_of(contract, item)
-        bounds: list[int | None] = [tier.after_quantity for tier in tiers[1:]]
-        amounts = [_plain(minor(tier.unit_price, contract.currency)) for tier in tiers]
-        yield PriceTerms(
-            _lookup_key(contract, item),
-            product,
-            contract.currency,
-            _title(item),
-            tuple(zip([*bounds, None], amounts, strict=True)),
-            meter=meters.get(event_name(item), ""),
-        )
-
-
 def _price(contract: Contract, terms: PriceTerms, *, is_subscribed: bool, is_dry_run: bool) -> Step:
     item = terms.lookup_key.rpartition("-")[2]
     stored = _stored_price(contract, item)
-    what = f"price {terms.lookup_key}: {terms.nickname}, {_sentence(terms)}"
+    what = f"price {terms.lookup_key}: {terms.nickname}, {stripe_prices.sentence_of(terms)}"
     if is_subscribed and stored:
         # A subscription keeps its price even when that is archived for new ones.
         return Step(what, is_done=True)
-    marker = _marker(terms)
+    marker = stripe_prices.marker_of(terms)
     found = stripe_client.find_price(terms.lookup_key)
     is_right = found is not None and found.terms == marker
     if found is not None and is_right:
@@ -288,44 +259,16 @@ def _end(subscription: StripeSubscription, at: dt.datetime) -> None:
 
 
 def _stored_price(contract: Contract, item: str) -> str:
-    if item == _BASE:
+    if item == stripe_prices.BASE:
         return contract.stripe_base_price_id
     return next((price.stripe_price_id for price in contract.prices.all() if price.item == item), "")
 
 
 def _store_price(contract: Contract, item: str, price_id: str, meter_id: str) -> None:
-    if item == _BASE:
+    if item == stripe_prices.BASE:
         Contract.objects.filter(pk=contract.pk).update(stripe_base_price_id=price_id)
     else:
         contract.prices.filter(item=item).update(stripe_price_id=price_id, stripe_meter_id=meter_id)
-
-
-def _lookup_key(contract: Contract, item: str) -> str:
-    return f"contract-{contract.pk.hex}-{item}"
-
-
-def _marker(terms: PriceTerms) -> str:
-    """What tells prices of other terms apart, kept in the price's metadata."""
-    facts = [terms.product, terms.currency, [[upper, str(amount)] for upper, amount in terms.tiers]]
-    return hashlib.sha256(json.dumps([*facts, terms.meter]).encode()).hexdigest()[:32]
-
-
-def _plain(amount: Decimal) -> Decimal:
-    """Without the zeros at the end, so that equal amounts read equal."""
-    return amount.normalize() + 0
-
-
-def _sentence(terms: PriceTerms) -> str:
-    parts = [
-        f"{amount:f} each" if upper is None else f"{amount:f} each up to {upper}"
-        for upper, amount in terms.tiers
-    ]
-    return f"{', then '.join(parts)} ({terms.currency}, minor units)"
-
-
-def _title(item: str) -> str:
-    names = {ANY_DEED: "Deeds", REISSUE: "Reissued deeds", REQUEST: "API requests"}
-    return names.get(item, f"{item.replace('_', ' ').capitalize()} deeds")
 
 
 def _period_start(contract: Contract, day: dt.date) -> dt.datetime:

@@ -14,7 +14,7 @@ from django.db.models import DateTimeField, ExpressionWrapper, F, QuerySet
 from django.db.models.functions import Greatest, Least
 from django.utils import timezone
 
-from billing import provisioning, stripe_client
+from billing import stripe_client, stripe_prices
 from billing.models import Invoice, LedgerEntry, StripeCustomer, StripeInvoice, StripeSubscription
 from billing.stripe_facts import MeterEvent
 
@@ -91,7 +91,7 @@ def send(entry: LedgerEntry, route: Route, *, invoice_id: str = "") -> str:
     moment = _metered_moment(entry, route)
     dimension = (("deed_type", entry.deed_type),) if entry.deed_type else ()
     event = MeterEvent(
-        provisioning.event_name(entry.item),
+        stripe_prices.event_name(entry.item),
         route.customer.customer_id,
         entry.quantity,
         str(entry.pk),

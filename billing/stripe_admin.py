@@ -17,6 +17,7 @@ from billing.models import (
     ReconciliationRun,
     StripeCustomer,
     StripeEvent,
+    StripeInvoice,
     StripeLane,
     StripeSubscription,
 )
@@ -119,6 +120,22 @@ class StripeCustomerAdmin(ReadOnly):
         if not customer.has_payment_method:
             return "none"
         return f"{customer.card_brand} •••• {customer.card_last4}, {customer.card_expires}"
+
+
+@admin.register(StripeInvoice)
+class StripeInvoiceAdmin(ReadOnly):
+    list_display = ("invoice", "partner", "status", "is_held", "note", "starts_at", "ends_at")
+    list_select_related = ("invoice__partner",)
+    list_filter = ("is_held", "billing_reason")
+    ordering = ("-starts_at",)
+
+    @admin.display(ordering="invoice__partner__name")
+    def partner(self, at_stripe: StripeInvoice) -> str:
+        return at_stripe.invoice.partner.name
+
+    @admin.display(ordering="invoice__status")
+    def status(self, at_stripe: StripeInvoice) -> str:
+        return at_stripe.invoice.status
 
 
 @admin.register(StripeSubscription)

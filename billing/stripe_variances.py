@@ -14,7 +14,7 @@ from django.db.models import F, QuerySet, Sum
 from django.db.models.functions import TruncDate
 from django.utils import timezone
 
-from billing import prices, provisioning, reconciliation, sending, stripe_client, syncing
+from billing import prices, reconciliation, sending, stripe_client, stripe_prices, syncing
 from billing.models import (
     Invoice,
     InvoiceLine,
@@ -85,7 +85,7 @@ def _counted(start: dt.datetime, end: dt.datetime, partner: Partner | None) -> I
     for customer in customers:
         sent, unsettled = _sent(customer, first, last)
         for item in sorted({item for item, _ in sent}):
-            meter = meters.get(provisioning.event_name(item))
+            meter = meters.get(stripe_prices.event_name(item))
             seen = stripe_client.meter_days(meter, customer.customer_id, first, last) if meter else {}
             days = {day for name, day in sent if name == item} | set(seen)
             for day in sorted(days):

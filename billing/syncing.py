@@ -19,7 +19,7 @@ from django.db import connection
 from django.db.models import Case, CharField, F, QuerySet, Sum, Value, When
 from django.utils import timezone
 
-from billing import provisioning, sending, stripe_client
+from billing import sending, stripe_client, stripe_prices
 from billing.models import LedgerEntry, StripeCustomer, StripeLane
 from billing.stripe_metrics import METER_EVENTS, SEND_SECONDS
 
@@ -200,7 +200,7 @@ def _is_counted(entry: LedgerEntry, route: sending.Route) -> bool:
         return False
     minute = sending.timestamp_of(entry).replace(second=0, microsecond=0)
     end = minute + dt.timedelta(minutes=1)
-    meter = stripe_client.meters().get(provisioning.event_name(entry.item))
+    meter = stripe_client.meters().get(stripe_prices.event_name(entry.item))
     if meter is None:
         return False
     others = LedgerEntry.objects.filter(partner=entry.partner_id, item=entry.item)

@@ -26,6 +26,7 @@ def run(*, once: bool, environment: str = "demo") -> None:
     started = time.monotonic()
     port = _port()
     _refuse_taken(port)
+    _refuse_unknown_stripe()
     var_dir = Path(os.environ.get("VAR_DIR") or "var").absolute()
     stack = Stack(var_dir, environment=environment, port=port)
 
@@ -65,12 +66,8 @@ def run(*, once: bool, environment: str = "demo") -> None:
 
 def _month(stack: Stack) -> Month | None:
     """With STRIPE=twin, a Stripe to show a billing month with."""
-    wanted = os.environ.get("STRIPE", "")
-    if not wanted:
+    if not os.environ.get("STRIPE"):
         return None
-    if wanted != "twin":
-        message = f"STRIPE is {wanted!r}; there is only STRIPE=twin (with STRIPE_SECRET_KEY, Stripe itself)"
-        raise Failed(message)
     month = Month(stack)
     month.start_twin()
     return month
@@ -163,3 +160,10 @@ def _refuse_taken(port: int) -> None:
         except OSError as error:
             message = f"port {port} is taken ({error.strerror}); choose another: make demo PORT=8001"
             raise Failed(message) from error
+
+
+def _refuse_unknown_stripe() -> None:
+    wanted = os.environ.get("STRIPE", "")
+    if wanted not in {"", "twin"}:
+        message = f"STRIPE is {wanted!r}; there is STRIPE=twin, and Stripe itself with STRIPE_SECRET_KEY"
+        raise Failed(message)

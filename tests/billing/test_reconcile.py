@@ -285,7 +285,8 @@ def test_finance_sees_each_difference_in_the_admin(
     page = client.get(f"/admin/billing/reconciliationrun/{run.pk}/change/").content.decode()
     assert "unsynced" in page
     assert str(entry.pk) in page
-    assert client.get("/admin/billing/stripelane/").status_code == 200
+    for page in ("stripelane", "stripeinvoice", "stripesubscription"):
+        assert client.get(f"/admin/billing/{page}/").status_code == 200
     assert client.get("/admin/billing/stripeevent/").status_code == 200
     assert client.get("/admin/billing/stripecustomer/").status_code == 200
 

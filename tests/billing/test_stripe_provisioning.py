@@ -7,13 +7,15 @@ from typing import Any
 
 import pytest
 import time_machine
+from django.contrib.auth.models import Permission
 from django.core.management import CommandError, call_command
+from django.test import Client
 from django.utils import timezone
 
 from billing import invoice_mirror, provisioning, stripe_client, stripe_events, syncing
 from billing.models import Contract, Invoice, StripeCustomer, StripeSubscription
 from keys.models import AuditEntry, Partner
-from partner_api.local.stripe_twin.invoicing import amount_of
+from partner_api.local.stripe_twin.cycles import amount_of
 from partner_api.local.stripe_twin.server import Twin
 from partner_api.local.stripe_twin.world import Fault
 from tests.billing.books import ACTOR, agree, charge, provisioned
@@ -194,3 +196,31 @@ def test_an_unknown_partner_is_named(twin: Twin, db: None, wanted: str) -> None:
 def test_a_partner_without_a_contract_is_named(twin: Twin, acme: Partner) -> None:
     with pytest.raises(CommandError, match="Acme Title has no contract"):
         run("--partner", str(acme.pk))
+
+
+def test_staff_sees_the_plan_and_brings_a_contract_to_stripe(
+    twin: Twin, acme: Partner, admin_user: Any
+) -> None:
+    contract = agree(acme, starts_on=timezone.now().date())
+    client = Client()
+    client.force_login(admin_user)
+    url = "/admin/billing/contractatstripe/"
+    chosen = {"_selected_action": str(contract.pk)}
+    page = client.post(url, {**chosen, "action": "plan"}, follow=True).content.decode()
+    assert "+ customer for Acme Title" in page
+    assert shape(twin)["customer"] == 0
+    client.post(url, {**chosen, "action": "provision"})
+    assert shape(twin)["subscription"] == 1
+    assert AuditEntry.objects.get(action="contract.provisioned").actor == admin_user.username
+
+
+def test_staff_without_the_permission_can_not(twin: Twin, acme: Partner, django_user_model: Any) -> None:
+    contract = agree(acme, starts_on=timezone.now().date())
+    user = django_user_model.objects.create_user("clerk", password="x", is_staff=True)
+    user.user_permissions.add(Permission.objects.get(codename="view_contractatstripe"))
+    client = Client()
+    client.force_login(user)
+    client.post(
+        "/admin/billing/contractatstripe/", {"_selected_action": str(contract.pk), "action": "provision"}
+    )
+    assert set(shape(twin).values()) == {0}
