@@ -8,6 +8,7 @@ class BillingConfig(AppConfig):
     verbose_name = "Billing"
 
     def ready(self) -> None:
-        from billing import dashboard, revenue  # noqa: PLC0415 - they need the models
+        from billing import dashboard, revenue, stripe_variances  # noqa: PLC0415 - they need the models
 
         dashboard.register_revenue(revenue.by_period)
+        stripe_variances.register()

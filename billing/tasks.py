@@ -3,7 +3,19 @@
 from celery import shared_task
 from django.utils import timezone
 
-from billing import draining, invoicing, retention
+from billing import (
+    alarms,
+    draining,
+    invoice_mirror,
+    invoicing,
+    provisioning,
+    reconciling,
+    retention,
+    stripe_client,
+    stripe_events,
+    syncing,
+)
+from keys import audit
 
 
 @shared_task
@@ -22,3 +34,45 @@ def keep_partitions() -> None:
 def draft_invoices() -> None:
     """Closes the periods that have ended."""
     invoicing.close_ended(now=timezone.now())
+
+
+@shared_task
+def sync() -> None:
+    """Sends the ledger's pending entries to Stripe."""
+    syncing.sync()
+    alarms.watch()
+
+
+@shared_task
+def process_stripe_event(event_id: str) -> None:
+    """Acts on one webhook that was stored."""
+    stripe_events.process(event_id)
+
+
+@shared_task
+def process_stripe_events() -> None:
+    """Those whose message was lost, or that had to wait."""
+    stripe_events.process_waiting()
+
+
+@shared_task
+def release_invoices() -> None:
+    """Finalizes Stripe's drafts of which everything has arrived."""
+    if stripe_client.is_configured():
+        invoice_mirror.release_held()
+
+
+@shared_task
+def provision_due() -> None:
+    """Brings contract versions to Stripe when their day has come, for partners that are there."""
+    if not stripe_client.is_configured():
+        return
+    actor = audit.Actor.system("billing.tasks.provision_due")
+    for contract in provisioning.due(timezone.now()):
+        provisioning.provision_quietly(contract, actor)
+
+
+@shared_task
+def reconcile() -> None:
+    """Compares the books of the last weeks."""
+    reconciling.nightly()

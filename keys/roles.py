@@ -30,10 +30,18 @@ _READ: Final = _may(
     ("billing.analytics", "view"),
 )
 _BOOKS: Final = _may(
-    ("billing.contract", "view add change"),
+    ("billing.contract", "view add change provision"),
     ("billing.billingperiod", "view grant"),
     ("billing.ledgerentry", "view adjust export"),
     ("billing.invoice", "view change export"),
+    ("billing.price", "view add"),
+    ("billing.reconciliationrun", "view run"),
+    ("billing.stripeevent", "view"),
+    ("billing.stripelane", "view"),
+    ("billing.stripecustomer", "view"),
+    ("billing.stripeinvoice", "view"),
+    ("billing.stripesubscription", "view"),
+    ("billing.contractatstripe", "view"),
 )
 
 # Role → model → actions. The first words of each role are what a token's claim says.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import environ
+from celery.schedules import crontab
 from kombu import Queue
 
 from partner_api.ops.logging import logging_config
@@ -266,6 +267,28 @@ USAGE_ADOPT_SECONDS = env.float("USAGE_ADOPT_SECONDS", default=30.0)
 USAGE_RETENTION_MONTHS = env.int("USAGE_RETENTION_MONTHS", default=25)
 USAGE_COST_UNITS: dict[str, int] = env.json("USAGE_COST_UNITS", default={})
 
+# --- Stripe: without a secret key nothing is sent, and everything else works --------------------
+STRIPE_SECRET_KEY = env.str("STRIPE_SECRET_KEY", default="")
+# More than one while a secret is rotated; each is tried.
+STRIPE_WEBHOOK_SECRETS = env.list("STRIPE_WEBHOOK_SECRETS", default=[])
+STRIPE_WEBHOOK_TOLERANCE_SECONDS = env.int("STRIPE_WEBHOOK_TOLERANCE_SECONDS", default=300)
+STRIPE_API_BASE = env.str("STRIPE_API_BASE", default="https://api.stripe.com").rstrip("/")
+STRIPE_METER_EVENTS_BASE = env.str(
+    "STRIPE_METER_EVENTS_BASE", default="https://meter-events.stripe.com"
+).rstrip("/")
+STRIPE_PORTAL_RETURN_URL = env.str("STRIPE_PORTAL_RETURN_URL", default=PUBLIC_BASE_URL)
+STRIPE_TIMEOUT_SECONDS = env.float("STRIPE_TIMEOUT_SECONDS", default=20.0)
+STRIPE_MAX_NETWORK_RETRIES = env.int("STRIPE_MAX_NETWORK_RETRIES", default=1)
+STRIPE_METER_EVENTS_PER_SECOND = env.int("STRIPE_METER_EVENTS_PER_SECOND", default=800)
+STRIPE_CALLS_PER_SECOND = env.int("STRIPE_CALLS_PER_SECOND", default=60)
+STRIPE_SYNC_SECONDS = env.float("STRIPE_SYNC_SECONDS", default=30.0)
+STRIPE_SYNC_THREADS = env.int("STRIPE_SYNC_THREADS", default=8)
+STRIPE_SYNC_RUN_SECONDS = env.float("STRIPE_SYNC_RUN_SECONDS", default=120.0)
+STRIPE_LANE_LEASE_SECONDS = env.int("STRIPE_LANE_LEASE_SECONDS", default=180)
+STRIPE_BACKOFF_MAX_SECONDS = env.int("STRIPE_BACKOFF_MAX_SECONDS", default=3600)
+STRIPE_UNSYNCED_ALERT_DAYS = env.int("STRIPE_UNSYNCED_ALERT_DAYS", default=3)
+RECONCILE_HOUR = env.int("RECONCILE_HOUR", default=3)
+
 # --- work in the background -------------------------------------------------------------------
 CELERY_BROKER_URL = env.str("CELERY_BROKER_URL", default=REDIS_URL)
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
@@ -343,6 +366,33 @@ CELERY_BEAT_SCHEDULE = {
         "task": "billing.tasks.keep_partitions",
         "schedule": timedelta(hours=6),
         "options": {"expires": 3600},
+    },
+}
+CELERY_BEAT_SCHEDULE |= {
+    "sync-ledger": {
+        "task": "billing.tasks.sync",
+        "schedule": timedelta(seconds=STRIPE_SYNC_SECONDS),
+        "options": {"expires": STRIPE_SYNC_SECONDS},
+    },
+    "process-stripe-events": {
+        "task": "billing.tasks.process_stripe_events",
+        "schedule": timedelta(seconds=STRIPE_SYNC_SECONDS),
+        "options": {"expires": STRIPE_SYNC_SECONDS},
+    },
+    "release-stripe-invoices": {
+        "task": "billing.tasks.release_invoices",
+        "schedule": timedelta(seconds=STRIPE_SYNC_SECONDS),
+        "options": {"expires": STRIPE_SYNC_SECONDS},
+    },
+    "provision-due-contracts": {
+        "task": "billing.tasks.provision_due",
+        "schedule": timedelta(hours=1),
+        "options": {"expires": 3600},
+    },
+    "reconcile-nightly": {
+        "task": "billing.tasks.reconcile",
+        "schedule": crontab(hour=str(RECONCILE_HOUR), minute="15"),
+        "options": {"expires": 6 * 3600},
     },
 }
 

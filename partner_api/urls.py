@@ -3,7 +3,7 @@
 from django.contrib import admin
 from django.urls import path
 
-from billing import usage_views
+from billing import stripe_views, usage_views
 from billing import views as billing_views
 from deeds import files, views, views_admin, views_v1
 from keys import views as keys
@@ -34,6 +34,9 @@ urlpatterns = [
     path("v2/invoices/<uuid:invoice_id>", billing_views.InvoiceDetail.as_view(), name="invoice"),
     path("v2/billing", billing_views.Billing.as_view(), name="billing"),
     path("files/deeds/<uuid:deed_id>.pdf", files.PdfFile.as_view(), name="pdf-file"),
+    path("v2/billing/portal-session", stripe_views.BillingPortalSession.as_view(), name="portal-session"),
+    path("v2/billing/setup-intent", stripe_views.BillingSetupIntent.as_view(), name="setup-intent"),
+    path("webhooks/stripe", stripe_views.StripeWebhook.as_view(), name="stripe-webhook"),
     path("schema/", documents.Schema.as_view(), name="schema"),
     path("docs/", documents.Swagger.as_view(url_name="schema"), name="docs"),
     path("docs/redoc/", documents.Redoc.as_view(url_name="schema"), name="redoc"),

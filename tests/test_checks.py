@@ -21,6 +21,9 @@ SECURE: dict[str, Any] = {
     "ADMIN_JWT_SECRET": "s" * 32,
     "SETUP_SECRET": "s" * 32,
     "ADMIN_ALLOWED_CIDRS": ["203.0.113.0/24"],
+    "STRIPE_SECRET_KEY": "sk_live_key",
+    "STRIPE_WEBHOOK_SECRETS": ["whsec_secret"],
+    "STRIPE_API_BASE": "https://api.stripe.com",
 }
 
 
@@ -55,6 +58,9 @@ def test_a_secure_production_starts(secure: Any) -> None:
         ("SETUP_SECRET", "short", "E044"),
         ("ADMIN_ALLOWED_CIDRS", ["203.0.113.9/24"], "E045"),
         ("ADMIN_API_ALLOWED_CIDRS", ["office"], "E045"),
+        ("STRIPE_SECRET_KEY", "sk_test_key", "E060"),
+        ("STRIPE_WEBHOOK_SECRETS", [], "E061"),
+        ("STRIPE_API_BASE", "http://stripe.example.com", "E062"),
     ],
 )
 def test_an_insecure_value_is_refused(secure: Any, name: str, value: Any, code: str) -> None:
@@ -72,6 +78,12 @@ def test_keys_fetched_in_the_open_are_refused(secure: Any) -> None:
 def test_a_database_without_a_password_is_refused(secure: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(secure.DATABASES["default"], "PASSWORD", "")
     assert [error.id for error in production_is_secure(None)] == ["partner_api.E010"]
+
+
+def test_production_starts_without_stripe(secure: Any) -> None:
+    secure.STRIPE_SECRET_KEY = ""
+    secure.STRIPE_WEBHOOK_SECRETS = []
+    assert production_is_secure(None) == []
 
 
 def test_elsewhere_nothing_is_refused(secure: Any) -> None:

@@ -82,6 +82,11 @@ CODES: Final = {
         409, "The first request with this key is still running", "Send it again after `Retry-After` seconds."
     ),
     "setup_completed": Code(409, "The first partner was set up before", "Use the admin, or an admin token."),
+    "payments_not_set_up": Code(
+        409,
+        "No account for payments is set up",
+        "Ask us to connect you; until then invoices are paid as agreed.",
+    ),
     "pdf_deleted": Code(
         410, "The PDF was deleted", "It was kept as long as agreed; the deed's facts are still there."
     ),
@@ -120,6 +125,9 @@ CODES: Final = {
     ),
     "identity_provider_unavailable": Code(
         503, "Admin tokens can't be checked now", "Send it again after `Retry-After` seconds."
+    ),
+    "payments_unavailable": Code(
+        503, "Stripe can't be reached", "Send it again after `Retry-After` seconds."
     ),
     "main_api_unavailable": Code(
         503, "The renderer can't be reached", "Send it again after `Retry-After` seconds."

@@ -12,6 +12,7 @@ from typing import Any
 import requests
 
 from partner_api.local import first_order
+from partner_api.local.billing_month import Month
 from partner_api.local.processes import POLL_SECONDS, Child, Failed
 from partner_api.local.stack import Stack, write_private
 
@@ -25,6 +26,7 @@ def run(*, once: bool, environment: str = "demo") -> None:
     started = time.monotonic()
     port = _port()
     _refuse_taken(port)
+    _refuse_unknown_stripe()
     var_dir = Path(os.environ.get("VAR_DIR") or "var").absolute()
     stack = Stack(var_dir, environment=environment, port=port)
 
@@ -38,6 +40,7 @@ def run(*, once: bool, environment: str = "demo") -> None:
             say("starting an S3 server; PDFs go there, and end with it")
             stack.start_s3()
         stack.start_sandbox()
+        month = _month(stack)
         stack.write_settings()
         web = _start_web(stack, port, environment)
         worker = stack.start("worker", ["-m", "celery", "-A", "partner_api", "worker", *WORKER_FLAGS])
@@ -50,14 +53,27 @@ def run(*, once: bool, environment: str = "demo") -> None:
         web.wait_until(lambda: _is_ready(base_url), seconds=60)
         worker.wait_until(lambda: " ready." in worker.log.read_text(errors="replace"), seconds=60)
         stack.family.check()
+        if month is not None:
+            month.prepare(seeded["partner"], say)
         if environment == "demo":
             _first_deed(stack, base_url, seeded["partner"]["api_key"], say)
+            if month is not None:
+                month.show(base_url, seeded["partner"], say)
         _hand_over(stack, base_url, seeded, say)
         while not once:
             stack.family.check()
             time.sleep(POLL_SECONDS * 4)
     finally:
         stack.stop()
+
+
+def _month(stack: Stack) -> Month | None:
+    """With STRIPE=twin, a Stripe to show a billing month with."""
+    if not os.environ.get("STRIPE"):
+        return None
+    month = Month(stack)
+    month.start_twin()
+    return month
 
 
 def _start_web(stack: Stack, port: int, environment: str) -> Child:
@@ -146,3 +162,10 @@ def _refuse_taken(port: int) -> None:
         except OSError as error:
             message = f"port {port} is taken ({error.strerror}); choose another: make demo PORT=8001"
             raise Failed(message) from error
+
+
+def _refuse_unknown_stripe() -> None:
+    wanted = os.environ.get("STRIPE", "")
+    if wanted not in {"", "twin"}:
+        message = f"STRIPE is {wanted!r}; there is STRIPE=twin, and Stripe itself with STRIPE_SECRET_KEY"
+        raise Failed(message)

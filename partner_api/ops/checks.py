@@ -62,6 +62,7 @@ def _faults() -> Iterator[checks.Error]:
     if settings.DATABASES["default"].get("PASSWORD", "") == "":
         yield _error(10, "DATABASE_URL has no password.", "Give the database role a password.")
     yield from _faults_of_staff()
+    yield from _stripe_faults()
 
 
 def _faults_of_staff() -> Iterator[checks.Error]:
@@ -87,6 +88,16 @@ def _is_network(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _stripe_faults() -> Iterator[checks.Error]:
+    stripe_key = settings.STRIPE_SECRET_KEY
+    if stripe_key and not stripe_key.startswith(("sk_live_", "rk_live_")):
+        yield _error(60, "STRIPE_SECRET_KEY is not a live key.", "Invoices would go to nobody.")
+    if stripe_key and not settings.STRIPE_WEBHOOK_SECRETS:
+        yield _error(61, "STRIPE_WEBHOOK_SECRETS is missing.", "Stripe's news could not be believed.")
+    if stripe_key and urlsplit(settings.STRIPE_API_BASE).scheme != "https":
+        yield _error(62, "STRIPE_API_BASE is not https.", "Stripe's key travels there.")
 
 
 def _error(number: int, message: str, hint: str) -> checks.Error:

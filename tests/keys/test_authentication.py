@@ -180,6 +180,7 @@ PUBLIC_ROUTES = {
     "docs/errors",
     "healthz",
     "readyz",
+    "webhooks/stripe",
 }
 
 

@@ -170,9 +170,11 @@ def demo(tmp_path: Path) -> Iterator[Callable[..., Demo]]:
             one.process.wait(30)
 
 
-def test_once_makes_the_first_deed_and_ends(demo: Callable[..., Demo]) -> None:
-    once = demo(ONCE="1")
-    assert once.process.wait(90) == 0, once.said()
+def test_once_makes_the_first_deed_and_a_billing_month_and_ends(demo: Callable[..., Demo]) -> None:
+    once = demo(ONCE="1", STRIPE="twin")
+    assert once.process.wait(180) == 0, once.said()
+    assert "is paid: 149.00 USD" in once.said()
+    assert "0 variances" in once.said()
     path = once.var_dir / "demo" / "first-deed.pdf"
     text = "".join(page.extract_text() for page in PdfReader(path).pages)
     for fact in ("ALICE SMITH", "BOB JONES", "8381-021-001"):
@@ -235,6 +237,13 @@ def test_a_taken_port_is_named(demo: Callable[..., Demo]) -> None:
         refused = demo(PORT=str(port))
         assert refused.wait_until_it_ended() == 1
     assert f"port {port} is taken" in refused.said()
+    assert not (refused.var_dir / "postgres").exists()
+
+
+def test_a_stripe_that_is_unknown_is_named(demo: Callable[..., Demo]) -> None:
+    refused = demo(STRIPE="paypal")
+    assert refused.wait_until_it_ended() == 1
+    assert "STRIPE is 'paypal'" in refused.said()
     assert not (refused.var_dir / "postgres").exists()
 
 

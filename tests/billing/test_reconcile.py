@@ -1,0 +1,312 @@
+"""The books, compared three ways: clean when they agree, and each difference by its name."""
+
+import datetime as dt
+import io
+import json
+import time
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any
+
+import pytest
+import time_machine
+from django.core import mail
+from django.core.management import CommandError, call_command
+from django.db import connection
+from django.test import Client
+from django.utils import timezone
+
+from billing import invoice_mirror, ledger, provisioning, reconciling, stripe_events, syncing
+from billing.models import InvoiceLine, LedgerEntry, ReconciliationRun, StripeCustomer, StripeLane
+from deeds.models import Deed
+from keys import audit
+from keys.models import Partner
+from partner_api.local.stripe_twin.metering import Accepted
+from partner_api.local.stripe_twin.server import Twin
+from partner_api.local.stripe_twin.world import Fault
+from tests.billing.books import ACTOR, deed, provisioned
+
+NOW = dt.datetime(2026, 11, 20, 12, tzinfo=dt.UTC)
+LATER = dt.timedelta(minutes=11)
+
+
+@pytest.fixture
+def clock() -> Iterator[Any]:
+    with time_machine.travel(NOW, tick=True) as moved:
+        yield moved
+
+
+@pytest.fixture
+def books(twin: Twin, acme: Partner, clock: Any) -> Twin:
+    """Three deeds, charged and sent, and settled."""
+    provisioned(acme, base_fee=Decimal(50), model="hybrid")
+    for kind in ("grant", "grant", "warranty"):
+        deed(acme, kind)
+    syncing.sync()
+    clock.shift(LATER)
+    return twin
+
+
+def reconcile(*arguments: str) -> tuple[int, dict[str, Any]]:
+    """The exit code, and what was printed."""
+    out = io.StringIO()
+    try:
+        call_command("reconcile", "--json", *arguments, stdout=out)
+    except SystemExit as ended:
+        return int(str(ended.code)), json.loads(out.getvalue())
+    return 0, json.loads(out.getvalue())
+
+
+def counts(*arguments: str) -> dict[str, int]:
+    code, facts = reconcile(*arguments)
+    assert code == (1 if facts["counts"] else 0)
+    found: dict[str, int] = facts["counts"]
+    return found
+
+
+def end_of_month(twin: Twin, clock: Any) -> None:
+    ended = dt.datetime(2026, 12, 1, 0, 5, tzinfo=dt.UTC)
+    clock.move_to(ended)
+    twin.app.billing.advance(int(ended.timestamp()))
+    hear(twin)
+
+
+def hear(twin: Twin) -> None:
+    for delivery in twin.webhooks.take():
+        stripe_events.receive(delivery.body, delivery.signature)
+    stripe_events.process_waiting()
+
+
+def by_force(statement: str, *values: Any) -> None:
+    """What the triggers refuse: somebody with the rights of a superuser."""
+    with connection.cursor() as cursor:
+        cursor.execute("SET session_replication_role = replica")
+        cursor.execute(statement, values)
+        cursor.execute("SET session_replication_role = DEFAULT")
+
+
+def test_it_works(books: Twin) -> None:
+    assert reconcile()[0] == 0
+    out = io.StringIO()
+    call_command("reconcile", stdout=out)
+    assert "0 variances" in out.getvalue()
+    assert ReconciliationRun.objects.filter(counts={}).count() == 2
+
+
+def test_a_whole_month_with_its_invoice_is_clean(books: Twin, clock: Any) -> None:
+    end_of_month(books, clock)
+    assert invoice_mirror.release_held() == 0
+    hear(books)
+    clock.shift(LATER)
+    assert counts() == {}
+
+
+def test_missing_charge(books: Twin) -> None:
+    """The triggers don't let an entry go; here it does, with a superuser's rights."""
+    entry = LedgerEntry.objects.order_by("id")[0]
+    by_force("DELETE FROM ledger_entries WHERE id = %s", entry.pk)
+    assert counts() == {"missing_charge": 1, "meter_excess": 1}
+
+
+def test_double_charge(books: Twin, acme: Partner, clock: Any) -> None:
+    """The constraint refuses the same source; this one is spelled differently."""
+    like = LedgerEntry.objects.order_by("id")[0]
+    fields = {field.attname: getattr(like, field.attname) for field in LedgerEntry._meta.fields}
+    twice = {"id": LedgerEntry().pk, "source_id": like.source_id.upper(), "sync_state": "not_billable"}
+    LedgerEntry.objects.create(**{**fields, **twice})
+    assert counts() == {"double_charge": 1}
+
+
+def test_orphan_charge(books: Twin) -> None:
+    lost = Deed.objects.order_by("id")[0]
+    by_force("DELETE FROM external_deeds WHERE id = %s", lost.pk)
+    assert counts() == {"orphan_charge": 1}
+
+
+def test_unsynced_is_found_and_repaired(books: Twin, acme: Partner, clock: Any) -> None:
+    books.world.faults = [Fault("outage", "meter_events")]
+    deed(acme)
+    syncing.sync()
+    assert counts() == {}, "it is young"
+    clock.shift(LATER)
+    code, facts = reconcile()
+    assert (code, facts["counts"]) == (1, {"unsynced": 1})
+    assert facts["variances"][0]["detail"].startswith("no_answer")
+    code, facts = reconcile("--repair")
+    assert (code, facts["repaired"]) == (0, 1)
+
+
+def test_what_stripe_lost_is_unsynced(books: Twin, acme: Partner) -> None:
+    """We have its answer, and it does not count the event."""
+    lane = next(lane for lane in books.app.meters.accepted.values() if len(lane) == 2)
+    lane.pop()
+    code, facts = reconcile()
+    assert (code, facts["counts"]) == (1, {"unsynced": 1})
+    assert facts["variances"][0]["detail"] == "Stripe counts 1 of 2 grant sent"
+
+
+def test_what_is_settling_at_stripe_is_no_variance(books: Twin, acme: Partner, clock: Any) -> None:
+    books.world.lag_seconds = 3600
+    deed(acme)
+    syncing.sync()
+    assert counts() == {"unsynced": 1}, "warranty alone: nothing was sent for it lately"
+    clock.shift(LATER)
+    assert counts() == {"unsynced": 2}
+    books.world.lag_seconds = 0
+    assert counts() == {}
+
+
+def test_an_event_of_somebody_elses_is_too_much(books: Twin) -> None:
+    customer = StripeCustomer.objects.get().customer_id
+    lane = books.app.meters.accepted[customer, "partner_api_grant"]
+    lane.append(
+        Accepted("by-hand", customer, "partner_api_grant", Decimal(1), int(NOW.timestamp()), time.monotonic())
+    )
+    assert counts() == {"meter_excess": 1}
+
+
+def test_sync_rejected_is_found_and_billed_as_an_item(books: Twin, acme: Partner, clock: Any) -> None:
+    books.world.faults = [Fault("outage", "meter_events", times=100)]
+    entry = deed(acme)
+    clock.shift(dt.timedelta(days=34, hours=23, minutes=30))
+    books.world.faults = []
+    assert syncing.sync().rejected == 1
+    arguments = ("--from", "2026-11-20", "--to", "2026-12-31")
+    assert counts(*arguments) == {"sync_rejected": 1}
+    code, facts = reconcile("--repair", *arguments)
+    assert (code, facts["repaired"]) == (0, 1)
+    (item,) = books.world.all("invoiceitem")
+    assert (item["amount"], item["metadata"]["entry"]) == (1250, str(entry.pk))
+    assert reconcile("--repair", *arguments)[1]["repaired"] == 0
+    assert len(books.world.all("invoiceitem")) == 1
+
+
+def test_late_event_is_found_and_billed_as_an_item(books: Twin, acme: Partner, clock: Any) -> None:
+    """Stripe took it, after the invoice that it belongs to was final."""
+    entry = deed(acme)
+    for hours, minutes in ((0, 5), (1, 30)):
+        moment = dt.datetime(2026, 12, 1, hours, minutes, tzinfo=dt.UTC)
+        clock.move_to(moment)
+        books.app.billing.advance(int(moment.timestamp()))
+    clock.shift(dt.timedelta(seconds=5))
+    syncing.sync()
+    hear(books)
+    clock.shift(LATER)
+    code, facts = reconcile()
+    assert (code, facts["counts"]) == (1, {"late_event": 1})
+    assert facts["variances"][0]["subject"] == str(entry.pk)
+    assert [one.identifier for one in books.app.meters.late] == [str(entry.pk)]
+    assert reconcile("--repair")[0] == 0
+    assert [item["amount"] for item in books.world.all("invoiceitem")] == [1250]
+
+
+def test_price_mismatch(books: Twin, clock: Any) -> None:
+    for price in books.world.all("price"):
+        if price["nickname"] == "Grant deeds":
+            price["unit_amount_decimal"] = "1100"
+    end_of_month(books, clock)
+    invoice_mirror.release_held()
+    clock.shift(LATER)
+    code, facts = reconcile()
+    assert (code, facts["counts"]) == (1, {"price_mismatch": 1})
+    assert facts["variances"][0]["detail"] == "2 grant cost 2500, the invoice has 2200"
+
+
+def test_invoice_quantity_mismatch(books: Twin, clock: Any) -> None:
+    """Somebody took a deed off the invoice at Stripe."""
+    end_of_month(books, clock)
+    invoice_mirror.release_held()
+    line = InvoiceLine.objects.get(item="grant", invoice__origin="stripe")
+    InvoiceLine.objects.filter(pk=line.pk).update(quantity=1, amount=1250)
+    clock.shift(LATER)
+    code, facts = reconcile()
+    assert (code, facts["counts"]) == (1, {"invoice_quantity_mismatch": 1})
+    assert facts["variances"][0]["detail"] == "grant: the invoice has 1, the ledger sent 2"
+
+
+def test_one_partner_alone(books: Twin, clock: Any) -> None:
+    other = Partner.objects.create(name="Pacific Escrow")
+    provisioned(other)
+    books.world.faults = [Fault("outage", "meter_events")]
+    deed(other)
+    syncing.sync()
+    clock.shift(LATER)
+    assert counts("--partner", "Acme Title") == {}
+    assert counts("--partner", str(other.pk)) == {"unsynced": 1}
+    assert counts("--from", "2026-11-01", "--to", "2026-11-19") == {}
+
+
+def test_when_stripe_can_not_be_asked_nothing_is_clean(books: Twin) -> None:
+    books.world.faults = [Fault("outage", times=100)]
+    code, facts = reconcile()
+    assert (code, facts["total"]) == (1, 0)
+    assert facts["error"].startswith("Stripe could not be asked")
+
+
+def test_without_stripe_the_deeds_are_still_compared(acme: Partner, settings: Any) -> None:
+    settings.STRIPE_SECRET_KEY = ""
+    deed(acme)
+    assert counts() == {}
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--from", "2026-11-20", "--to", "2026-11-19"), ("--partner", "Nobody"), ("--from", "soon")]
+)
+def test_wrong_arguments_are_named(db: None, arguments: tuple[str, str]) -> None:
+    with pytest.raises(CommandError):
+        call_command("reconcile", *arguments)
+
+
+def test_the_night_tells_staff(books: Twin, acme: Partner, clock: Any, settings: Any) -> None:
+    settings.STAFF_EMAILS = ["finance@example.com"]
+    reconciling.nightly()
+    assert mail.outbox == []
+    books.world.faults = [Fault("outage", "meter_events")]
+    deed(acme)
+    syncing.sync()
+    clock.shift(LATER)
+    run = reconciling.nightly()
+    assert mail.outbox[0].subject == "Reconciliation: 1 variances"
+    assert f"/reconciliationrun/{run.pk}/" in mail.outbox[0].body
+    assert "- unsynced: 1" in mail.outbox[0].body
+
+
+def test_finance_sees_each_difference_in_the_admin(
+    books: Twin, acme: Partner, clock: Any, admin_user: Any
+) -> None:
+    books.world.faults = [Fault("outage", "meter_events")]
+    entry = deed(acme)
+    syncing.sync()
+    clock.shift(LATER)
+    run = reconciling.nightly()
+    client = Client()
+    client.force_login(admin_user)
+    assert client.get("/admin/billing/reconciliationrun/").status_code == 200
+    page = client.get(f"/admin/billing/reconciliationrun/{run.pk}/change/").content.decode()
+    assert "unsynced" in page
+    assert str(entry.pk) in page
+    for page in ("stripelane", "stripeinvoice", "stripesubscription"):
+        assert client.get(f"/admin/billing/{page}/").status_code == 200
+    assert client.get("/admin/billing/stripeevent/").status_code == 200
+    assert client.get("/admin/billing/stripecustomer/").status_code == 200
+
+
+def test_a_customer_made_anew_does_not_owe_what_the_first_one_did(
+    books: Twin, acme: Partner, clock: Any
+) -> None:
+    contract = acme.contracts.get()
+    books.app.api.delete_customer({}, StripeCustomer.objects.get().customer_id)
+    deed(acme)
+    syncing.sync()
+    provisioning.provision(contract, ACTOR)
+    StripeLane.objects.update(next_attempt_at=timezone.now())
+    assert syncing.sync().accepted == 1
+    clock.shift(LATER)
+    assert counts() == {}
+
+
+def test_a_correction_is_not_taken_for_usage(books: Twin, acme: Partner, clock: Any) -> None:
+    ledger.correct(acme, -100, reason="late", actor=audit.Actor.command("test"), source_id="x")
+    syncing.sync()
+    clock.shift(LATER)
+    assert counts() == {}
