@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import environ
+from kombu import Queue
 
 from partner_api.ops.logging import logging_config
 
@@ -176,6 +177,32 @@ WAITING_REQUESTS_PER_PROCESS = env.int("WAITING_REQUESTS_PER_PROCESS", default=1
 ORDER_MAX_BYTES = env.int("ORDER_MAX_BYTES", default=1024 * 1024)
 BATCH_MAX_BYTES = env.int("BATCH_MAX_BYTES", default=8 * 1024 * 1024)
 
+# --- webhooks ---------------------------------------------------------------------------------
+WEBHOOKS_ALLOW_HTTP = env.bool("WEBHOOKS_ALLOW_HTTP", default=False)
+WEBHOOKS_ALLOW_PRIVATE_ADDRESSES = env.list("WEBHOOKS_ALLOW_PRIVATE_ADDRESSES", default=[])
+WEBHOOKS_PORTS = [int(port) for port in env.list("WEBHOOKS_PORTS", default=["443", "8443"])]
+WEBHOOKS_CA_BUNDLE = env.str("WEBHOOKS_CA_BUNDLE", default="")
+WEBHOOKS_TIMEOUT_SECONDS = env.float("WEBHOOKS_TIMEOUT_SECONDS", default=15.0)
+# The first is the pause before the first attempt; there are as many attempts as entries.
+WEBHOOKS_SCHEDULE_SECONDS = [
+    float(seconds)
+    for seconds in env.list(
+        "WEBHOOKS_SCHEDULE_SECONDS", default=["0", "5", "300", "1800", "7200", "18000", "36000", "36000"]
+    )
+]
+WEBHOOKS_ENDPOINT_CONCURRENCY = env.int("WEBHOOKS_ENDPOINT_CONCURRENCY", default=4)
+WEBHOOKS_CONCURRENCY = env.int("WEBHOOKS_CONCURRENCY", default=32)
+WEBHOOKS_MAX_FLIGHTS = env.int("WEBHOOKS_MAX_FLIGHTS", default=128)
+WEBHOOKS_PUMPS = env.int("WEBHOOKS_PUMPS", default=2)
+WEBHOOKS_PUMP_SECONDS = env.float("WEBHOOKS_PUMP_SECONDS", default=60.0)
+WEBHOOKS_LEASE_SECONDS = env.int("WEBHOOKS_LEASE_SECONDS", default=90)
+WEBHOOKS_SLOW_SECONDS = env.float("WEBHOOKS_SLOW_SECONDS", default=600.0)
+WEBHOOKS_DISABLE_AFTER_HOURS = env.float("WEBHOOKS_DISABLE_AFTER_HOURS", default=120.0)
+WEBHOOKS_SECRET_OVERLAP_HOURS = env.float("WEBHOOKS_SECRET_OVERLAP_HOURS", default=24.0)
+WEBHOOKS_SWEEP_SECONDS = env.float("WEBHOOKS_SWEEP_SECONDS", default=5.0)
+WEBHOOKS_INBOUND_MAX_BYTES = env.int("WEBHOOKS_INBOUND_MAX_BYTES", default=1024 * 1024)
+WEBHOOKS_SOURCES_TRIED = env.int("WEBHOOKS_SOURCES_TRIED", default=50)
+
 # --- keys -------------------------------------------------------------------------------------
 DEFAULT_RATE_LIMIT_PER_MINUTE = env.int("DEFAULT_RATE_LIMIT_PER_MINUTE", default=120)
 DEFAULT_RATE_LIMIT_BURST = env.int("DEFAULT_RATE_LIMIT_BURST", default=30)
@@ -198,6 +225,9 @@ CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_ACKS_LATE = True
 CELERY_TASK_REJECT_ON_WORKER_LOST = True
 CELERY_TASK_DEFAULT_QUEUE = "deeds"
+# A worker started without -Q serves all of these.
+CELERY_TASK_QUEUES = [Queue(name, routing_key=name) for name in ("deeds", "webhooks")]
+CELERY_TASK_ROUTES = {"webhooks.tasks.*": {"queue": "webhooks", "routing_key": "webhooks"}}
 # The row is the truth and the sweeper finds it: a broker that is away must not hold a request.
 CELERY_TASK_PUBLISH_RETRY = False
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
@@ -211,6 +241,11 @@ CELERY_BEAT_SCHEDULE = {
         "task": "deeds.tasks.sweep",
         "schedule": timedelta(seconds=SWEEP_SECONDS),
         "options": {"expires": SWEEP_SECONDS},
+    },
+    "sweep-webhooks": {
+        "task": "webhooks.tasks.sweep",
+        "schedule": timedelta(seconds=WEBHOOKS_SWEEP_SECONDS),
+        "options": {"expires": WEBHOOKS_SWEEP_SECONDS},
     },
 }
 
@@ -239,7 +274,7 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
-    "POSTPROCESSING_HOOKS": ["partner_api.http.schema.tidy"],
+    "POSTPROCESSING_HOOKS": ["partner_api.http.schema.tidy", "webhooks.documents.add_webhooks"],
 }
 
 IS_HTTPS = PUBLIC_BASE_URL.startswith("https://")

@@ -6,6 +6,8 @@ from django.urls import path
 from deeds import files, views, views_v1
 from partner_api.http import documents, problems
 from partner_api.ops import health
+from webhooks import views as webhooks
+from webhooks.views_inbound import InboundWebhook
 
 handler400 = problems.handler400
 handler403 = problems.handler403
@@ -22,6 +24,21 @@ urlpatterns = [
     path("v2/deeds/<uuid:deed_id>/cancel", views.DeedCancellation.as_view(), name="deed-cancel"),
     path("v2/deed-types", views.DeedTypes.as_view(), name="deed-types"),
     path("v2/deed-types/<str:deed_type>", views.DeedTypeDetail.as_view(), name="deed-type"),
+    path("v1/webhooks/<str:system>", InboundWebhook.as_view(), name="inbound-webhook"),
+    path("v2/webhook-endpoints", webhooks.Endpoints.as_view(), name="webhook-endpoints"),
+    path(
+        "v2/webhook-endpoints/<uuid:endpoint_id>",
+        webhooks.EndpointDetail.as_view(),
+        name="webhook-endpoint",
+    ),
+    path("v2/webhook-endpoints/<uuid:endpoint_id>/test", webhooks.EndpointTest.as_view()),
+    path("v2/webhook-endpoints/<uuid:endpoint_id>/rotate-secret", webhooks.EndpointSecret.as_view()),
+    path("v2/webhook-endpoints/<uuid:endpoint_id>/replay", webhooks.EndpointReplay.as_view()),
+    path("v2/events", webhooks.Events.as_view(), name="events"),
+    path("v2/events/<uuid:event_id>", webhooks.EventDetail.as_view(), name="event"),
+    path("v2/webhook-deliveries", webhooks.Deliveries.as_view(), name="webhook-deliveries"),
+    path("v2/webhook-deliveries/<uuid:delivery_id>", webhooks.DeliveryDetail.as_view()),
+    path("v2/webhook-deliveries/<uuid:delivery_id>/resend", webhooks.DeliveryResend.as_view()),
     path("files/deeds/<uuid:deed_id>.pdf", files.PdfFile.as_view(), name="pdf-file"),
     path("schema/", documents.Schema.as_view(), name="schema"),
     path("docs/", documents.Swagger.as_view(url_name="schema"), name="docs"),
