@@ -147,7 +147,7 @@ def _answer(connection: socket.socket, clock: _Clock) -> Answer:
 def _read_head(head: bytes) -> tuple[int, http.client.HTTPMessage]:
     status_line, _, fields = head.partition(b"\r\n")
     version, _, rest = status_line.partition(b" ")
-    number = rest[:3]
+    number = rest.partition(b" ")[0]
     if version not in {b"HTTP/1.1", b"HTTP/1.0"} or not number.isdigit() or len(number) != 3:  # noqa: PLR2004 - digits
         raise NoAnswer("answer_invalid")
     try:
