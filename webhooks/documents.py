@@ -37,8 +37,8 @@ def catalog_page() -> str:
     parts = [
         "# Events",
         "",
-        "Written by `manage.py event_catalog` from the definitions that events are made from. How messages "
-        "are\nsigned and sent stands in [webhooks.md](webhooks.md).",
+        "Written by `manage.py event_catalog` from the definitions that events are made from.",
+        "How messages are signed and sent stands in [webhooks.md](webhooks.md).",
         "",
         "| type | when |",
         "|---|---|",

@@ -43,7 +43,7 @@ def _in_utc(value: dt.datetime) -> dt.datetime:
 def _moment(value: Any) -> Any:
     """A number would be read as Unix time; a moment is text with its zone."""
     if not isinstance(value, str):
-        raise PydanticCustomError("invalid_time", _TIME)
+        raise PydanticCustomError("invalid_value", _TIME)
     return value
 
 
@@ -173,7 +173,7 @@ def _error(model: type[BaseModel], detail: Any, where: str) -> FieldError:
             code, message = "invalid_type", f"It must be {kind}."
         case "literal_error":
             message = f"It must be {detail['ctx']['expected']}."
-        case kind if kind == "invalid_time" or kind.startswith(("datetime", "timezone")):
+        case kind if kind == "invalid_value" or kind.startswith(("datetime", "timezone")):
             message = _TIME
         case kind if detail["loc"][-1] == "limit":
             message = f"It must be a whole number from 1 to {MAX_LIMIT}."

@@ -41,6 +41,11 @@ class Stack:
             "ALLOWED_HOSTS": "127.0.0.1,localhost",
             "VAR_DIR": str(var_dir),
             "LOG_FORMAT": os.environ.get("LOG_FORMAT", "console"),
+            # So that webhooks can be tried with a receiver on this machine, and nowhere else inside.
+            "WEBHOOKS_ALLOW_HTTP": os.environ.get("WEBHOOKS_ALLOW_HTTP", "true"),
+            "WEBHOOKS_ALLOW_PRIVATE_ADDRESSES": os.environ.get(
+                "WEBHOOKS_ALLOW_PRIVATE_ADDRESSES", "127.0.0.1/32,::1/128"
+            ),
         }
 
     @property

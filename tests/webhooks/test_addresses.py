@@ -85,7 +85,7 @@ def test_a_url_that_is_not_plainly_public_is_refused(names: dict[str, list[str]]
 @pytest.mark.parametrize(
     "address",
     [
-        "0.0.0.0",
+        "0.0.0.0",  # noqa: S104 - nothing is bound
         "10.1.2.3",
         "100.64.0.1",
         "100.127.255.254",

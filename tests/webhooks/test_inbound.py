@@ -83,7 +83,7 @@ def _refused(answer: Any, code: str = "invalid_signature") -> None:
 
 
 @pytest.fixture(autouse=True)
-def _clock() -> Any:
+def clock() -> Any:
     with time_machine.travel(NOW, tick=False) as clock:
         yield clock
 
@@ -270,14 +270,14 @@ def test_a_source_can_be_named_where_there_are_many(source: Sources, settings: A
     assert _send(X_Webhook_Source=str(mine.pk)).status_code == 202
 
 
-def test_each_secret_holds_while_they_overlap(source: Sources, _clock: Any) -> None:
+def test_each_secret_holds_while_they_overlap(source: Sources, clock: Any) -> None:
     mine = source()
     mine.give_secret("fresh", now=timezone.now(), overlap=dt.timedelta(hours=24))
     mine.save()
     bodies = [json.dumps(FIRST | {"order_id": f"SP-{n}"}).encode() for n in range(4)]
     assert _post(bodies[0], _sign(bodies[0])).status_code == 202
     assert _post(bodies[1], _sign(bodies[1], secret="fresh")).status_code == 202
-    _clock.shift(dt.timedelta(hours=25))
+    clock.shift(dt.timedelta(hours=25))
     later = timezone.now()
     assert _post(bodies[2], _sign(bodies[2], at=later)).status_code == 401
     assert _post(bodies[3], _sign(bodies[3], secret="fresh", at=later)).status_code == 202
@@ -323,7 +323,7 @@ def test_an_id_that_is_none_is_refused(source: Sources, name: str) -> None:
     assert not InboundEvent.objects.exists()
 
 
-def test_seen_again_is_answered_the_same_and_done_once(source: Sources, _clock: Any) -> None:
+def test_seen_again_is_answered_the_same_and_done_once(source: Sources, clock: Any) -> None:
     source()
     first = _send(X_Webhook_Id="evt-1")
     tasks.process()
@@ -332,7 +332,7 @@ def test_seen_again_is_answered_the_same_and_done_once(source: Sources, _clock: 
     assert again.json() == first.json()
     assert again["Idempotent-Replayed"] == "true"
     tasks.process()
-    _clock.shift(dt.timedelta(days=31))
+    clock.shift(dt.timedelta(days=31))
     body = json.dumps(FIRST).encode()
     headers = _sign(body, at=timezone.now()) | {"X-Webhook-Id": "evt-1"}
     assert (_post(body, headers).status_code, _post(body, headers).json()) == (200, first.json())
@@ -365,8 +365,7 @@ def test_a_hundred_at_once_are_one_deed_and_one_answer(source: Sources, acme: Pa
 
     def run() -> None:
         try:
-            for _ in range(10):
-                answers.append(_post(body, headers))
+            answers.extend(_post(body, headers) for _ in range(10))
             inbound.process_waiting()
         finally:
             connection.close()
@@ -437,14 +436,14 @@ def test_corrected_and_replayed_it_becomes_its_deed(source: Sources) -> None:
     assert json.loads(bytes(stored.body))["deed_type"] == "lease"
 
 
-def test_a_worker_that_dies_before_the_order_loses_nothing(source: Sources, _clock: Any) -> None:
+def test_a_worker_that_dies_before_the_order_loses_nothing(source: Sources, clock: Any) -> None:
     source()
     _send()
     stored = InboundEvent.objects.get()
     assert stored.claim(now=timezone.now())
     tasks.sweep()
     assert not Deed.objects.exists()
-    _clock.shift(dt.timedelta(seconds=91))
+    clock.shift(dt.timedelta(seconds=91))
     tasks.sweep()
     # The one that was thought dead goes on: its order is undone with its lease.
     inbound.process(stored)

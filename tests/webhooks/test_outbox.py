@@ -96,10 +96,15 @@ def test_what_is_undone_is_not_told_of(api: Api, order: Orders, register: Regist
     class Undone(Exception):
         pass
 
-    with pytest.raises(Undone), transaction.atomic():
-        keys.key_revoked.send(sender=type(api.key), key=api.key)
-        deed.cancel(now=deed.created_at)
-        raise Undone
+    def half_way() -> None:
+        with transaction.atomic():
+            keys.key_revoked.send(sender=type(api.key), key=api.key)
+            deed.cancel(now=deed.created_at)
+            assert Event.objects.exists()
+            raise Undone
+
+    with pytest.raises(Undone):
+        half_way()
     assert not Event.objects.exists()
     assert not Delivery.objects.exists()
 

@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import secrets
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
+from django.utils import timezone
 
 from keys.models import ApiKey, Partner
 from keys.scopes import SCOPES
 from keys.secret import KeyText
+from webhooks.models import Source
 
 LIMITS = {"rate_limit_per_minute": 6000, "rate_limit_burst": 600}
 
@@ -60,6 +63,7 @@ def _seed(known: dict[str, Any]) -> dict[str, Any]:
             "api_key": _key(pacific, other.get("api_key"), "live", everything),
         },
         "admin": _staff(known.get("admin", {})),
+        "webhook_sources": _sources(acme, known.get("webhook_sources", {})),
     }
 
 
@@ -71,6 +75,21 @@ def _key(partner: Partner, known: str | None, environment: str, scopes: list[str
         return text.text
     name = f"Demo, {'everything' if len(scopes) > 1 else scopes[0]}, {environment}"
     return ApiKey.issue(partner, name=name, environment=environment, scopes=scopes, **LIMITS)[1]
+
+
+def _sources(partner: Partner, known: dict[str, Any]) -> dict[str, Any]:
+    """A strict source of each system, whose secret stays what it was at the last start."""
+    seeded = {}
+    for system in ("softpro", "qualia"):
+        secret = known.get(system, {}).get("secret") or secrets.token_hex(32)
+        source = Source.objects.filter(system=system, partner=partner, livemode=True).first()
+        source = source or Source(system=system, partner=partner, livemode=True)
+        now = timezone.now()
+        if not source.secrets or secret not in source.secrets_at(now):
+            source.give_secret(secret, now=now, overlap=timedelta(0))
+            source.save()
+        seeded[system] = {"secret": secret}
+    return seeded
 
 
 def _staff(known: dict[str, Any]) -> dict[str, Any]:
