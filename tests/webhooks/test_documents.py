@@ -1,5 +1,6 @@
 """What receivers are told works as it is told."""
 
+import datetime as dt
 import json
 import re
 import shutil
@@ -36,7 +37,7 @@ def _cases() -> list[tuple[str, dict[str, str], bytes, bool]]:
     now = timezone.now()
     good = signing.headers_for("evt", now, BODY, [secret])
     both = signing.headers_for("evt", now, BODY, [other, secret])
-    old = signing.headers_for("evt", now - timezone.timedelta(minutes=6), BODY, [secret])
+    old = signing.headers_for("evt", now - dt.timedelta(minutes=6), BODY, [secret])
     return [
         (secret, good, BODY, True),
         (secret, both, BODY, True),

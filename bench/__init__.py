@@ -1,0 +1,1 @@
+"""What is measured or broken on purpose, outside of the test suite."""
