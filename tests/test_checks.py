@@ -47,6 +47,8 @@ def test_a_secure_production_starts(secure: Any) -> None:
         ("MAIN_API_INTERNAL_TOKEN", "", "E007"),
         ("SANDBOX_TOKEN", "", "E008"),
         ("SECURE_SSL_REDIRECT", False, "E009"),
+        ("WEBHOOKS_ALLOW_HTTP", True, "E040"),
+        ("WEBHOOKS_ALLOW_PRIVATE_ADDRESSES", ["10.0.0.0/8"], "E041"),
     ],
 )
 def test_an_insecure_value_is_refused(secure: Any, name: str, value: Any, code: str) -> None:

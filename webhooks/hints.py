@@ -5,6 +5,9 @@ left out while one is on its way. The task takes the mark away before it looks, 
 after its look finds no mark and hints again.
 """
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 import structlog
@@ -20,6 +23,12 @@ DELIVER: Final = "webhooks.tasks.deliver"
 PROCESS: Final = "webhooks.tasks.process"
 # A message that was lost is sent again after this time at the latest.
 _MARK_SECONDS: Final = 5
+# So many seconds' rows share one hint of this process.
+_MOMENT_SECONDS: Final = 0.02
+
+_sender = ThreadPoolExecutor(1, thread_name_prefix="webhook-hints")
+_scheduled: set[str] = set()
+_lock = threading.Lock()
 
 
 def hint_on_commit(task: str) -> None:
@@ -33,6 +42,23 @@ def hint(task: str) -> None:
             send(task)
     except (OperationalError, RedisError) as error:
         log.warning("broker_unavailable", task=task, reason=type(error).__name__)
+
+
+def hint_soon(task: str) -> None:
+    """The same from a thread: who waits for an answer does not wait for this. Not in a transaction."""
+    with _lock:
+        if task in _scheduled:
+            return
+        _scheduled.add(task)
+    _sender.submit(_hint_after_a_moment, task)
+
+
+def _hint_after_a_moment(task: str) -> None:
+    time.sleep(_MOMENT_SECONDS)
+    # Before the hint: what is written from here on schedules another.
+    with _lock:
+        _scheduled.discard(task)
+    hint(task)
 
 
 def taken(task: str) -> None:

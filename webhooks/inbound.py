@@ -26,8 +26,9 @@ from keys.models import Partner
 from partner_api.http import parsing
 from partner_api.http.problems import Problem
 from webhooks import hints, metrics, verification
-from webhooks.models import InboundEvent, Source
+from webhooks.models import InboundEvent
 from webhooks.systems import SYSTEMS
+from webhooks.verification import Known
 
 log = structlog.get_logger(__name__)
 
@@ -66,11 +67,11 @@ def accept(system: str, headers: Mapping[str, str], body: bytes, *, request_id: 
     except Problem as problem:
         metrics.inbound.labels(system, problem.code).inc()
         raise
-    structlog.contextvars.bind_contextvars(partner=str(source.partner_id), source=str(source.pk))
+    structlog.contextvars.bind_contextvars(partner=str(source.partner_id), source=str(source.id))
     acceptance = _store(source, headers, body, request_id=request_id, now=now)
     metrics.inbound.labels(system, "accepted" if acceptance.is_new else "repeated").inc()
     if acceptance.is_new:
-        hints.hint_on_commit(hints.PROCESS)
+        hints.hint_soon(hints.PROCESS)
     return acceptance
 
 
@@ -151,15 +152,15 @@ def _identity(headers: Mapping[str, str], body: bytes) -> str:
 
 
 def _store(
-    source: Source, headers: Mapping[str, str], body: bytes, *, request_id: str, now: dt.datetime
+    source: Known, headers: Mapping[str, str], body: bytes, *, request_id: str, now: dt.datetime
 ) -> Acceptance:
     """One statement for a new event, a second one to find what was there."""
     identity = _identity(headers, body)
     event_id = uuid_utils.compat.uuid7()
     kept = {name: headers[name][:MAX_IDENTITY] for name in _KEPT_HEADERS if name in headers}
     with connection.cursor() as cursor:
-        cursor.execute(_STORE, [event_id, source.pk, identity, body, json.dumps(kept), request_id, now])
+        cursor.execute(_STORE, [event_id, source.id, identity, body, json.dumps(kept), request_id, now])
         if cursor.rowcount == 1:
             return Acceptance(event_id, now, is_new=True)
-    first = InboundEvent.objects.only("id", "received_at").get(source=source, identity=identity)
+    first = InboundEvent.objects.only("id", "received_at").get(source_id=source.id, identity=identity)
     return Acceptance(first.pk, first.received_at, is_new=False)

@@ -10,23 +10,44 @@ import hmac
 import re
 import uuid
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from django.conf import settings
+from django.db import connection
 
 from keys.models import Partner
 from partner_api.http.problems import Problem
-from webhooks.models import Source
+from webhooks.models.secrets import secrets_of
 from webhooks.systems import SYSTEMS
 
 MAX_SKEW: Final = dt.timedelta(minutes=5)
 _DIGEST: Final = re.compile(r"(?:sha256=)?([0-9a-f]{64})", re.IGNORECASE)
 _SECONDS: Final = re.compile(r"[0-9]{1,11}")
 
+# Written out, because building it anew by the ORM would cost a third of the request.
+_CANDIDATES: Final = f"""
+    SELECT s.id, s.partner_id, s.strict, s.secrets, p.status
+    FROM webhook_sources s JOIN {Partner._meta.db_table} p ON p.id = s.partner_id
+    WHERE s.system = %s AND s.enabled AND (%s::uuid IS NULL OR s.id = %s::uuid)
+    ORDER BY s.id LIMIT %s
+"""  # noqa: S608, SLF001 - a table's name, by Django's documented attribute
+
 SUSPENDED: Final = "This partner's account is suspended; nothing is accepted from its sources."
 
 
-def source_of(system: str, headers: Mapping[str, str], body: bytes, *, now: dt.datetime) -> Source:
+@dataclass(frozen=True)
+class Known:
+    """A source, as far as an inbound request needs it."""
+
+    id: uuid.UUID
+    partner_id: uuid.UUID
+    strict: bool
+    secrets: list[str]
+    is_suspended: bool
+
+
+def source_of(system: str, headers: Mapping[str, str], body: bytes, *, now: dt.datetime) -> Known:
     """The source that signed this body now. One query.
 
     Raises Problem: `invalid_signature`, `stale_signature`, `partner_suspended`; the latter two only
@@ -36,14 +57,14 @@ def source_of(system: str, headers: Mapping[str, str], body: bytes, *, now: dt.d
     timestamp = headers.get("X-Webhook-Timestamp")
     signed = body if timestamp is None else f"{timestamp}.".encode() + body
     source = None
-    for candidate in _candidates(system, headers.get("X-Webhook-Source")):
+    for candidate in _candidates(system, headers.get("X-Webhook-Source"), now):
         # No early end: the time taken does not tell whose secret it was.
-        if _is_signed_by(candidate, signed, offered, now):
+        if _is_signed_by(candidate, signed, offered):
             source = candidate
     if source is None:
         raise Problem("invalid_signature", "No secret of this system's sources made this signature.")
     _refuse_stale(source, timestamp, now)
-    if source.partner.status != Partner.Status.ACTIVE:
+    if source.is_suspended:
         raise Problem("partner_suspended", SUSPENDED)
     return source
 
@@ -59,26 +80,31 @@ def _offered(own_header: str, headers: Mapping[str, str]) -> bytes:
     return bytes.fromhex(match[1])
 
 
-def _candidates(system: str, source_id: str | None) -> list[Source]:
-    sources = Source.objects.filter(system=system, enabled=True).select_related("partner").order_by("id")
+def _candidates(system: str, source_id: str | None, now: dt.datetime) -> list[Known]:
+    named = None
     if source_id is not None:
         try:
-            sources = sources.filter(pk=uuid.UUID(source_id))
+            named = uuid.UUID(source_id)
         except ValueError as error:
             raise Problem("invalid_signature", "X-Webhook-Source is not the id of a source.") from error
     limit = settings.WEBHOOKS_SOURCES_TRIED
-    found = list(sources[: limit + 1])
-    if len(found) > limit:
+    with connection.cursor() as cursor:
+        cursor.execute(_CANDIDATES, [system, named, named, limit + 1])
+        rows = cursor.fetchall()
+    if len(rows) > limit:
         raise Problem("invalid_signature", "Name your source in X-Webhook-Source; there are many here.")
-    return found
+    return [
+        Known(pk, partner_id, strict, secrets_of(sealed, now), status != Partner.Status.ACTIVE)
+        for pk, partner_id, strict, sealed, status in rows
+    ]
 
 
-def _is_signed_by(source: Source, signed: bytes, offered: bytes, now: dt.datetime) -> bool:
-    digests = [hmac.digest(secret.encode(), signed, "sha256") for secret in source.secrets_at(now)]
+def _is_signed_by(source: Known, signed: bytes, offered: bytes) -> bool:
+    digests = [hmac.digest(secret.encode(), signed, "sha256") for secret in source.secrets]
     return sum(hmac.compare_digest(digest, offered) for digest in digests) > 0
 
 
-def _refuse_stale(source: Source, timestamp: str | None, now: dt.datetime) -> None:
+def _refuse_stale(source: Known, timestamp: str | None, now: dt.datetime) -> None:
     if timestamp is None:
         if source.strict:
             raise Problem("stale_signature", "Send X-Webhook-Timestamp, and sign `{timestamp}.{body}`.")

@@ -18,7 +18,7 @@ from deeds import tasks as deed_tasks
 from deeds.models import Deed
 from keys.models import Partner
 from tests.conftest import MainApi
-from webhooks import inbound, shadow, tasks
+from webhooks import hints, inbound, shadow, tasks
 from webhooks.models import Delivery, Endpoint, Event, InboundEvent, Source
 
 NOW = dt.datetime(2026, 11, 24, 8, tzinfo=dt.UTC)
@@ -114,6 +114,15 @@ def test_it_works(source: Sources, main_api: MainApi, acme: Partner, hinted: lis
     assert deed.order["metadata"] == {"branch": "Pomona", "priority": "2"}
     deed_tasks.render(str(deed.pk))
     assert Event.objects.get().type == "deed.completed"
+
+
+def test_the_workers_are_told_in_a_moment(source: Sources, hinted: list[str]) -> None:
+    source()
+    for number in range(3):
+        _send(X_Webhook_Id=f"evt-{number}")
+    hints._sender.submit(lambda: None).result(5)
+    assert set(hinted) == {"webhooks.tasks.process"}
+    assert _send(X_Webhook_Id="evt-1").status_code == 200
 
 
 def test_the_end_of_the_deed_goes_back_to_the_partner(
