@@ -120,6 +120,12 @@ def cancel_open(endpoint: Endpoint, *, now: dt.datetime) -> None:
     waiting.update(status=Delivery.Status.CANCELLED, settled_at=now)
 
 
+def cancel_stranded() -> int:
+    """What was under way, or being written, just when its endpoint was disabled; how many."""
+    stranded = Delivery.objects.filter(status=Delivery.Status.PENDING, endpoint__enabled=False)
+    return stranded.update(status=Delivery.Status.CANCELLED, settled_at=timezone.now())
+
+
 def find_endpoint(partner: Partner, *, livemode: bool, endpoint_id: uuid.UUID) -> Endpoint | None:
     return (
         partner.webhook_endpoints.filter(livemode=livemode, deleted_at=None, pk=endpoint_id)

@@ -2,7 +2,7 @@
 
 from celery import shared_task
 
-from webhooks import delivery, hints, inbound, telling
+from webhooks import delivery, hints, inbound, outbox, telling
 
 
 @shared_task
@@ -23,5 +23,6 @@ def process() -> None:
 def sweep() -> None:
     """Finds what a lost message or a dead worker left behind, and what is due again."""
     telling.tell_of_disabled()
+    outbox.cancel_stranded()
     inbound.process_waiting()
     delivery.pump()

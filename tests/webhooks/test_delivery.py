@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from keys.models import Partner
 from tests.webhooks.conftest import SECRET, Receiver, verified
-from webhooks import claims, delivery, outbox, results, sending, signing, tasks, telling
+from webhooks import claims, delivery, metrics, outbox, results, sending, signing, tasks, telling
 from webhooks.event_types import KeyNews
 from webhooks.models import Attempt, Delivery, Endpoint, Event
 
@@ -314,6 +314,21 @@ def test_a_deleted_endpoint_is_sent_nothing_more(receiver: Receiver, register: R
     assert _only().status == "cancelled"
     endpoint.refresh_from_db()
     assert not endpoint.enable()
+
+
+def test_what_was_under_way_when_its_endpoint_was_disabled_does_not_wait_for_ever(
+    receiver: Receiver, register: Register, tell: Tell
+) -> None:
+    endpoint = register(receiver.url)
+    tell()
+    receiver.answer = 500
+    [claimed] = claims.claim(timezone.now(), fast=1, slow=0)
+    outbox.disable(endpoint, "by_staff")
+    results.record([results.Landed(claimed, sending.send(claimed.message))])
+    assert metrics.oldest_open_seconds() > 0
+    tasks.sweep()
+    assert (_only().status, metrics.oldest_open_seconds()) == ("cancelled", 0)
+    assert len(receiver.received) == 1
 
 
 def test_an_address_that_moved_inside_is_not_sent_to(

@@ -1,7 +1,7 @@
 """What came in, for staff: first of all what needs a person, to correct, replay and compare."""
 
 import json
-from typing import Any
+from typing import Any, Final
 
 from django import forms
 from django.contrib import admin, messages
@@ -14,6 +14,8 @@ from keys.audit import Actor
 from webhooks import correcting, shadow
 from webhooks.admin.rows import PRE, ReadOnly
 from webhooks.models import InboundEvent
+
+_SHORT: Final = 24
 
 
 class NeedsAttention(admin.SimpleListFilter):
@@ -44,7 +46,7 @@ class CorrectionForm(forms.Form):
 
 @admin.register(InboundEvent)
 class InboundEventAdmin(ReadOnly):
-    list_display = ("identity", "source", "status", "result_status", "reason_code", "why", "received_at")
+    list_display = ("received_at", "source", "status", "result_status", "why", "event_id")
     list_filter = (NeedsAttention, "source__system", "source__partner")
     list_select_related = ("source__partner",)
     search_fields = ("=id",)
@@ -59,7 +61,11 @@ class InboundEventAdmin(ReadOnly):
 
     @admin.display(description="reason")
     def why(self, event: InboundEvent) -> str:
-        return event.reason[:120]
+        return f"{event.reason_code}: {event.reason[:120]}" if event.reason_code else ""
+
+    @admin.display(description="identity")
+    def event_id(self, event: InboundEvent) -> str:
+        return event.identity if len(event.identity) <= _SHORT else f"{event.identity[:_SHORT]}…"
 
     @admin.display(description="errors")
     def places(self, event: InboundEvent) -> str:

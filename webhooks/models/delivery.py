@@ -90,7 +90,7 @@ class Delivery(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.event_id} → {self.endpoint_id}"
+        return str(self.pk)
 
     def send_again(self, *, now: dt.datetime) -> bool:
         """Settled → pending, with the whole schedule ahead. False while it is under way."""
