@@ -6,10 +6,13 @@ import hmac
 import json
 import threading
 from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import pytest
 import time_machine
+from django.core.management import call_command
 from django.db import connection
 from django.test import Client
 from django.utils import timezone
@@ -466,6 +469,20 @@ def test_an_event_that_ends_its_worker_again_and_again_waits_for_staff(source: S
     InboundEvent.objects.update(attempts=5)
     tasks.process()
     assert InboundEvent.objects.get().reason_code == "internal_error"
+
+
+def test_the_demos_sources_take_orders_and_keep_their_secrets(acme: Partner, tmp_path: Path) -> None:
+    state = tmp_path / "seed.json"
+    seeds = []
+    for _ in range(2):
+        out = StringIO()
+        call_command("seed_demo", state=state, stdout=out)
+        seeds.append(json.loads(out.getvalue())["webhook_sources"])
+    assert seeds[0] == seeds[1]
+    body = json.dumps(FIRST).encode()
+    assert _post(body, _sign(body, secret=seeds[0]["softpro"]["secret"])).status_code == 202
+    tasks.process()
+    assert Deed.objects.get().partner == acme
 
 
 def test_the_way_in_is_two_statements(source: Sources, django_assert_num_queries: Any) -> None:
