@@ -30,16 +30,20 @@ Identity = tuple[str, str]
 
 @dataclass(frozen=True)
 class Origin:
-    """Who orders, and how the request is known in the logs."""
+    """Who orders, and how the request is known in the logs.
+
+    `is_live` is the mode of an order that comes without a key.
+    """
 
     partner: Partner
-    api_key: ApiKey
+    api_key: ApiKey | None
     source: str
     request_id: str
+    is_live: bool = False
 
     @property
     def livemode(self) -> bool:
-        return self.api_key.livemode
+        return self.api_key.livemode if self.api_key else self.is_live
 
 
 @dataclass(frozen=True)

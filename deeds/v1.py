@@ -29,7 +29,7 @@ _DTT: Final = {
     "exemption_reason": "exemption_reason",
     "transfer_value": "transfer_value",
 }
-_DATA: Final = sorted(
+DATA_FIELDS: Final = sorted(
     _PROPERTY
     | _RECORDING
     | _TOP
@@ -82,7 +82,7 @@ class _Translation:
         return replace(error, pointer=_DEFAULT_PLACES.get(error.pointer, f"/data{error.pointer}"))
 
     def _data(self, data: dict[str, Any]) -> None:
-        self._refuse_unknown(data, _DATA, "/data")
+        self._refuse_unknown(data, DATA_FIELDS, "/data")
         for name, value in data.items():
             source = pointer_to("/data", name)
             if name in _PROPERTY:

@@ -238,11 +238,38 @@ DEED_ATTEMPTS_KEPT_DAYS = env.int("DEED_ATTEMPTS_KEPT_DAYS", default=90)
 CIRCUIT_FAILURES = env.int("CIRCUIT_FAILURES", default=5)
 CIRCUIT_WINDOW_SECONDS = env.float("CIRCUIT_WINDOW_SECONDS", default=60.0)
 CIRCUIT_REST_SECONDS = env.float("CIRCUIT_REST_SECONDS", default=10.0)
+
 # --- billing ----------------------------------------------------------------------------------
 BILLING_CURRENCY = env.str("BILLING_CURRENCY", default="USD")
 RESERVATION_STALE_SECONDS = env.int("RESERVATION_STALE_SECONDS", default=900)
 DRAFT_INVOICES_SECONDS = env.float("DRAFT_INVOICES_SECONDS", default=900.0)
 REQUEST_QUOTA_SECONDS = env.float("REQUEST_QUOTA_SECONDS", default=5.0)
+
+# --- webhooks ---------------------------------------------------------------------------------
+WEBHOOKS_ALLOW_HTTP = env.bool("WEBHOOKS_ALLOW_HTTP", default=False)
+WEBHOOKS_ALLOW_PRIVATE_ADDRESSES = env.list("WEBHOOKS_ALLOW_PRIVATE_ADDRESSES", default=[])
+WEBHOOKS_PORTS = [int(port) for port in env.list("WEBHOOKS_PORTS", default=["443", "8443"])]
+WEBHOOKS_CA_BUNDLE = env.str("WEBHOOKS_CA_BUNDLE", default="")
+WEBHOOKS_TIMEOUT_SECONDS = env.float("WEBHOOKS_TIMEOUT_SECONDS", default=15.0)
+# The first is the pause before the first attempt; there are as many attempts as entries.
+WEBHOOKS_SCHEDULE_SECONDS = [
+    float(seconds)
+    for seconds in env.list(
+        "WEBHOOKS_SCHEDULE_SECONDS", default=["0", "5", "300", "1800", "7200", "18000", "36000", "36000"]
+    )
+]
+WEBHOOKS_ENDPOINT_CONCURRENCY = env.int("WEBHOOKS_ENDPOINT_CONCURRENCY", default=4)
+WEBHOOKS_CONCURRENCY = env.int("WEBHOOKS_CONCURRENCY", default=32)
+WEBHOOKS_MAX_FLIGHTS = env.int("WEBHOOKS_MAX_FLIGHTS", default=128)
+WEBHOOKS_PUMPS = env.int("WEBHOOKS_PUMPS", default=2)
+WEBHOOKS_PUMP_SECONDS = env.float("WEBHOOKS_PUMP_SECONDS", default=60.0)
+WEBHOOKS_LEASE_SECONDS = env.int("WEBHOOKS_LEASE_SECONDS", default=90)
+WEBHOOKS_SLOW_SECONDS = env.float("WEBHOOKS_SLOW_SECONDS", default=600.0)
+WEBHOOKS_DISABLE_AFTER_HOURS = env.float("WEBHOOKS_DISABLE_AFTER_HOURS", default=120.0)
+WEBHOOKS_SECRET_OVERLAP_HOURS = env.float("WEBHOOKS_SECRET_OVERLAP_HOURS", default=24.0)
+WEBHOOKS_SWEEP_SECONDS = env.float("WEBHOOKS_SWEEP_SECONDS", default=5.0)
+WEBHOOKS_INBOUND_MAX_BYTES = env.int("WEBHOOKS_INBOUND_MAX_BYTES", default=1024 * 1024)
+WEBHOOKS_SOURCES_TRIED = env.int("WEBHOOKS_SOURCES_TRIED", default=50)
 
 # --- keys -------------------------------------------------------------------------------------
 DEFAULT_RATE_LIMIT_PER_MINUTE = env.int("DEFAULT_RATE_LIMIT_PER_MINUTE", default=120)
@@ -311,9 +338,17 @@ CELERY_TASK_DEFAULT_QUEUE = "deeds"
 # would expire before it runs. A worker without `-Q` serves all of them in turn.
 DEED_BULK_QUEUE = "deeds-bulk"
 UPKEEP_QUEUE = "upkeep"
-CELERY_TASK_QUEUES = [Queue(name) for name in (CELERY_TASK_DEFAULT_QUEUE, DEED_BULK_QUEUE, UPKEEP_QUEUE)]
+WEBHOOK_QUEUE = "webhooks"
+CELERY_TASK_QUEUES = [
+    Queue(name, routing_key=name)
+    for name in (CELERY_TASK_DEFAULT_QUEUE, DEED_BULK_QUEUE, UPKEEP_QUEUE, WEBHOOK_QUEUE)
+]
 CELERY_TASK_ROUTES = {
-    f"deeds.tasks.{name}": {"queue": UPKEEP_QUEUE} for name in ("sweep", "check_storage", "delete_old_pdfs")
+    **{
+        f"deeds.tasks.{name}": {"queue": UPKEEP_QUEUE, "routing_key": UPKEEP_QUEUE}
+        for name in ("sweep", "check_storage", "delete_old_pdfs")
+    },
+    "webhooks.tasks.*": {"queue": WEBHOOK_QUEUE, "routing_key": WEBHOOK_QUEUE},
 }
 # At a stop, tasks are given this long to end; what is left is interrupted, and gives its deed back.
 WORKER_STOP_SECONDS = env.float("WORKER_STOP_SECONDS", default=20.0)
@@ -394,6 +429,11 @@ CELERY_BEAT_SCHEDULE |= {
         "schedule": crontab(hour=str(RECONCILE_HOUR), minute="15"),
         "options": {"expires": 6 * 3600},
     },
+    "sweep-webhooks": {
+        "task": "webhooks.tasks.sweep",
+        "schedule": timedelta(seconds=WEBHOOKS_SWEEP_SECONDS),
+        "options": {"expires": WEBHOOKS_SWEEP_SECONDS},
+    },
 }
 
 # --- HTTP -------------------------------------------------------------------------------------
@@ -424,7 +464,7 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
-    "POSTPROCESSING_HOOKS": ["partner_api.http.schema.tidy"],
+    "POSTPROCESSING_HOOKS": ["partner_api.http.schema.tidy", "webhooks.documents.add_webhooks"],
 }
 
 IS_HTTPS = PUBLIC_BASE_URL.startswith("https://")

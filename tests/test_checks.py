@@ -61,6 +61,8 @@ def test_a_secure_production_starts(secure: Any) -> None:
         ("STRIPE_SECRET_KEY", "sk_test_key", "E060"),
         ("STRIPE_WEBHOOK_SECRETS", [], "E061"),
         ("STRIPE_API_BASE", "http://stripe.example.com", "E062"),
+        ("WEBHOOKS_ALLOW_HTTP", True, "E070"),
+        ("WEBHOOKS_ALLOW_PRIVATE_ADDRESSES", ["10.0.0.0/8"], "E071"),
     ],
 )
 def test_an_insecure_value_is_refused(secure: Any, name: str, value: Any, code: str) -> None:

@@ -50,6 +50,7 @@ class Deed(KeptPdf):
         V1 = "v1"
         V2 = "v2"
         BATCH = "batch"
+        WEBHOOK = "webhook"
 
     id = models.UUIDField(primary_key=True, default=uuid_utils.compat.uuid7, editable=False)
     partner = models.ForeignKey(Partner, on_delete=models.PROTECT, related_name="deeds")

@@ -78,6 +78,9 @@ CODES: Final = {
         409, "The deed can't be cancelled any more", "Only a queued deed can be; read its status."
     ),
     "pdf_not_ready": Code(409, "The PDF is not ready", "Wait until the deed's status is `completed`."),
+    "endpoint_disabled": Code(
+        409, "The webhook endpoint is disabled", 'Enable it with `PATCH {"enabled": true}`, then try again.'
+    ),
     "idempotency_in_progress": Code(
         409, "The first request with this key is still running", "Send it again after `Retry-After` seconds."
     ),

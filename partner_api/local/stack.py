@@ -45,6 +45,11 @@ class Stack:
             "WORKER_STOP_SECONDS": "5",
             "LOG_FORMAT": os.environ.get("LOG_FORMAT", "console"),
             "SETUP_SECRET": os.environ.get("SETUP_SECRET") or self.secrets["SETUP_SECRET"],
+            # So that webhooks can be tried with a receiver on this machine, and nowhere else inside.
+            "WEBHOOKS_ALLOW_HTTP": os.environ.get("WEBHOOKS_ALLOW_HTTP", "true"),
+            "WEBHOOKS_ALLOW_PRIVATE_ADDRESSES": os.environ.get(
+                "WEBHOOKS_ALLOW_PRIVATE_ADDRESSES", "127.0.0.1/32,::1/128"
+            ),
         }
         if not os.environ.get("ADMIN_JWKS_URL"):
             self.own["ADMIN_JWT_SECRET"] = (

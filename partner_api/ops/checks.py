@@ -61,6 +61,14 @@ def _faults() -> Iterator[checks.Error]:
         )
     if settings.DATABASES["default"].get("PASSWORD", "") == "":
         yield _error(10, "DATABASE_URL has no password.", "Give the database role a password.")
+    if settings.WEBHOOKS_ALLOW_HTTP:
+        yield _error(70, "WEBHOOKS_ALLOW_HTTP is on.", "Unset it; events travel over https only.")
+    if settings.WEBHOOKS_ALLOW_PRIVATE_ADDRESSES:
+        yield _error(
+            71,
+            "WEBHOOKS_ALLOW_PRIVATE_ADDRESSES is set.",
+            "Unset it; partners choose the URLs, and could reach into your network.",
+        )
     yield from _faults_of_staff()
     yield from _stripe_faults()
 

@@ -5,6 +5,7 @@ import datetime as dt
 import json
 import os
 import secrets
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from keys.audit import Actor
 from keys.models import ApiKey, Authenticator, Partner
 from keys.scopes import SCOPES
 from keys.secret import KeyText
+from webhooks.models import Source
 
 LIMITS = {"rate_limit_per_minute": 6000, "rate_limit_burst": 600}
 
@@ -71,6 +73,7 @@ def _seed(known: dict[str, Any]) -> dict[str, Any]:
         },
         "admin": _staff(known.get("admin", {})),
         "admin_api_token": _admin_token(),
+        "webhook_sources": _sources(acme, known.get("webhook_sources", {})),
     }
 
 
@@ -88,6 +91,21 @@ def _contract(partner: Partner, model: str, fee: Decimal, prices: list[contracts
     if not partner.contracts.exists():
         terms = {"model": model, "base_fee": fee, "starts_on": timezone.now().date()}
         contracts.agree(partner, terms, prices, Actor.command("seed_demo"))
+
+
+def _sources(partner: Partner, known: dict[str, Any]) -> dict[str, Any]:
+    """A strict source of each system, whose secret stays what it was at the last start."""
+    seeded = {}
+    for system in ("softpro", "qualia"):
+        secret = known.get(system, {}).get("secret") or secrets.token_hex(32)
+        source = Source.objects.filter(system=system, partner=partner, livemode=True).first()
+        source = source or Source(system=system, partner=partner, livemode=True)
+        now = timezone.now()
+        if not source.secrets or secret not in source.secrets_at(now):
+            source.give_secret(secret, now=now, overlap=timedelta(0))
+            source.save()
+        seeded[system] = {"secret": secret}
+    return seeded
 
 
 def _staff(known: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,247 @@
+"""Deliveries beside endpoints that hang and fail: how much later do the healthy ones get theirs?
+
+`python -m partner_api.local exec -- python -m bench.webhooks --events 10000` measures on throw-away
+engines: real Postgres and Redis, a Celery worker, receivers in a process of their own, over HTTP.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections import defaultdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from keys.models import Partner
+
+SETTINGS: Final = {
+    "ENVIRONMENT": "test",
+    "PUBLIC_BASE_URL": "http://127.0.0.1:8000",
+    "WEBHOOKS_ALLOW_HTTP": "true",
+    "WEBHOOKS_ALLOW_PRIVATE_ADDRESSES": "127.0.0.1/32",
+    # The schedule of half a day in seconds, so that the end of it all can be waited for.
+    "WEBHOOKS_SCHEDULE_SECONDS": ",".join(["0", "1", "2", *["5"] * 60]),
+    "WEBHOOKS_SLOW_SECONDS": "20",
+    "LOG_LEVEL": "WARNING",
+}
+_HEALED_PATIENCE_SECONDS: Final = 900
+_POLL_SECONDS: Final = 0.2
+
+
+@dataclass(frozen=True)
+class Run:
+    """Seconds from an event's creation to its receipt, at the endpoints that were healthy all along."""
+
+    events: int
+    healthy: int
+    hanging: int
+    flaky: int
+    p50: float
+    p99: float
+    took: float
+    faults: int
+
+
+def compare(events: int, *, endpoints: int = 20, hanging: int = 5, flaky: int = 5) -> dict[str, Any]:
+    """An all-healthy run and one with faults. `ratio` is of the healthy endpoints' p99."""
+    well = measure(events, healthy=endpoints, hanging=0, flaky=0)
+    ill = measure(events, healthy=endpoints - hanging - flaky, hanging=hanging, flaky=flaky)
+    return {"all_healthy": asdict(well), "with_faults": asdict(ill), "ratio": round(ill.p99 / well.p99, 2)}
+
+
+def measure(events: int, *, healthy: int, hanging: int, flaky: int) -> Run:
+    """Publishes events as fast as they can be written, and waits until each is received everywhere.
+
+    What hangs and fails is healed once the healthy ones have all theirs.
+    """
+    from keys.models import Partner  # noqa: PLC0415 - the settings must stand first
+
+    partner = Partner.objects.create(name=f"Bench {uuid.uuid4()}")
+    with tempfile.TemporaryDirectory(prefix="bench-webhooks-") as name:
+        folder = Path(name)
+        port = _free_port()
+        children = [_receiver(port, folder), _worker(folder)]
+        try:
+            paths = [f"/ok/{n}" for n in range(healthy)]
+            ill = [f"/hang/{n}" for n in range(hanging)] + [f"/flaky/{n}" for n in range(flaky)]
+            register(partner, [f"http://127.0.0.1:{port}{path}" for path in paths + ill])
+            started = time.monotonic()
+            created = publish(partner, events)
+            while len(first_received(folder, "/ok/")) < events * healthy:
+                _check(children, folder)
+                time.sleep(_POLL_SECONDS)
+            took = time.monotonic() - started
+            delays = sorted(at - created[event] for (_, event), at in first_received(folder, "/ok/").items())
+            (folder / "healed").touch()
+            ends_at = time.monotonic() + _HEALED_PATIENCE_SECONDS
+            while faults := nothing_lost(partner, folder, port):
+                if time.monotonic() > ends_at:
+                    break
+                _check(children, folder)
+                time.sleep(_POLL_SECONDS * 5)
+        finally:
+            for child in reversed(children):
+                child.terminate()
+                child.wait(30)
+    return Run(
+        events=events,
+        healthy=healthy,
+        hanging=hanging,
+        flaky=flaky,
+        p50=round(delays[len(delays) // 2], 3),
+        p99=round(delays[int(len(delays) * 0.99)], 3),
+        took=round(took, 1),
+        faults=len(faults),
+    )
+
+
+def nothing_lost(partner: "Partner", folder: Path, port: int) -> list[str]:
+    """What is still missing: at the end of any chaos this list is empty.
+
+    Every event of the partner has a delivery to each endpoint that wants it, which succeeded, and which
+    the receiver's own log has at least once.
+    """
+    from webhooks.event_types import wants  # noqa: PLC0415 - the settings must stand first
+    from webhooks.models import Delivery, Endpoint, Event  # noqa: PLC0415
+
+    received = defaultdict(set)
+    for path, event in first_received(folder, "/"):
+        received[f"http://127.0.0.1:{port}{path}"].add(event)
+    succeeded = defaultdict(set)
+    done = Delivery.objects.filter(partner=partner, status=Delivery.Status.SUCCEEDED)
+    for endpoint_id, event_id in done.values_list("endpoint", "event"):
+        succeeded[endpoint_id].add(str(event_id))
+    events = list(Event.objects.filter(partner=partner).values_list("pk", "type"))
+    faults = []
+    for endpoint in Endpoint.objects.filter(partner=partner):
+        wanted = {str(pk) for pk, name in events if wants(endpoint.event_types, name)}
+        faults += [f"{endpoint.url} did not receive {event}" for event in wanted - received[endpoint.url]]
+        faults += [f"{endpoint.url}: {event} is not settled" for event in wanted - succeeded[endpoint.pk]]
+    return faults
+
+
+def first_received(folder: Path, prefix: str) -> dict[tuple[str, str], float]:
+    """When each event was first received, by path and event id."""
+    found: dict[tuple[str, str], float] = {}
+    for line in (folder / "received.log").read_text().splitlines():
+        at, path, event = line.split(" ")
+        if path.startswith(prefix):
+            found.setdefault((path, event), float(at))
+    return found
+
+
+def register(partner: "Partner", urls: list[str]) -> None:
+    """Endpoints for news of keys, as if they had answered before."""
+    from datetime import timedelta  # noqa: PLC0415
+
+    from django.utils import timezone  # noqa: PLC0415
+
+    from webhooks import signing  # noqa: PLC0415
+    from webhooks.models import Endpoint  # noqa: PLC0415
+
+    now = timezone.now()
+    for url in urls:
+        endpoint = Endpoint(
+            partner=partner, livemode=True, url=url, event_types=["key.*"], last_success_at=now
+        )
+        endpoint.give_secret(signing.new_secret(), now=now, overlap=timedelta(0))
+        endpoint.save()
+
+
+def publish(partner: "Partner", events: int) -> dict[str, float]:
+    """Each event in a transaction of its own; when each was made, by id."""
+    from django.db import transaction  # noqa: PLC0415
+
+    from webhooks.event_types import KeyNews  # noqa: PLC0415
+    from webhooks.outbox import publish as publish_one  # noqa: PLC0415
+
+    created = {}
+    for _ in range(events):
+        with transaction.atomic():
+            news = KeyNews(key=partner.pk, prefix="dp_live_bench", expires_at=None)
+            event = publish_one("key.revoked", news, partner=partner, livemode=True)
+        created[str(event.pk)] = event.created_at.timestamp()
+    return created
+
+
+def _receiver(port: int, folder: Path) -> "subprocess.Popen[bytes]":
+    (folder / "received.log").touch()
+    child = subprocess.Popen([sys.executable, "-m", "bench.receiver", str(port), str(folder)])  # noqa: S603
+    _wait(lambda: _is_listening(port), "the receiver")
+    return child
+
+
+def _worker(folder: Path) -> "subprocess.Popen[bytes]":
+    flags = ["--without-gossip", "--without-mingle", "-c", "2", "-Q", "webhooks", "-B"]
+    log = folder / "worker.log"
+    argv = [sys.executable, "-m", "celery", "-A", "partner_api", "worker", *flags]
+    with log.open("wb") as output:
+        child = subprocess.Popen(  # noqa: S603 - our own command
+            [*argv, "-s", str(folder / "schedule"), "-l", "INFO"],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "LOG_LEVEL": "INFO"},
+        )
+    _wait(lambda: " ready." in log.read_text(), "the worker")
+    return child
+
+
+def _check(children: "list[subprocess.Popen[bytes]]", folder: Path) -> None:
+    if any(child.poll() is not None for child in children):
+        message = f"a process ended: {(folder / 'worker.log').read_text()[-2000:]}"
+        raise RuntimeError(message)
+
+
+def _wait(is_there: Any, what: str) -> None:
+    ends_at = time.monotonic() + 60
+    while not is_there():
+        if time.monotonic() > ends_at:
+            message = f"{what} did not start"
+            raise RuntimeError(message)
+        time.sleep(0.05)
+
+
+def _is_listening(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.webhooks", description=__doc__)
+    parser.add_argument("--events", type=int, default=1000)
+    arguments = parser.parse_args()
+    from cryptography.fernet import Fernet  # noqa: PLC0415
+
+    var_dir = tempfile.mkdtemp(prefix="bench-var-")
+    os.environ |= SETTINGS | {
+        "SECRET_KEY": "bench",
+        "FIELD_ENCRYPTION_KEYS": Fernet.generate_key().decode(),
+        "VAR_DIR": var_dir,
+        "DJANGO_SETTINGS_MODULE": "partner_api.settings",
+    }
+    import django  # noqa: PLC0415 - the settings must stand first
+    from django.core.management import call_command  # noqa: PLC0415
+
+    try:
+        django.setup()
+        call_command("migrate", verbosity=0)
+        print(json.dumps(compare(arguments.events), indent=2))
+    finally:
+        shutil.rmtree(var_dir)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,203 @@
+"""Webhooks in the admin."""
+
+import datetime as dt
+import hashlib
+import hmac
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.test import Client
+from django.utils import timezone
+
+from deeds.models import Deed
+from keys.models import ApiKey, AuditEntry, Partner
+from tests.webhooks.conftest import Receiver
+from tests.webhooks.test_inbound import FIRST
+from webhooks import delivery, outbox, tasks
+from webhooks.event_types import KeyNews
+from webhooks.models import Delivery, Endpoint, InboundEvent, Source
+
+Register = Callable[..., Endpoint]
+
+
+@pytest.fixture(autouse=True)
+def _no_workers(hinted: list[str]) -> None:
+    """Rows are worked on by the tests' own calls."""
+
+
+@pytest.fixture
+def staff(client: Client, django_user_model: Any) -> Client:
+    client.force_login(django_user_model.objects.create_superuser("root", password="x"))
+    return client
+
+
+def _page(staff: Client, path: str) -> str:
+    answer = staff.get(f"/admin/webhooks/{path}")
+    assert answer.status_code == 200
+    return answer.content.decode()
+
+
+def _receive(secret: str, payload: Any) -> Any:
+    body, at = json.dumps(payload).encode(), str(int(timezone.now().timestamp()))
+    signature = hmac.new(secret.encode(), f"{at}.".encode() + body, hashlib.sha256).hexdigest()
+    headers = {"X-Signature": signature, "X-Webhook-Timestamp": at}
+    return Client().post("/v1/webhooks/qualia", body, content_type="application/json", headers=headers)
+
+
+def test_a_source_is_made_its_secret_shown_once_and_rotated(staff: Client, acme: Partner) -> None:
+    form = {"system": "qualia", "partner": str(acme.pk), "livemode": "on", "strict": "on", "enabled": "on"}
+    answer = staff.post("/admin/webhooks/source/add/", form)
+    assert "no-store" in answer["Cache-Control"]
+    secret = re.search(r"[0-9a-f]{64}", answer.content.decode())
+    assert secret is not None
+    source = Source.objects.get()
+    assert _receive(secret[0], FIRST).status_code == 202
+    pages = "".join(_page(staff, path) for path in ("source/", f"source/{source.pk}/change/"))
+    kept = repr([*LogEntry.objects.values(), *AuditEntry.objects.values()])
+    assert secret[0] not in pages + kept
+    url = f"source/{source.pk}/rotate/"
+    assert "24 hours" in _page(staff, url)
+    fresh = re.search(r"[0-9a-f]{64}", staff.post(f"/admin/webhooks/{url}").content.decode())
+    assert fresh is not None
+    assert fresh[0] != secret[0]
+    for number, text in enumerate((secret[0], fresh[0])):
+        assert _receive(text, FIRST | {"order_id": f"Q-{number}"}).status_code == 202
+    actions = list(AuditEntry.objects.order_by("id").values_list("action", flat=True))
+    assert actions == ["webhook_source.created", "webhook_source.secret_rotated"]
+
+
+def test_what_needs_attention_is_corrected_and_replayed(
+    staff: Client, source: Callable[..., Source], acme: Partner
+) -> None:
+    source("qualia")
+    _receive("secret", FIRST | {"deed_type": "lease"})
+    _receive("secret", FIRST | {"order_id": "fine"})
+    tasks.process()
+    broken = InboundEvent.objects.get(status="needs_attention")
+    page = _page(staff, "inboundevent/")
+    assert "unknown_deed_type" in page or "validation_error" in page
+    assert str(broken.pk) in page
+    assert str(InboundEvent.objects.get(status="processed").pk) not in page
+    assert str(InboundEvent.objects.get(status="processed").pk) in _page(staff, "inboundevent/?status=all")
+    assert "There is no deed type" in _page(staff, f"inboundevent/{broken.pk}/change/")
+    url = f"inboundevent/{broken.pk}/correct/"
+    assert "&quot;lease&quot;" in _page(staff, url)
+    corrected = json.dumps(FIRST, indent=2).replace("\n", "\r\n")
+    assert staff.post(f"/admin/webhooks/{url}", {"body": corrected}).status_code == 200
+    assert InboundEvent.objects.filter(status="needs_attention").exists()
+    form = {"body": corrected, "reason": "typing error, by phone with Acme"}
+    assert staff.post(f"/admin/webhooks/{url}", form).status_code == 302
+    tasks.process()
+    assert Deed.objects.filter(order_id="SP-1", partner=acme).count() == 1
+    entry = AuditEntry.objects.get()
+    assert (entry.action, entry.reason) == ("inbound_event.corrected", "typing error, by phone with Acme")
+    assert "ALICE" not in json.dumps([entry.before, entry.after])
+    again = staff.post(f"/admin/webhooks/{url}", form, follow=True)
+    assert "Only an event that needs attention" in again.content.decode()
+
+
+def test_a_replay_as_it_was_is_no_correction(staff: Client, source: Callable[..., Source]) -> None:
+    source("qualia")
+    _receive("secret", FIRST | {"deed_type": "lease"})
+    tasks.process()
+    event = InboundEvent.objects.get()
+    url = f"/admin/webhooks/inboundevent/{event.pk}/correct/"
+    form = {"body": bytes(event.body).decode(), "reason": "the mapping was mended"}
+    assert staff.post(url, form).status_code == 302
+    event.refresh_from_db()
+    assert (event.status, event.corrected_body) == ("received", "")
+    assert AuditEntry.objects.get().action == "inbound_event.replayed"
+
+
+def test_a_shadow_replay_shows_the_difference(staff: Client, source: Callable[..., Source]) -> None:
+    source("qualia")
+    _receive("secret", FIRST)
+    tasks.process()
+    event = InboundEvent.objects.get()
+    assert "No difference." in _page(staff, f"inboundevent/{event.pk}/shadow/")
+    Deed.objects.update(order=Deed.objects.get().order | {"vesting": "otherwise"})
+    page = _page(staff, f"inboundevent/{event.pk}/shadow/")
+    assert "-  &quot;vesting&quot;: &quot;otherwise&quot;" in page
+    assert (Deed.objects.count(), AuditEntry.objects.count()) == (1, 0)
+
+
+def test_an_endpoint_is_tested_disabled_and_enabled(
+    staff: Client, receiver: Receiver, register: Register
+) -> None:
+    endpoint = register(receiver.url)
+    act = f"/admin/webhooks/endpoint/{endpoint.pk}/act/"
+    staff.post(act, {"act": "test"})
+    delivery.pump()
+    assert len(receiver.received) == 1
+    staff.post(act, {"act": "disable"})
+    assert "by_staff" in _page(staff, "endpoint/")
+    assert "is disabled" in staff.post(act, {"act": "test"}, follow=True).content.decode()
+    staff.post(act, {"act": "enable"})
+    endpoint.refresh_from_db()
+    assert endpoint.enabled
+    assert set(AuditEntry.objects.values_list("action", flat=True)) == {
+        "webhook_endpoint.disabled",
+        "webhook_endpoint.enabled",
+    }
+    staff.get(act, {"act": "disable"})
+    assert Endpoint.objects.get().enabled
+
+
+def test_a_delivery_shows_its_attempts_and_is_sent_again(
+    staff: Client, receiver: Receiver, register: Register, acme: Partner
+) -> None:
+    receiver.answer = 500
+    register(receiver.url)
+    news = KeyNews(key=acme.pk, prefix="dp_live_x", expires_at=None)
+    event = outbox.publish("key.revoked", news, partner=acme, livemode=True)
+    delivery.pump()
+    row = Delivery.objects.get()
+    page = _page(staff, f"delivery/{row.pk}/change/")
+    assert "http_500" in page
+    assert "dp_live_x" in page
+    assert str(row.pk) in _page(staff, f"delivery/?q={event.pk}")
+    assert f"{row.pk}/change" not in _page(staff, f"delivery/?q={acme.pk}")
+    receiver.answer = 200
+    assert staff.post(f"/admin/webhooks/delivery/{row.pk}/resend/").status_code == 302
+    delivery.pump()
+    row.refresh_from_db()
+    assert row.status == "succeeded"
+    assert AuditEntry.objects.get().action == "webhook_delivery.resent"
+
+
+def test_staff_without_the_permission_change_nothing(
+    client: Client, django_user_model: Any, register: Register, source: Callable[..., Source]
+) -> None:
+    client.force_login(django_user_model.objects.create_user("clerk", password="x", is_staff=True))
+    endpoint, made = register("https://a.example.com/"), source()
+    assert client.post(f"/admin/webhooks/endpoint/{endpoint.pk}/act/", {"act": "disable"}).status_code == 403
+    assert client.post(f"/admin/webhooks/source/{made.pk}/rotate/").status_code == 403
+    endpoint.refresh_from_db()
+    assert endpoint.enabled
+    assert Source.objects.get().secrets == made.secrets
+
+
+def test_nothing_here_is_added_edited_or_deleted(staff: Client, register: Register) -> None:
+    endpoint = register("https://a.example.com/")
+    path = f"/admin/webhooks/endpoint/{endpoint.pk}"
+    assert staff.get("/admin/webhooks/endpoint/add/").status_code == 403
+    assert staff.post(f"{path}/delete/", {"post": "yes"}).status_code == 403
+    staff.post(f"{path}/change/", {"url": "https://evil.example.com/"})
+    assert Endpoint.objects.get().url == "https://a.example.com/"
+
+
+def test_lists_cost_a_constant_number_of_queries(
+    staff: Client, register: Register, acme: Partner, django_assert_max_num_queries: Any
+) -> None:
+    register("https://a.example.com/")
+    key, _ = ApiKey.issue(acme, name="x", environment="live")
+    for _ in range(12):
+        news = KeyNews(key=key.pk, prefix=key.prefix, expires_at=dt.datetime.now(dt.UTC))
+        outbox.publish("key.expiring", news, partner=acme, livemode=True)
+    for path in ("delivery", "endpoint", "inboundevent", "source"):
+        with django_assert_max_num_queries(9):
+            assert staff.get(f"/admin/webhooks/{path}/").status_code == 200

@@ -1,0 +1,120 @@
+"""What came in, for staff: first of all what needs a person, to correct, replay and compare."""
+
+import json
+from typing import Any, Final
+
+from django import forms
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.urls import URLPattern, path
+from django.utils.html import format_html, format_html_join
+
+from keys.audit import Actor
+from webhooks import correcting, shadow
+from webhooks.admin.rows import PRE, ReadOnly
+from webhooks.models import InboundEvent
+
+_SHORT: Final = 24
+
+
+class NeedsAttention(admin.SimpleListFilter):
+    """The list opens with what needs a person."""
+
+    title = "status"
+    parameter_name = "status"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("all", "all"), *((value, str(label)) for value, label in InboundEvent.Status.choices)]
+
+    def choices(self, changelist: Any) -> Any:
+        # Without Django's own "All", which would stand for needing attention here.
+        for value, label in self.lookup_choices:
+            selected = (self.value() or InboundEvent.Status.NEEDS_ATTENTION) == value
+            query = changelist.get_query_string({self.parameter_name: value})
+            yield {"selected": selected, "query_string": query, "display": label}
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        wanted = self.value() or InboundEvent.Status.NEEDS_ATTENTION
+        return queryset if wanted == "all" else queryset.filter(status=wanted)
+
+
+class CorrectionForm(forms.Form):
+    body = forms.CharField(widget=forms.Textarea(attrs={"rows": 24, "cols": 90, "spellcheck": "false"}))
+    reason = forms.CharField(max_length=200, help_text="Kept in the audit trail.")
+
+
+@admin.register(InboundEvent)
+class InboundEventAdmin(ReadOnly):
+    list_display = ("received_at", "source", "status", "result_status", "why", "event_id")
+    list_filter = (NeedsAttention, "source__system", "source__partner")
+    list_select_related = ("source__partner",)
+    search_fields = ("=id",)
+    search_help_text = "An inbound event's id, whole."
+    change_form_template = "admin/webhooks/inbound_change.html"
+    fieldsets = (
+        (None, {"fields": ("id", "source", "identity", "status", "received_at", "deed", "request_id")}),
+        ("Why it needs attention", {"fields": ("result_status", "reason_code", "reason", "places")}),
+        ("As it came", {"fields": ("headers", "as_it_came")}),
+        ("As corrected", {"fields": ("correction",)}),
+    )
+
+    @admin.display(description="reason")
+    def why(self, event: InboundEvent) -> str:
+        return f"{event.reason_code}: {event.reason[:120]}" if event.reason_code else ""
+
+    @admin.display(description="identity")
+    def event_id(self, event: InboundEvent) -> str:
+        return event.identity if len(event.identity) <= _SHORT else f"{event.identity[:_SHORT]}…"
+
+    @admin.display(description="errors")
+    def places(self, event: InboundEvent) -> str:
+        rows = ((one["pointer"], one["message"]) for one in event.errors)
+        return format_html_join("", "<div><strong>{}</strong> {}</div>", rows) or "none"
+
+    @admin.display(description="body")
+    def as_it_came(self, event: InboundEvent) -> str:
+        return format_html(PRE, bytes(event.body).decode(errors="replace"))
+
+    @admin.display(description="body")
+    def correction(self, event: InboundEvent) -> str:
+        return format_html(PRE, event.corrected_body) if event.corrected_body else "none"
+
+    def get_urls(self) -> list[URLPattern]:
+        site = self.admin_site.admin_view
+        return [
+            path("<uuid:pk>/correct/", site(self.correct_view), name="webhooks_inbound_correct"),
+            path("<uuid:pk>/shadow/", site(self.shadow_view), name="webhooks_inbound_shadow"),
+            *super().get_urls(),
+        ]
+
+    def correct_view(self, request: HttpRequest, pk: str) -> HttpResponse:
+        """Shows the body to be corrected, and replays it on POST, as it is or as corrected."""
+        event: InboundEvent = self.row(request, pk)
+        initial = {"body": event.text.decode(errors="replace")}
+        form = CorrectionForm(request.POST or None, initial=initial)
+        if request.method == "POST" and form.is_valid():
+            body, reason = form.cleaned_data["body"], form.cleaned_data["reason"]
+            if correcting.replay(Actor.staff(request), event, body=body, reason=reason):
+                self.log_change(request, event, f"Replayed: {reason}")
+                self.message_user(request, "It is replayed; what comes of it shows here in a moment.")
+            else:
+                self.message_user(request, "Only an event that needs attention is replayed.", messages.ERROR)
+            return self.back(event)
+        return self.page_of(request, "correct", f"Correct and replay {event}", event=event, form=form)
+
+    def shadow_view(self, request: HttpRequest, pk: str) -> HttpResponse:
+        """What it would become today. Nothing is done."""
+        event: InboundEvent = self.row(request, pk)
+        found = shadow.run(event)
+        order = json.dumps(found.order, indent=2, ensure_ascii=False) if found.order else ""
+        difference = "\n".join(found.difference)
+        return self.page_of(
+            request,
+            "shadow",
+            f"Shadow replay of {event}",
+            event=event,
+            found=found,
+            order=order,
+            difference=difference,
+        )

@@ -1,0 +1,65 @@
+"""Rows that staff look at and act on, and never edit."""
+
+from typing import Any
+from uuid import UUID
+
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from unfold.admin import ModelAdmin
+
+PRE = '<pre style="white-space: pre-wrap; word-break: break-word">{}</pre>'
+
+
+class ReadOnly(ModelAdmin):
+    """Rows that are looked at and acted on, never edited, added or deleted."""
+
+    list_per_page = 50
+    show_full_result_count = False
+    ordering = ("-id",)
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
+        return [name for _, options in self.fieldsets for name in options["fields"]]
+
+    def changeform_view(
+        self, request: HttpRequest, object_id: Any = None, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        """Nothing here can be edited, so nothing offers to save it."""
+        buttons = {"show_save": False, "show_save_and_continue": False}
+        page: HttpResponse = super().changeform_view(
+            request, object_id, form_url, {**(extra_context or {}), **buttons}
+        )
+        return page
+
+    def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> Any:
+        """Whole ids only: each is an index look-up, at any number of rows."""
+        if not search_term:
+            return queryset, False
+        try:
+            return queryset.filter(**{self.search_fields[0].removeprefix("="): UUID(search_term)}), False
+        except ValueError:
+            return queryset.none(), False
+
+    def row(self, request: HttpRequest, pk: str) -> Any:
+        """For those who may change it. Raises Http404 and PermissionDenied."""
+        row = self.get_object(request, str(pk))
+        if row is None:
+            raise Http404
+        if not self.has_change_permission(request, row):
+            raise PermissionDenied
+        return row
+
+    def back(self, row: Any) -> HttpResponse:
+        name = f"admin:webhooks_{self.opts.model_name}_change"
+        return HttpResponseRedirect(reverse(name, args=[row.pk]))
+
+    def page_of(self, request: HttpRequest, template: str, title: str, **context: Any) -> HttpResponse:
+        everything = {**self.admin_site.each_context(request), **context, "title": title}
+        return TemplateResponse(request, f"admin/webhooks/{template}.html", everything)

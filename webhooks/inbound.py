@@ -1,0 +1,166 @@
+"""Takes what sources send: stored as it came, answered, and only then made an order like any other.
+
+An event is known by its source and identity, which the database holds unique: sent a hundred times at
+once or once more after a month, it is stored and done once.
+"""
+
+import datetime as dt
+import hashlib
+import json
+import re
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+import uuid_utils.compat
+from django.conf import settings
+from django.db import connection, transaction
+from django.utils import timezone
+
+from deeds import ordering
+from deeds.models import Deed
+from deeds.reading import Reading
+from keys.models import Partner
+from partner_api.http import parsing
+from partner_api.http.problems import Problem
+from webhooks import hints, metrics, verification
+from webhooks.models import InboundEvent
+from webhooks.systems import SYSTEMS
+from webhooks.verification import Known
+
+log = structlog.get_logger(__name__)
+
+MAX_IDENTITY: Final = 200
+_VISIBLE: Final = re.compile(r"[!-~]+")
+_BATCH: Final = 100
+_KEPT_HEADERS: Final = ("Content-Type", "X-Webhook-Id", "X-Webhook-Timestamp", "User-Agent")
+_UNPROCESSABLE: Final = 422
+
+_STORE: Final = """
+    INSERT INTO webhook_inbound_events
+        (id, source_id, identity, body, headers, request_id, received_at, status, attempts,
+         corrected_body, reason_code, reason, errors)
+    VALUES (%s, %s, %s, %s, %s, %s, %s, 'received', 0, '', '', '', '[]')
+    ON CONFLICT (source_id, identity) DO NOTHING
+"""
+
+
+@dataclass(frozen=True)
+class Acceptance:
+    """The event that stands for a request, and whether this request made it."""
+
+    id: uuid.UUID
+    received_at: dt.datetime
+    is_new: bool
+
+
+def accept(system: str, headers: Mapping[str, str], body: bytes, *, request_id: str) -> Acceptance:
+    """Stores a request that one of the system's sources signed.
+
+    Raises Problem: `invalid_signature`, `stale_signature`, `partner_suspended`, `bad_request`.
+    """
+    now = timezone.now()
+    try:
+        source = verification.source_of(system, headers, body, now=now)
+    except Problem as problem:
+        metrics.inbound.labels(system, problem.code).inc()
+        raise
+    structlog.contextvars.bind_contextvars(partner=str(source.partner_id), source=str(source.id))
+    acceptance = _store(source, headers, body, request_id=request_id, now=now)
+    metrics.inbound.labels(system, "accepted" if acceptance.is_new else "repeated").inc()
+    if acceptance.is_new:
+        hints.hint_soon(hints.PROCESS)
+    return acceptance
+
+
+def process_waiting() -> int:
+    """Makes orders of what waits, oldest first; how many were looked at."""
+    looked_at = 0
+    while True:
+        waiting = InboundEvent.objects.waiting(timezone.now()).order_by("received_at")
+        events = list(waiting.select_related("source__partner")[:_BATCH])
+        if not events:
+            return looked_at
+        for event in events:
+            if event.claim(now=timezone.now()):
+                process(event)
+        looked_at += len(events)
+
+
+def process(event: InboundEvent) -> None:
+    """An order for an event that was claimed, or the reason why there is none."""
+    structlog.contextvars.bind_contextvars(
+        inbound_event=str(event.pk), partner=str(event.source.partner_id), request_id=event.request_id
+    )
+    try:
+        _refuse_hopeless(event)
+        _place(event, reading_of(event))
+    except Problem as problem:
+        status = _UNPROCESSABLE if problem.code == "malformed_json" else problem.status
+        event.set_aside(
+            now=timezone.now(),
+            status=status,
+            code=problem.code,
+            reason=problem.detail,
+            errors=[error.as_dict() for error in problem.errors],
+        )
+        log.warning("inbound_needs_attention", code=problem.code)
+
+
+def reading_of(event: InboundEvent) -> Reading:
+    """The order that an event's text means today. Raises Problem."""
+    return SYSTEMS[event.source.system].read(parsing.loads(event.text))
+
+
+def _refuse_hopeless(event: InboundEvent) -> None:
+    if event.attempts > settings.DEED_MAX_CRASHES:
+        raise Problem("internal_error", "Processing it ended its worker again and again.")
+    if event.source.partner.status != Partner.Status.ACTIVE:
+        raise Problem("partner_suspended", verification.SUSPENDED)
+
+
+def _place(event: InboundEvent, order: Reading) -> None:
+    """The order and the event's end in one transaction: a worker that dies leaves both or neither."""
+    with transaction.atomic():
+        deed = ordering.place_read(_origin(event), order).deed
+        is_ours = event.finish(deed, now=timezone.now())
+        if not is_ours:
+            transaction.set_rollback(True)
+    log.info("inbound_processed" if is_ours else "lease_lost", deed=str(deed.pk))
+
+
+def _origin(event: InboundEvent) -> ordering.Origin:
+    source = event.source
+    return ordering.Origin(
+        partner=source.partner,
+        api_key=None,
+        source=Deed.Source.WEBHOOK,
+        request_id=event.request_id,
+        is_live=source.livemode,
+    )
+
+
+def _identity(headers: Mapping[str, str], body: bytes) -> str:
+    given = headers.get("X-Webhook-Id")
+    if given is None:
+        return f"sha256:{hashlib.sha256(body).hexdigest()}"
+    if len(given) > MAX_IDENTITY or not _VISIBLE.fullmatch(given):
+        raise Problem("bad_request", f"X-Webhook-Id must have 1 to {MAX_IDENTITY} visible characters.")
+    return f"id:{given}"
+
+
+def _store(
+    source: Known, headers: Mapping[str, str], body: bytes, *, request_id: str, now: dt.datetime
+) -> Acceptance:
+    """One statement for a new event, a second one to find what was there."""
+    identity = _identity(headers, body)
+    event_id = uuid_utils.compat.uuid7()
+    kept = {name: headers[name][:MAX_IDENTITY] for name in _KEPT_HEADERS if name in headers}
+    with connection.cursor() as cursor:
+        cursor.execute(_STORE, [event_id, source.id, identity, body, json.dumps(kept), request_id, now])
+        if cursor.rowcount == 1:
+            return Acceptance(event_id, now, is_new=True)
+    first = InboundEvent.objects.only("id", "received_at").get(source_id=source.id, identity=identity)
+    return Acceptance(first.pk, first.received_at, is_new=False)

@@ -1,0 +1,49 @@
+"""What is counted of webhooks, and the figure that says whether deliveries keep up."""
+
+from typing import Final
+
+from django.utils import timezone
+from prometheus_client import Counter, Histogram
+
+from partner_api.ops.metrics import LATENCY_BUCKETS
+from webhooks.models import Delivery
+from webhooks.sending import Outcome
+
+# From here on a failed request counts as slow.
+SLOW_MS: Final = 5000
+
+attempts = Counter(
+    "partner_api_webhook_attempts_total",
+    "Requests to partners' webhook endpoints, by outcome.",
+    ["outcome"],
+)
+latency = Histogram(
+    "partner_api_webhook_attempt_seconds",
+    "How long partners' webhook endpoints take to answer.",
+    buckets=LATENCY_BUCKETS,
+)
+inbound = Counter(
+    "partner_api_webhook_inbound_total",
+    "Inbound webhook requests, by system and result.",
+    ["system", "result"],
+)
+
+
+def count(outcome: Outcome, *, is_ours: bool) -> None:
+    """One attempt. One whose lease was lost is counted apart: it may be made twice."""
+    if not is_ours:
+        kind = "lease_lost"
+    elif outcome.is_received:
+        kind = "received"
+    elif outcome.status is not None:
+        kind = f"{outcome.status // 100}xx"
+    else:
+        kind = outcome.error
+    attempts.labels(kind).inc()
+    latency.observe(outcome.latency_ms / 1000)
+
+
+def oldest_open_seconds() -> float:
+    """Age of the oldest delivery that is not settled; 0 without one. One index look-up."""
+    first = Delivery.objects.open().order_by("created_at").values_list("created_at", flat=True).first()
+    return (timezone.now() - first).total_seconds() if first else 0.0

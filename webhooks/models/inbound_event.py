@@ -1,0 +1,141 @@
+"""A request of a source, as it came: stored before anything is done with it, and never twice.
+
+States move by conditional UPDATE. What could not become an order stays, with its reason, until staff
+have corrected and replayed it.
+"""
+
+import datetime as dt
+from typing import Any, Self
+
+import uuid_utils.compat
+from django.conf import settings
+from django.db import models
+from django.db.models import F, Q
+from django.utils import timezone
+
+from deeds.models import Deed
+from webhooks.models.source import Source
+
+
+class InboundEventQuerySet(models.QuerySet["InboundEvent"]):
+    def waiting(self, now: dt.datetime) -> Self:
+        """Received, or left by a worker that died."""
+        is_left = Q(status=InboundEvent.Status.PROCESSING, lease_expires_at__lte=now)
+        return self.filter(Q(status=InboundEvent.Status.RECEIVED) | is_left)
+
+
+class InboundEvent(models.Model):
+    class Status(models.TextChoices):
+        RECEIVED = "received"
+        PROCESSING = "processing"
+        PROCESSED = "processed"
+        NEEDS_ATTENTION = "needs_attention", "needs attention"
+
+    id = models.UUIDField(primary_key=True, default=uuid_utils.compat.uuid7, editable=False)
+    source = models.ForeignKey(Source, on_delete=models.PROTECT, related_name="events")
+    identity = models.CharField(max_length=210)
+    body = models.BinaryField()
+    headers = models.JSONField()
+    request_id = models.CharField(max_length=128)
+    received_at = models.DateTimeField(default=timezone.now)
+
+    status = models.CharField(max_length=20, choices=Status, default=Status.RECEIVED)
+    lease = models.UUIDField(null=True)
+    lease_expires_at = models.DateTimeField(null=True)
+    attempts = models.PositiveSmallIntegerField(default=0)
+    settled_at = models.DateTimeField(null=True)
+    corrected_body = models.TextField(blank=True)
+    deed = models.ForeignKey(Deed, on_delete=models.PROTECT, null=True, related_name="inbound_events")
+    result_status = models.PositiveSmallIntegerField(null=True)
+    reason_code = models.CharField(max_length=40, blank=True)
+    reason = models.TextField(blank=True)
+    errors = models.JSONField(default=list)
+
+    objects = InboundEventQuerySet.as_manager()
+
+    class Meta:
+        db_table = "webhook_inbound_events"
+        indexes = [
+            models.Index(
+                fields=["received_at"],
+                condition=Q(status__in=["received", "processing"]),
+                name="inbound_waiting",
+            ),
+            models.Index(fields=["status", "-id"], name="inbound_by_status"),
+        ]
+        constraints = [
+            models.UniqueConstraint(fields=["source", "identity"], name="one_inbound_event_per_identity"),
+            models.CheckConstraint(
+                condition=Q(status="processing", lease__isnull=False, lease_expires_at__isnull=False)
+                | (~Q(status="processing") & Q(lease=None, lease_expires_at=None)),
+                name="inbound_has_a_lease_while_processing",
+            ),
+            models.CheckConstraint(
+                condition=(Q(status="needs_attention") & ~Q(reason_code=""))
+                | (~Q(status="needs_attention") & Q(reason_code="")),
+                name="inbound_has_a_reason_for_attention",
+            ),
+            models.CheckConstraint(
+                condition=Q(status="processed", deed__isnull=False) | ~Q(status="processed"),
+                name="inbound_has_a_deed_once_processed",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.identity
+
+    @property
+    def text(self) -> bytes:
+        """What is read: the correction where there is one, else the bytes as they came."""
+        return self.corrected_body.encode() if self.corrected_body else bytes(self.body)
+
+    def claim(self, *, now: dt.datetime) -> bool:
+        """Whether this worker got it."""
+        lease = uuid_utils.compat.uuid7()
+        claimed = InboundEvent.objects.waiting(now).filter(pk=self.pk)
+        changed = claimed.update(
+            status=self.Status.PROCESSING,
+            lease=lease,
+            lease_expires_at=now + dt.timedelta(seconds=settings.WEBHOOKS_LEASE_SECONDS),
+            attempts=F("attempts") + 1,
+        )
+        if changed:
+            self.lease, self.attempts = lease, self.attempts + 1
+        return bool(changed)
+
+    def finish(self, deed: Deed, *, now: dt.datetime) -> bool:
+        """processing → processed. False when the lease was lost."""
+        return self._leave(self.Status.PROCESSED, now, deed=deed, result_status=202)
+
+    def set_aside(
+        self, *, now: dt.datetime, status: int, code: str, reason: str, errors: list[dict[str, Any]]
+    ) -> bool:
+        """processing → needs attention. False when the lease was lost. `status` is HTTP's."""
+        return self._leave(
+            self.Status.NEEDS_ATTENTION,
+            now,
+            result_status=status,
+            reason_code=code,
+            reason=reason,
+            errors=errors,
+        )
+
+    def replay(self, *, corrected_body: str) -> bool:
+        """needs attention → received, with another text where one is given. False in any other state."""
+        waiting = InboundEvent.objects.filter(pk=self.pk, status=self.Status.NEEDS_ATTENTION)
+        return bool(
+            waiting.update(
+                status=self.Status.RECEIVED,
+                corrected_body=corrected_body,
+                attempts=0,
+                settled_at=None,
+                result_status=None,
+                reason_code="",
+                reason="",
+                errors=[],
+            )
+        )
+
+    def _leave(self, status: str, now: dt.datetime, **fields: Any) -> bool:
+        held = InboundEvent.objects.filter(pk=self.pk, status=self.Status.PROCESSING, lease=self.lease)
+        return bool(held.update(status=status, lease=None, lease_expires_at=None, settled_at=now, **fields))

@@ -1,0 +1,110 @@
+"""What a partner or staff may do with an endpoint, each with its entry in the audit trail."""
+
+import datetime as dt
+from typing import Any, Final
+
+from django.conf import settings
+from django.db import transaction
+from django.utils import timezone
+
+from keys import audit
+from keys.audit import Actor
+from keys.models import Partner
+from partner_api.http.problems import FieldError, invalid
+from webhooks import outbox, signing
+from webhooks.models import Endpoint
+from webhooks.reading import EndpointBody, EndpointChange, check_url
+
+MAX_ENDPOINTS: Final = 50
+
+
+def create(actor: Actor, partner: Partner, body: EndpointBody, *, livemode: bool) -> tuple[Endpoint, str]:
+    """The endpoint and its secret. Raises Problem `validation_error`."""
+    check_url(body.url)
+    if partner.webhook_endpoints.filter(livemode=livemode, deleted_at=None).count() >= MAX_ENDPOINTS:
+        raise invalid([FieldError("", "too_many", f"There are {MAX_ENDPOINTS} endpoints; delete one first.")])
+    secret = signing.new_secret()
+    endpoint = Endpoint(
+        partner=partner,
+        livemode=livemode,
+        url=body.url,
+        event_types=list(dict.fromkeys(body.event_types)),
+        description=body.description,
+    )
+    endpoint.give_secret(secret, now=timezone.now(), overlap=dt.timedelta(0))
+    with transaction.atomic():
+        endpoint.save(force_insert=True)
+        _record(actor, "created", endpoint, after=_facts(endpoint))
+    return endpoint, secret
+
+
+def change(actor: Actor, endpoint: Endpoint, body: EndpointChange) -> None:
+    """Raises Problem `validation_error`."""
+    given = body.model_dump(exclude_none=True)
+    enabled = given.pop("enabled", None)
+    if "url" in given:
+        check_url(given["url"])
+    before = _facts(endpoint)
+    with transaction.atomic():
+        if given:
+            Endpoint.objects.standing().filter(pk=endpoint.pk).update(**given)
+        if enabled is True:
+            endpoint.enable()
+        elif enabled is False:
+            outbox.disable(endpoint, Endpoint.Reason.PARTNER)
+        endpoint.refresh_from_db()
+        after = _facts(endpoint)
+        if after != before:
+            _record(actor, "changed", endpoint, before=before, after=after)
+
+
+def set_enabled(actor: Actor, endpoint: Endpoint, *, enabled: bool) -> bool:
+    """By staff. False when nothing was to be done."""
+    before = _facts(endpoint)
+    with transaction.atomic():
+        is_done = endpoint.enable() if enabled else outbox.disable(endpoint, Endpoint.Reason.STAFF)
+        if is_done:
+            endpoint.refresh_from_db()
+            verb = "enabled" if enabled else "disabled"
+            _record(actor, verb, endpoint, before=before, after=_facts(endpoint))
+    return is_done
+
+
+def rotate(actor: Actor, endpoint: Endpoint) -> str:
+    """A new secret. Messages are signed by the one before too, as long as secrets overlap."""
+    secret = signing.new_secret()
+    overlap = dt.timedelta(hours=settings.WEBHOOKS_SECRET_OVERLAP_HOURS)
+    with transaction.atomic():
+        held = Endpoint.objects.select_for_update(no_key=True).get(pk=endpoint.pk)
+        held.give_secret(secret, now=timezone.now(), overlap=overlap)
+        held.save(update_fields=["secrets"])
+        _record(actor, "secret_rotated", endpoint)
+    return secret
+
+
+def delete(actor: Actor, endpoint: Endpoint) -> None:
+    with transaction.atomic():
+        outbox.delete(endpoint)
+        _record(actor, "deleted", endpoint, before=_facts(endpoint))
+
+
+def _record(
+    actor: Actor,
+    verb: str,
+    endpoint: Endpoint,
+    *,
+    before: dict[str, Any] | None = None,
+    after: dict[str, Any] | None = None,
+) -> None:
+    action = f"webhook_endpoint.{verb}"
+    audit.record(actor, action, endpoint, partner=endpoint.partner, before=before, after=after)
+
+
+def _facts(endpoint: Endpoint) -> dict[str, Any]:
+    """Without the secret; and without the URL's query, where some put one."""
+    return {
+        "url": endpoint.url.partition("?")[0],
+        "event_types": endpoint.event_types,
+        "description": endpoint.description,
+        "enabled": endpoint.enabled,
+    }
