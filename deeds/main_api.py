@@ -18,6 +18,8 @@ import tenacity
 from django.conf import settings
 from django.utils import timezone
 
+from deeds import metrics
+
 _LIMIT_REASON: Final = 2000
 _CHUNK: Final = 64 * 1024
 _TOO_MANY: Final = 429
@@ -82,7 +84,7 @@ def render(renderer: Renderer, call: Call) -> bytes:
         wait=_pause,
         reraise=True,
     )
-    return retrying(_call_once, renderer, call)
+    return retrying(_counted, renderer, call)
 
 
 def check() -> None:
@@ -97,6 +99,11 @@ def _pause(state: tenacity.RetryCallState) -> float:
         return error.retry_after
     ceiling: float = settings.MAIN_API_RETRY_SECONDS * 2 ** (state.attempt_number - 1)
     return ceiling * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
+
+
+def _counted(renderer: Renderer, call: Call) -> bytes:
+    with metrics.one_call(renderer.name):
+        return _call_once(renderer, call)
 
 
 def _call_once(renderer: Renderer, call: Call) -> bytes:

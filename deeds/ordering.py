@@ -13,7 +13,7 @@ from typing import Any
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from deeds import reading
+from deeds import metrics, reading
 from deeds.hints import hint, hint_all
 from deeds.models import Deed, first_entry
 from deeds.reading import Reading
@@ -64,7 +64,7 @@ def place_read(origin: Origin, order: Reading) -> Placement:
                     superseded_at=deed.created_at
                 )
             deed.save(force_insert=True)
-            transaction.on_commit(lambda: hint(deed.pk))
+            transaction.on_commit(lambda: _accepted([deed]))
     except IntegrityError as error:
         if "one_live_deed_per_order" not in str(error):
             raise
@@ -108,8 +108,9 @@ def _insert_those_that_are_new(origin: Origin, deeds: list[Deed]) -> dict[tuple[
             livemode=origin.livemode, order_id__in={order_id for order_id, _ in first}
         )
         live = {(deed.order_id, deed.deed_type): deed for deed in found}
-        new = {deed.pk for deed in deeds} & {deed.pk for deed in live.values()}
-        transaction.on_commit(lambda: hint_all(sorted(new)))
+        kept = {deed.pk for deed in live.values()}
+        new = sorted((deed for deed in deeds if deed.pk in kept), key=lambda deed: deed.pk)
+        transaction.on_commit(lambda: _accepted(new))
     return live
 
 
@@ -152,6 +153,13 @@ def order_sha256(given: dict[str, Any]) -> str:
     facts = {name: value for name, value in given.items() if name != "reissue_of"}
     text = json.dumps(facts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _accepted(deeds: list[Deed]) -> None:
+    """After the commit: counts them, and tells the workers."""
+    for deed in deeds:
+        metrics.ORDERS.labels(deed.deed_type, deed.source).inc()
+    hint_all([deed.pk for deed in deeds])
 
 
 def _deed(origin: Origin, order: Reading) -> Deed:

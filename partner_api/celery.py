@@ -20,6 +20,7 @@ broker.install()
 app = Celery("partner_api")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
+app.steps["worker"].add("partner_api.ops.heartbeat:WorkerHeartbeat")
 
 
 @signals.setup_logging.connect

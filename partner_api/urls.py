@@ -4,6 +4,7 @@ from django.contrib import admin
 from django.urls import path
 
 from deeds import files, views, views_v1
+from partner_api import metrics_page
 from partner_api.http import documents, problems
 from partner_api.ops import health
 
@@ -29,5 +30,6 @@ urlpatterns = [
     path("docs/errors", documents.Errors.as_view(), name="errors"),
     path("healthz", health.Health.as_view(), name="healthz"),
     path("readyz", health.Readiness.as_view(), name="readyz"),
+    path("metrics", metrics_page.Metrics.as_view(), name="metrics"),
     path("admin/", admin.site.urls),
 ]

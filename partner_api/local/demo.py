@@ -17,7 +17,8 @@ from partner_api.local.stack import Stack, write_private
 
 _OK = 200
 # Workers have nothing to tell each other, and asking around takes a second.
-WORKER_FLAGS = ("--without-gossip", "--without-mingle")
+# The banner is no log line.
+WORKER_FLAGS = ("--without-gossip", "--without-mingle", "--quiet")
 
 
 def run(*, once: bool, environment: str = "demo") -> None:
@@ -111,6 +112,7 @@ def _hand_over(stack: Stack, base_url: str, seeded: dict[str, Any], say: Any) ->
     lines = [
         ("API", base_url),
         ("API docs", facts["docs_url"]),
+        ("Metrics", facts["metrics_url"]),
         ("Admin", f"{admin['url']}  ({admin['username']} / {admin['password']})"),
         (f"{partner['name']}, live key", partner["api_key"]),
         (f"{partner['name']}, test key", partner["test_api_key"]),

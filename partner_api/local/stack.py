@@ -41,6 +41,8 @@ class Stack:
             "ALLOWED_HOSTS": "127.0.0.1,localhost",
             "VAR_DIR": str(var_dir),
             "LOG_FORMAT": os.environ.get("LOG_FORMAT", "console"),
+            "METRICS_ALLOWED_CIDRS": os.environ.get("METRICS_ALLOWED_CIDRS", "127.0.0.1/32"),
+            "PROMETHEUS_MULTIPROC_DIR": _empty(var_dir / "run" / "metrics"),
         }
 
     @property
@@ -117,6 +119,14 @@ def _lock(var_dir: Path) -> IO[str]:
         message = f"another stack already runs on {var_dir}; stop it, or choose another VAR_DIR"
         raise Failed(message) from error
     return lock
+
+
+def _empty(folder: Path) -> str:
+    """What the processes of an earlier start counted is not added to ours."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in folder.glob("*.db"):
+        file.unlink()
+    return str(folder)
 
 
 def _secrets(path: Path) -> dict[str, str]:

@@ -1,16 +1,20 @@
 """Whether the process lives, and whether what it stands on answers.
 
 Apps register what they need; each check runs in a thread of its own and is given one second, so that
-a dependency that hangs shows as such and not as a hanging probe.
+a dependency that hangs shows as such and not as a hanging probe. A check that still hangs from an
+earlier look is not started again: however many probes come, it holds one thread.
 """
 
 import concurrent.futures
+import threading
 import time
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+import psycopg
 import structlog
 from celery import current_app
+from django.conf import settings
 from django.core.cache import caches
 from django.db import connection
 from rest_framework.request import Request
@@ -20,9 +24,10 @@ from rest_framework.views import APIView
 Check = Callable[[], None]
 
 log = structlog.get_logger(__name__)
-TIMEOUT_SECONDS = 0.9
+TIMEOUT_SECONDS = 0.8
 _checks: dict[str, Check] = {}
-_pool = concurrent.futures.ThreadPoolExecutor(max_workers=12, thread_name_prefix="readyz")
+_running: dict[str, concurrent.futures.Future[float]] = {}
+_lock = threading.Lock()
 
 
 def register(name: str, check: Check) -> None:
@@ -59,7 +64,7 @@ class Readiness(APIView):
 def look() -> dict[str, dict[str, Any]]:
     """Each dependency's status and latency in milliseconds. Reasons go to the log, not out."""
     started = time.monotonic()
-    running = {name: _pool.submit(_timed, check) for name, check in _checks.items()}
+    running = {name: _start(name, check) for name, check in _checks.items()}
     results = {}
     for name, future in running.items():
         left = max(0.0, TIMEOUT_SECONDS - (time.monotonic() - started))
@@ -73,6 +78,30 @@ def look() -> dict[str, dict[str, Any]]:
     return results
 
 
+def _start(name: str, check: Check) -> "concurrent.futures.Future[float]":
+    """The check that runs already, or a new one."""
+    with _lock:
+        future = _running.get(name)
+        if future is None or future.done():
+            future = _running[name] = concurrent.futures.Future()
+            threading.Thread(target=_run, args=(future, check), name=f"readyz-{name}", daemon=True).start()
+        return future
+
+
+def _run(future: "concurrent.futures.Future[float]", check: Check) -> None:
+    try:
+        future.set_result(_timed(check))
+    except BaseException as error:  # noqa: BLE001 - it is raised where the result is asked for
+        future.set_exception(error)
+
+
+def connect_to_broker() -> Any:
+    """A connection that is given a second, where the workers' own are given more."""
+    patience = {"socket_timeout": 1, "socket_connect_timeout": 1}
+    options = {**settings.CELERY_BROKER_TRANSPORT_OPTIONS, **patience}
+    return current_app.connection_for_write(connect_timeout=1, transport_options=options)
+
+
 def _timed(check: Check) -> float:
     started = time.monotonic()
     try:
@@ -83,8 +112,11 @@ def _timed(check: Check) -> float:
 
 
 def _database() -> None:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT 1")
+    """A connection of its own: one from the pool could hang for as long as a query may."""
+    wanted = connection.get_connection_params()
+    for name in ("pool", "cursor_factory", "context", "prepare_threshold", "server_side_binding"):
+        wanted.pop(name, None)
+    psycopg.connect(**{**wanted, "connect_timeout": 2}).close()
 
 
 def _redis() -> None:
@@ -92,8 +124,10 @@ def _redis() -> None:
 
 
 def _broker() -> None:
-    with current_app.connection_for_write(connect_timeout=1) as broker:
+    with connect_to_broker() as broker:
+        # A Redis that hangs takes a connection; a channel is there only once it has answered.
         broker.ensure_connection(max_retries=1, timeout=1)
+        broker.default_channel  # noqa: B018 - opens it
 
 
 register("database", _database)

@@ -1,0 +1,75 @@
+"""Sentry, where SENTRY_DSN is set: that something broke, where, and for whom; never what was sent.
+
+An event keeps the exception's type, the stack without variables, the route, and three tags (request id,
+partner, key prefix) that lead to the log. Bodies, headers, cookies, queries, messages of exceptions
+(Postgres and pydantic quote values in them) and breadcrumbs stay here.
+"""
+
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import structlog
+from django.conf import settings
+
+from partner_api.ops.redaction import redact
+
+_TAGS: Final = ("request_id", "partner", "key", "deed", "task")
+_KEPT_OF_REQUEST: Final = ("method",)
+
+
+def start(**options: Any) -> None:
+    """Does nothing, and imports nothing, without a DSN. `options` are further ones of sentry_sdk.init."""
+    if not settings.SENTRY_DSN:
+        return
+    import sentry_sdk  # noqa: PLC0415 - where it is off it costs nothing
+
+    sentry_sdk.init(
+        dsn=settings.SENTRY_DSN,
+        environment=settings.ENVIRONMENT,
+        release=settings.VERSION,
+        sample_rate=settings.SENTRY_SAMPLE_RATE,
+        traces_sample_rate=settings.SENTRY_TRACES_SAMPLE_RATE or None,
+        send_default_pii=False,
+        include_local_variables=False,
+        max_request_body_size="never",
+        max_breadcrumbs=0,
+        before_send=scrub,
+        before_send_transaction=scrub,
+        # A Sentry that can't be reached must not hold the end of a process.
+        shutdown_timeout=2,
+        **options,
+    )
+
+
+def scrub(event: Any, hint: Any) -> Any:
+    """The event with what may leave; anything that is not known here is dropped."""
+    bound = structlog.contextvars.get_contextvars()
+    event["tags"] = {name: str(bound[name]) for name in _TAGS if name in bound}
+    request = event.get("request") or {}
+    event["request"] = {name: request[name] for name in _KEPT_OF_REQUEST if name in request}
+    if "url" in request:
+        # The path without its query: links carry signatures there.
+        event["request"]["url"] = urlsplit(request["url"]).path
+    for exception in (event.get("exception") or {}).get("values", []):
+        exception["value"] = ""
+        for frame in (exception.get("stacktrace") or {}).get("frames", []):
+            frame.pop("vars", None)
+    if "logentry" in event:
+        event["logentry"] = {"message": _name_of(event["logentry"])}
+    for span in event.get("spans") or []:
+        span.pop("data", None)
+        span["description"] = span.get("op", "")
+    contexts = event.get("contexts") or {}
+    event["contexts"] = {name: contexts[name] for name in ("runtime", "trace") if name in contexts}
+    event["contexts"].get("trace", {}).pop("data", None)
+    for name in ("extra", "user", "breadcrumbs", "modules"):
+        event.pop(name, None)
+    return event
+
+
+def _name_of(entry: dict[str, Any]) -> str:
+    """The event's name alone: our log entries are dicts, and others' arguments are values."""
+    message = entry.get("message")
+    if isinstance(message, dict):
+        return str(message.get("event", ""))
+    return redact(str(message or ""))[:200]
