@@ -1,7 +1,7 @@
 # One image for web, worker, beat and sandbox; the command says which:
 #   web      (default)
 #   worker   python -m celery -A partner_api worker --without-gossip --without-mingle
-#   beat     python -m celery -A partner_api beat --schedule /tmp/celerybeat-schedule
+#   beat     python -m celery -A partner_api -q beat --schedule /tmp/celerybeat-schedule
 #   sandbox  python manage.py runsandbox --host 0.0.0.0
 # The root file system may be read-only; /tmp must be writable, and /data where deeds are kept locally.
 

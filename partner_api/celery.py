@@ -28,6 +28,12 @@ def _keep_our_logging(**_: Any) -> None:
     """Having a receiver here stops Celery from replacing the logging of the settings."""
 
 
+@signals.celeryd_after_setup.connect
+def _without_banner(instance: Any, **_: Any) -> None:
+    """The banner is no log line, shows addresses, and its print fails where the disk of the log is full."""
+    instance.quiet = True
+
+
 @signals.worker_init.connect
 @signals.beat_init.connect
 def _refuse_insecure_start(**_: Any) -> None:

@@ -17,8 +17,7 @@ from partner_api.local.stack import Stack, write_private
 
 _OK = 200
 # Workers have nothing to tell each other, and asking around takes a second.
-# The banner is no log line.
-WORKER_FLAGS = ("--without-gossip", "--without-mingle", "--quiet")
+WORKER_FLAGS = ("--without-gossip", "--without-mingle")
 
 
 def run(*, once: bool, environment: str = "demo") -> None:
@@ -40,7 +39,7 @@ def run(*, once: bool, environment: str = "demo") -> None:
         web = _start_web(stack, port, environment)
         worker = stack.start("worker", ["-m", "celery", "-A", "partner_api", "worker", *WORKER_FLAGS])
         schedule = str(var_dir / "run" / "celerybeat-schedule")
-        stack.start("beat", ["-m", "celery", "-A", "partner_api", "beat", "--schedule", schedule])
+        stack.start("beat", ["-m", "celery", "-A", "partner_api", "-q", "beat", "--schedule", schedule])
         say("migrating the database and seeding two partners")
         seeded = _seed(stack)
         say("starting the web server, the worker and beat")

@@ -15,6 +15,17 @@ from partner_api.ops.redaction import redact
 
 _TAGS: Final = ("request_id", "partner", "key", "deed", "task")
 _KEPT_OF_REQUEST: Final = ("method",)
+# What the SDK gathers at all; `scrub` then drops what it does not know.
+_COLLECTED: Final[Any] = {
+    "user_info": False,
+    "cookies": {"mode": "off"},
+    "http_headers": {"request": {"mode": "off"}, "response": {"mode": "off"}},
+    "http_bodies": [],
+    "url_query_params": {"mode": "off"},
+    "database_query_data": False,
+    "queues": False,
+    "stack_frame_variables": False,
+}
 
 
 def start(**options: Any) -> None:
@@ -29,9 +40,7 @@ def start(**options: Any) -> None:
         release=settings.VERSION,
         sample_rate=settings.SENTRY_SAMPLE_RATE,
         traces_sample_rate=settings.SENTRY_TRACES_SAMPLE_RATE or None,
-        send_default_pii=False,
-        include_local_variables=False,
-        max_request_body_size="never",
+        data_collection=_COLLECTED,
         max_breadcrumbs=0,
         before_send=scrub,
         before_send_transaction=scrub,
@@ -55,7 +64,7 @@ def scrub(event: Any, hint: Any) -> Any:
         for frame in (exception.get("stacktrace") or {}).get("frames", []):
             frame.pop("vars", None)
     if "logentry" in event:
-        event["logentry"] = {"message": _name_of(event["logentry"])}
+        event["logentry"] = {"message": _name_of(hint.get("log_record"), event["logentry"])}
     for span in event.get("spans") or []:
         span.pop("data", None)
         span["description"] = span.get("op", "")
@@ -67,9 +76,9 @@ def scrub(event: Any, hint: Any) -> Any:
     return event
 
 
-def _name_of(entry: dict[str, Any]) -> str:
+def _name_of(record: Any, entry: dict[str, Any]) -> str:
     """The event's name alone: our log entries are dicts, and others' arguments are values."""
-    message = entry.get("message")
+    message = getattr(record, "msg", entry.get("message"))
     if isinstance(message, dict):
         return str(message.get("event", ""))
     return redact(str(message or ""))[:200]

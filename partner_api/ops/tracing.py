@@ -77,6 +77,8 @@ def _annotate(current: Any) -> None:
 
 def _note_request_id(current: Any, request: Any, response: Any) -> None:
     if current.is_recording():
+        # The library sets its attributes again after the span began.
+        _annotate(current)
         current.set_attribute("request_id", getattr(request, "request_id", ""))
         key = getattr(request, "api_key", None)
         if key is not None:

@@ -65,7 +65,6 @@ def queue_lengths() -> Iterator[Metric]:
     )
     yield length
     with health.connect_to_broker() as broker:
-        broker.ensure_connection(max_retries=1, timeout=1)
         for name in current_app.amqp.queues:
             length.add_metric([name], _length(broker, name))
 
