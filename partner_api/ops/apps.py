@@ -11,9 +11,12 @@ class OpsConfig(AppConfig):
         from partner_api.ops import (  # noqa: PLC0415 - they need the settings
             checks,  # noqa: F401 - importing registers them
             errors,
+            metrics,
             tracing,
+            watching,
             worker_metrics,  # noqa: F401 - importing connects its signals
         )
 
+        metrics.register_collector(watching.open_incidents)
         errors.start()
         tracing.start()

@@ -5,7 +5,7 @@ that several workers, or a worker that was killed, tell no incident twice as lon
 went out, and none is forgotten because a mail server was away.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,7 +14,9 @@ import structlog
 from django.conf import settings
 from django.core.mail import send_mail
 from django.db import connection
+from django.db.models import Count
 from django.utils import timezone
+from prometheus_client.core import GaugeMetricFamily, Metric
 
 from partner_api.ops.models import Incident
 
@@ -52,6 +54,16 @@ def watch() -> None:
             continue
         _note(name, findings)
     _tell_all()
+
+
+def open_incidents() -> Iterator[Metric]:
+    """For Prometheus: how many are open, by kind; also those of which there are none."""
+    family = GaugeMetricFamily("partner_api_incidents_open", "What staff were told of and is not over.", labels=["name"])
+    rows = Incident.objects.filter(ended_at=None).values_list("name").annotate(n=Count("pk"))
+    counts = dict.fromkeys(_watches, 0) | dict(rows)
+    for name, count in counts.items():
+        family.add_metric([name], count)
+    yield family
 
 
 def _note(name: str, findings: dict[str, Finding]) -> None:
