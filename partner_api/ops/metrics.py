@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 import structlog
@@ -40,6 +41,7 @@ def _who_counts() -> str:
 
 
 if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+    Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).mkdir(parents=True, exist_ok=True)
     values.ValueClass = values.MultiProcessValue(_who_counts)  # type: ignore[no-untyped-call]
 
 REQUESTS = Counter(
