@@ -27,6 +27,9 @@ DEBUG = env.bool("DEBUG", default=False)
 SECRET_KEY = env.str("SECRET_KEY")
 SECRET_KEY_FALLBACKS = env.list("SECRET_KEY_FALLBACKS", default=[])
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=[])
+if POD_IP := env.str("POD_IP", default=""):
+    # Prometheus calls each pod by its address.
+    ALLOWED_HOSTS = [*ALLOWED_HOSTS, POD_IP]
 PUBLIC_BASE_URL = env.str("PUBLIC_BASE_URL").rstrip("/")
 VERSION = "0.1.0"
 
@@ -57,6 +60,7 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "partner_api.ops.request_metrics.RequestMetricsMiddleware",
     "partner_api.http.request_id.RequestIdMiddleware",
+    "partner_api.http.security_headers.SecurityHeadersMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "partner_api.http.routing.SessionMiddleware",
@@ -244,7 +248,7 @@ SPECTACULAR_SETTINGS = {
 
 IS_HTTPS = PUBLIC_BASE_URL.startswith("https://")
 SECURE_SSL_REDIRECT = env.bool("SECURE_SSL_REDIRECT", default=IS_PRODUCTION)
-SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$"]
+SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$", r"^metrics$"]
 SECURE_HSTS_SECONDS = env.int("SECURE_HSTS_SECONDS", default=31_536_000 if IS_PRODUCTION else 0)
 SECURE_HSTS_INCLUDE_SUBDOMAINS = env.bool("SECURE_HSTS_INCLUDE_SUBDOMAINS", default=IS_PRODUCTION)
 SECURE_HSTS_PRELOAD = env.bool("SECURE_HSTS_PRELOAD", default=IS_PRODUCTION)
@@ -281,6 +285,8 @@ UNFOLD = {
 }
 
 # --- watching it ------------------------------------------------------------------------------
+# Read by prometheus_client itself, from the environment.
+PROMETHEUS_MULTIPROC_DIR = env.str("PROMETHEUS_MULTIPROC_DIR", default="")
 METRICS_TOKEN = env.str("METRICS_TOKEN", default="")
 METRICS_ALLOWED_CIDRS = env.networks("METRICS_ALLOWED_CIDRS", default=[])
 METRICS_CACHE_SECONDS = env.float("METRICS_CACHE_SECONDS", default=5.0)

@@ -111,12 +111,16 @@ def _timed(check: Check) -> float:
     return round((time.monotonic() - started) * 1000, 1)
 
 
-def _database() -> None:
-    """A connection of its own: one from the pool could hang for as long as a query may."""
+def own_connection(**options: Any) -> psycopg.Connection[Any]:
+    """A connection beside the pool, from which one could be waited for as long as a query may take."""
     wanted = connection.get_connection_params()
     for name in ("pool", "cursor_factory", "context", "prepare_threshold", "server_side_binding"):
         wanted.pop(name, None)
-    psycopg.connect(**{**wanted, "connect_timeout": 2}).close()
+    return psycopg.connect(**{**wanted, "connect_timeout": 2, **options})
+
+
+def _database() -> None:
+    own_connection().close()
 
 
 def _redis() -> None:
