@@ -22,7 +22,7 @@ def test_data_may_do_nothing(api: Api) -> None:
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_our_pages_need_no_inline_code(client: Client, path: str) -> None:
+def test_our_pages_need_no_inline_code(client: Client, db: None, path: str) -> None:
     answer = client.get(path)
     assert answer.status_code == 200
     assert answer["Content-Security-Policy"] == PAGE
