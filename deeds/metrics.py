@@ -8,7 +8,9 @@ from prometheus_client import Counter, Histogram
 
 from partner_api.ops.metrics import LATENCY_BUCKETS
 
-ORDERS = Counter("partner_api_orders_total", "Orders accepted, by deed type and source.", ["deed_type", "source"])
+ORDERS = Counter(
+    "partner_api_orders_total", "Orders accepted, by deed type and source.", ["deed_type", "source"]
+)
 DEEDS_SETTLED = Counter(
     "partner_api_deeds_settled_total",
     "Deeds that were completed, failed or cancelled, by deed type and mode.",
@@ -33,7 +35,9 @@ MAIN_API_SECONDS = Histogram(
 DEEDS_PUT_BACK = Counter(
     "partner_api_deeds_put_back_total", "Attempts that ended with another one later, by code.", ["code"]
 )
-STORAGE_ERRORS = Counter("partner_api_storage_errors_total", "PDFs that could not be stored or read.", ["step"])
+STORAGE_ERRORS = Counter(
+    "partner_api_storage_errors_total", "PDFs that could not be stored or read.", ["step"]
+)
 
 
 @contextmanager

@@ -59,7 +59,10 @@ def backup(folder: Path) -> dict[str, Any]:
     with _connect() as database:
         database.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         snapshot = _value(database, "SELECT pg_export_snapshot()")
-        facts = {"created_at": dt.datetime.now(dt.UTC).isoformat(), "tables": _counts(database)}
+        facts: dict[str, Any] = {
+            "created_at": dt.datetime.now(dt.UTC).isoformat(),
+            "tables": _counts(database),
+        }
         facts["migrations"] = _value(database, "SELECT count(*) FROM django_migrations")
         facts["deeds"] = _write_deeds(database, folder / _DEEDS)
         arguments = ["--format=custom", "--no-owner", "--no-privileges", f"--snapshot={snapshot}"]
@@ -74,7 +77,10 @@ def restore(folder: Path) -> list[str]:
     with _connect() as database:
         if _counts(database):
             raise NotDone("the database has tables; restore into an empty one")
-    _run("pg_restore", ["--no-owner", "--no-privileges", "--exit-on-error", "--single-transaction", str(folder / _DUMP)])
+    _run(
+        "pg_restore",
+        ["--no-owner", "--no-privileges", "--exit-on-error", "--single-transaction", str(folder / _DUMP)],
+    )
     with _connect() as database:
         found = _counts(database)
         not_valid = database.execute("SELECT conname FROM pg_constraint WHERE NOT convalidated").fetchall()
@@ -125,7 +131,9 @@ def _counts(database: "psycopg.Connection[Any]") -> dict[str, int]:
         " WHERE n.nspname = 'public' AND c.relkind IN ('r', 'p') AND NOT c.relispartition"
     ).fetchall()
     return {
-        name: _value(database, psycopg.sql.SQL("SELECT count(*) FROM {}").format(psycopg.sql.Identifier(name)))
+        name: _value(
+            database, psycopg.sql.SQL("SELECT count(*) FROM {}").format(psycopg.sql.Identifier(name))
+        )
         for (name,) in sorted(tables)
     }
 

@@ -21,7 +21,16 @@ _BOOLEANS: Final = frozenset({"true", "on", "yes", "y", "ok", "1", "false", "off
 _KINDS: Final = {int: "a whole number", float: "a number", bool: "true or false"}
 # Read elsewhere than in settings.py: by gunicorn, prometheus_client, the demo.
 _READ_ELSEWHERE: Final = frozenset(
-    {"WEB_BIND", "WEB_WORKERS", "WEB_THREADS", "PROMETHEUS_MULTIPROC_DIR", "PORT", "ONCE", "STRIPE", "STORAGE"}
+    {
+        "WEB_BIND",
+        "WEB_WORKERS",
+        "WEB_THREADS",
+        "PROMETHEUS_MULTIPROC_DIR",
+        "PORT",
+        "ONCE",
+        "STRIPE",
+        "STORAGE",
+    }
 )
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _CLOSE: Final = 0.85

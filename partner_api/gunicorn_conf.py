@@ -30,7 +30,9 @@ limit_request_field_size = 8190
 # The access log is ours (partner_api.http.request_id), with request id, route and latency.
 accesslog = None
 logconfig_dict = {
-    **logging_config(level=os.environ.get("LOG_LEVEL", "INFO"), log_format=os.environ.get("LOG_FORMAT", "json")),
+    **logging_config(
+        level=os.environ.get("LOG_LEVEL", "INFO"), log_format=os.environ.get("LOG_FORMAT", "json")
+    ),
     "loggers": {"gunicorn.error": {"level": "INFO", "handlers": [], "propagate": True}},
 }
 # A heartbeat file must not wait for a disk.

@@ -24,9 +24,7 @@ def leaks(text: str, *, also: Iterable[str] = ()) -> list[str]:
     """The lines of `text` that hold a secret, a fact of the examples' people, or one of `also`."""
     forbidden = {*people(), *also}
     return [
-        line
-        for line in text.splitlines()
-        if SECRETS.search(line) or any(fact in line for fact in forbidden)
+        line for line in text.splitlines() if SECRETS.search(line) or any(fact in line for fact in forbidden)
     ]
 
 

@@ -37,10 +37,10 @@ def age_seconds(name: str) -> float | None:
         return None
 
 
-class WorkerHeartbeat(bootsteps.StartStopStep):  # type: ignore[misc]  # it has no types
+class WorkerHeartbeat(bootsteps.StartStopStep):
     """Touches from the worker's own loop, so that a loop that hangs shows."""
 
-    requires = {"celery.worker.components:Timer"}
+    requires = ("celery.worker.components:Timer",)
 
     def __init__(self, parent: Any, **options: Any) -> None:
         self.timer: Any = None
@@ -56,7 +56,7 @@ class WorkerHeartbeat(bootsteps.StartStopStep):  # type: ignore[misc]  # it has 
             self.timer = None
 
 
-class BeatingScheduler(PersistentScheduler):  # type: ignore[misc]  # it has no types
+class BeatingScheduler(PersistentScheduler):
     """Celery's own scheduler, which shows that it ticks."""
 
     # The default is five minutes, in which nothing could be told of it.

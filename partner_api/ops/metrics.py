@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Final
 
 import structlog
+from billiard.process import current_process
 from django.conf import settings
 from django.db import DatabaseError, connection, transaction
-from billiard.process import current_process
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram, generate_latest, values
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
@@ -101,7 +101,7 @@ def exposition() -> bytes:
     else:
         counted = generate_latest(REGISTRY)
     looked_up = CollectorRegistry()
-    looked_up.register(_Looks())  # type: ignore[arg-type]  # a collector by its methods
+    looked_up.register(_Looks())
     return counted + generate_latest(looked_up)
 
 

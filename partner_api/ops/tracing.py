@@ -60,7 +60,9 @@ def span(name: str) -> AbstractContextManager[Any]:
 @contextmanager
 def _traced(name: str) -> Iterator[Any]:
     # A message may quote what a partner sent; the type says enough.
-    with _tracer.start_as_current_span(name, record_exception=False, set_status_on_exception=False) as current:
+    with _tracer.start_as_current_span(
+        name, record_exception=False, set_status_on_exception=False
+    ) as current:
         yield current
 
 

@@ -58,7 +58,9 @@ def watch() -> None:
 
 def open_incidents() -> Iterator[Metric]:
     """For Prometheus: how many are open, by kind; also those of which there are none."""
-    family = GaugeMetricFamily("partner_api_incidents_open", "What staff were told of and is not over.", labels=["name"])
+    family = GaugeMetricFamily(
+        "partner_api_incidents_open", "What staff were told of and is not over.", labels=["name"]
+    )
     rows = Incident.objects.filter(ended_at=None).values_list("name").annotate(n=Count("pk"))
     counts = dict.fromkeys(_watches, 0) | dict(rows)
     for name, count in counts.items():
@@ -107,7 +109,9 @@ def _tell_what_is_new() -> None:
 
 def _tell(text: str, incident: Incident) -> bool:
     """Whether someone was reached; where nobody is named, the log has it."""
-    log.warning("incident", incident=incident.name, about=incident.about, is_over=incident.ended_at is not None)
+    log.warning(
+        "incident", incident=incident.name, about=incident.about, is_over=incident.ended_at is not None
+    )
     reached = [_mail(text)] if settings.STAFF_EMAILS else []
     reached += [_chat(text)] if settings.STAFF_WEBHOOK_URL else []
     return not reached or any(reached)

@@ -23,9 +23,7 @@ def alerts() -> list[dict[str, Any]]:
 
 def documented() -> set[str]:
     """The series of every documented metric; another test holds that list to the code."""
-    rows = re.findall(
-        r"^\| `(\w+)` \| (\w+) \|", (ROOT / "docs" / "metrics.md").read_text(), re.MULTILINE
-    )
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \|", (ROOT / "docs" / "metrics.md").read_text(), re.MULTILINE)
     names = set()
     for name, kind in rows:
         names |= {f"{name}{end}" for end in ("_bucket", "_count", "_sum")} if kind == "histogram" else {name}
@@ -54,7 +52,8 @@ def test_every_alert_fires_in_one_test_and_is_silent_in_another() -> None:
         for file in (PROMETHEUS / "tests").glob("*.yml")
         for test in yaml.safe_load(file.read_text())["tests"]
     ]
-    fires, silent = set(), set()
+    fires: set[str] = set()
+    silent: set[str] = set()
     for test in tests:
         for rule in test["alert_rule_test"]:
             (fires if rule["exp_alerts"] else silent).add(rule["alertname"])
@@ -81,7 +80,9 @@ def test_every_query_of_a_dashboard_is_of_metrics_that_exist(name: str) -> None:
         assert metrics_in(query) <= documented(), f"{query}: {metrics_in(query) - documented()}"
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (make alerts does it)")
+@pytest.mark.skipif(
+    shutil.which("promtool") is None, reason="promtool is not installed (make alerts does it)"
+)
 def test_promtool_agrees() -> None:
     files = sorted(str(file) for file in (PROMETHEUS / "tests").glob("*.yml"))
     done = subprocess.run(["promtool", "test", "rules", *files], capture_output=True, text=True, check=False)

@@ -51,7 +51,9 @@ def test_two_migrations_at_once_are_one(database: str) -> None:
     assert [one.returncode for one in both] == [0, 0], said
     assert sorted("No migrations to apply" in out for out, _ in said) == [False, True]
     with psycopg.connect(database) as connection:
-        rows = connection.execute("SELECT count(*), count(DISTINCT (app, name)) FROM django_migrations").fetchone()
+        rows = connection.execute(
+            "SELECT count(*), count(DISTINCT (app, name)) FROM django_migrations"
+        ).fetchone()
     assert rows is not None
     assert rows[0] == rows[1] > 20
 
@@ -84,8 +86,9 @@ def roles(url: str) -> Callable[[str], str]:
 
 
 def refused(url: str, statement: str) -> None:
-    with psycopg.connect(url) as connection, pytest.raises(
-        (psycopg.errors.InsufficientPrivilege, psycopg.errors.ReadOnlySqlTransaction)
+    with (
+        psycopg.connect(url) as connection,
+        pytest.raises((psycopg.errors.InsufficientPrivilege, psycopg.errors.ReadOnlySqlTransaction)),
     ):
         connection.execute(statement)
 
@@ -182,7 +185,13 @@ def test_a_backup_under_load_comes_back_whole(
 
 
 def test_what_is_missing_is_named(
-    transactional_db: None, database: str, acme: Partner, order: Any, main_api: Any, tmp_path: Path, deed_files: Path
+    transactional_db: None,
+    database: str,
+    acme: Partner,
+    order: Any,
+    main_api: Any,
+    tmp_path: Path,
+    deed_files: Path,
 ) -> None:
     api = Api.of(acme)
     for number in range(2):

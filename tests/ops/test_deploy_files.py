@@ -54,12 +54,21 @@ def test_the_compose_file_is_valid() -> None:
     for name, service in services.items():
         for needed in service.get("depends_on", {}):
             assert needed in services, f"{name} needs {needed}"
-    assert {"postgres", "redis", "web", "worker", "beat", "sandbox", "prometheus", "grafana"} <= services.keys()
+    assert {
+        "postgres",
+        "redis",
+        "web",
+        "worker",
+        "beat",
+        "sandbox",
+        "prometheus",
+        "grafana",
+    } <= services.keys()
 
 
 def test_the_check_of_compose_files_can_fail() -> None:
     for right, wrong in (("restart: unless-stopped", "restart: sometimes"), ("read_only:", "read_onyl:")):
-        with pytest.raises(ValueError, match="unknown variant|extension key"):
+        with pytest.raises(ValueError, match=r"unknown variant|extension key"):
             validate_compose(compose_text().replace(right, wrong, 1))
 
 
@@ -99,7 +108,9 @@ def test_kustomize_puts_it_together() -> None:
     ).stdout
     images = set(re.findall(r"image: (\S+)", made))
     assert images == {"partner-api:0.1.0"}
-    assert {one["metadata"].get("namespace", "partner-api") for one in yaml.safe_load_all(made)} == {"partner-api"}
+    assert {one["metadata"].get("namespace", "partner-api") for one in yaml.safe_load_all(made)} == {
+        "partner-api"
+    }
 
 
 @pytest.mark.parametrize(("name", "pod"), workloads(), ids=lambda one: one if isinstance(one, str) else "")
@@ -142,11 +153,17 @@ def test_the_image_is_not_roots_and_has_no_tests() -> None:
     assert {"tests", ".git", ".env", "var"} <= set(ignored)
 
 
-@pytest.mark.parametrize("command", re.findall(r"python (manage\.py \w+|-m celery [^\n]*)", (ROOT / "Dockerfile").read_text()))
+@pytest.mark.parametrize(
+    "command", re.findall(r"python (manage\.py \w+|-m celery [^\n]*)", (ROOT / "Dockerfile").read_text())
+)
 def test_the_images_commands_exist(command: str) -> None:
     if command.startswith("manage.py"):
         done = subprocess.run(
-            [sys.executable, *command.split(), "--help"], cwd=ROOT, capture_output=True, check=False, timeout=60
+            [sys.executable, *command.split(), "--help"],
+            cwd=ROOT,
+            capture_output=True,
+            check=False,
+            timeout=60,
         )
         assert done.returncode == 0
     else:

@@ -105,14 +105,25 @@ def test_a_logged_error_is_its_name(sent: list[Any], db: None) -> None:
 
 
 def test_without_a_dsn_nothing_is_imported_and_nothing_traced() -> None:
-    ours = ("sentry_sdk", "opentelemetry.instrumentation", "opentelemetry.exporter", "opentelemetry.sdk.trace")
+    ours = (
+        "sentry_sdk",
+        "opentelemetry.instrumentation",
+        "opentelemetry.exporter",
+        "opentelemetry.sdk.trace",
+    )
     code = (
         "import django, sys; django.setup();"
         f"print([name for name in sys.modules if name.startswith({ours!r})])"
     )
     env = {**os.environ, "DJANGO_SETTINGS_MODULE": "partner_api.settings"}
     ended = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=True, timeout=30
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
     )
     assert ended.stdout.strip() == "[]"
 

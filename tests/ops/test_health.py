@@ -6,13 +6,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 from django.core.management import CommandError, call_command
-from django.test import Client
 from django.db import connection
+from django.test import Client
 
 from keys.models import Partner
 from partner_api.ops import health
@@ -132,6 +134,10 @@ def test_a_reason_stays_inside(client: Client, only: Any) -> None:
     assert answer.json()["dependencies"]["broken"] == {"status": "unavailable", "latency_ms": None}
 
 
+def _is_younger(file: Path) -> bool:
+    return file.stat().st_mtime > 0
+
+
 def test_worker_and_beat_show_life_and_its_end(deployment: Deployment, settings: Any) -> None:
     settings.HEARTBEAT_DIR = deployment.folder / "run" / "heartbeats"
     for name in ("worker", "beat"):
@@ -147,7 +153,7 @@ def test_worker_and_beat_show_life_and_its_end(deployment: Deployment, settings:
             call_command("check_worker", name, max_age=-1.0)
         # It goes on by itself: the file gets younger than it was made here.
         os.utime(file, (0, 0))
-        deployment.children[-1].wait_until(lambda file=file: file.stat().st_mtime > 0, seconds=20)
+        deployment.children[-1].wait_until(partial(_is_younger, file), seconds=20)
 
 
 def test_the_database_check_needs_no_place_in_the_pool(db: None) -> None:

@@ -224,7 +224,9 @@ def test_several_processes_add_up_and_workers_may_come_and_go(
     assert set(pages) == {200}
     page = {
         family.name: family.samples
-        for family in text_string_to_metric_families(requests.get(f"{deployment.url}/metrics", timeout=5).text)
+        for family in text_string_to_metric_families(
+            requests.get(f"{deployment.url}/metrics", timeout=5).text
+        )
     }
     posts = [s for s in page["partner_api_requests"] if s.name.endswith("_total")]
     assert value(posts, route="v2/deeds", status="201") == 8

@@ -50,7 +50,11 @@ def test_one_trace_leads_from_the_order_to_the_storage(
     deployment: Deployment, acme: Partner, order: Any, collector: tuple[str, list[Any]]
 ) -> None:
     endpoint, spans = collector
-    deployment.env |= {"TRACING_ENDPOINT": endpoint, "TRACING_SAMPLE_RATE": "1", "OTEL_BSP_SCHEDULE_DELAY": "200"}
+    deployment.env |= {
+        "TRACING_ENDPOINT": endpoint,
+        "TRACING_SAMPLE_RATE": "1",
+        "OTEL_BSP_SCHEDULE_DELAY": "200",
+    }
     deployment.start_sandbox()
     deployment.start_worker()
     deployment.start_web(WEB_WORKERS="1")

@@ -95,7 +95,9 @@ def test_a_chat_that_is_away_is_told_later(db: None, chat: list[Any], findings: 
     assert chat == ["[test] trouble: x"]
 
 
-def test_what_is_over_before_it_was_told_is_not_told(db: None, chat: list[Any], findings: list[Finding]) -> None:
+def test_what_is_over_before_it_was_told_is_not_told(
+    db: None, chat: list[Any], findings: list[Finding]
+) -> None:
     chat.append(None)
     findings.append(Finding("", "x"))
     watching.watch()

@@ -17,7 +17,7 @@ class Command(BaseCommand):
         for model in apps.get_models():
             for field in model._meta.concrete_fields:  # noqa: SLF001 - Django's documented name
                 if isinstance(field, vault.EncryptedTextField):
-                    count = _rotate(model, field.column)
+                    count = _rotate(model, str(field.column))
                     self.stdout.write(f"{model._meta.db_table}.{field.column}: {count} rows")  # noqa: SLF001
 
 
@@ -25,7 +25,7 @@ def _rotate(model: type[Model], column: str) -> int:
     """One statement a row, which changes nothing when the row has changed meanwhile."""
     quote = connection.ops.quote_name
     table, name = quote(model._meta.db_table), quote(column)  # noqa: SLF001
-    key = quote(model._meta.pk.column)  # noqa: SLF001
+    key = quote(str(model._meta.pk.column))  # noqa: SLF001
     count = 0
     with connection.cursor() as rows, connection.cursor() as change:
         rows.execute(f"SELECT {key}, {name} FROM {table} WHERE {name} IS NOT NULL")  # noqa: S608 - our own names
