@@ -17,10 +17,10 @@ from rest_framework.request import Request
 
 from deeds.fields import Text100
 from deeds.models import Deed
-from deeds.reading import suggest
 from partner_api.http.pagination import MAX_LIMIT
 from partner_api.http.parsing import pointer_to
 from partner_api.http.problems import FieldError, invalid
+from partner_api.http.suggestions import suggest
 
 MAX_BATCH = 500
 

@@ -4,7 +4,6 @@ This is where a blank deed is stopped. The Main API would render four of the fiv
 missing and call it a success.
 """
 
-import difflib
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
 from typing import Any, Final
@@ -16,6 +15,7 @@ from deeds import catalog, order
 from deeds.catalog import DEED_TYPES, DeedType
 from partner_api.http.parsing import pointer_to
 from partner_api.http.problems import FieldError, invalid
+from partner_api.http.suggestions import suggest
 
 
 @dataclass(frozen=True)
@@ -81,12 +81,6 @@ def read(body: Any) -> Reading:
     except ValidationError as error:
         raise invalid(_field_errors(error, body, deed_type)) from error
     return Reading(deed_type, read_order, body, list(_warnings(deed_type, read_order)))
-
-
-def suggest(name: str, known: list[str]) -> str:
-    """The end of a sentence about an unknown name: the nearest known one, or all of them."""
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(sorted(known))}."
 
 
 def _deed_type(body: dict[str, Any]) -> DeedType:

@@ -9,9 +9,10 @@ from decimal import Decimal
 from typing import Any, Final
 
 from deeds import reading
-from deeds.reading import Reading, suggest
+from deeds.reading import Reading
 from partner_api.http.parsing import pointer_to
 from partner_api.http.problems import FieldError, Problem, invalid
+from partner_api.http.suggestions import suggest
 
 _PROPERTY: Final = {"apn", "county", "legal_description"}
 _RECORDING: Final = {"requested_by", "title_company", "escrow_no", "title_order_no", "return_to"}

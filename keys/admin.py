@@ -12,6 +12,8 @@ from django.urls import URLPattern, path, reverse
 from unfold.admin import ModelAdmin
 from unfold.widgets import UnfoldAdminTextInputWidget
 
+from keys import lifecycle
+from keys.audit import Actor
 from keys.models import ApiKey, Partner
 from keys.scopes import GRANTABLE
 
@@ -111,7 +113,7 @@ class ApiKeyAdmin(ModelAdmin):
         form = RevokeForm(request.POST or None)
         if request.method == "POST" and form.is_valid():
             reason = form.cleaned_data["reason"]
-            if key.revoke(reason=reason):
+            if lifecycle.revoke(Actor.staff(request), key, reason=reason):
                 self.log_change(request, key, f"Revoked: {reason}")
             self.message_user(request, f"{key.prefix} is revoked.")
             return HttpResponseRedirect(reverse("admin:keys_apikey_change", args=[key.pk]))

@@ -4,28 +4,44 @@ What is wrong with a key is told only to who holds its secret; all others get on
 answer, after the same work.
 """
 
-from typing import TYPE_CHECKING
+import datetime as dt
+import ipaddress
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import structlog
+from django.conf import settings
+from django.db.models import Q
 from django.utils import timezone
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
 
+from keys import gate, key_cache, limits, metrics
+from keys.key_cache import KnownKey
 from keys.models import ApiKey, Partner
-from keys.secret import KeyText
+from keys.rate_limit import Decision, Limit
+from keys.secret import PATTERN, KeyText
+from partner_api.http.client_address import address_of
 from partner_api.http.problems import Problem
 
 CHALLENGE = {"WWW-Authenticate": 'Bearer realm="partner-api"'}
+NOT_OURS: Final = "This is not one of our keys; check that it is whole."
 
 DETAILS = {
     "api_key_expired": "This key has expired; ask for a new one.",
     "api_key_revoked": "This key was revoked; ask for a new one.",
+    "invalid_api_key": "This key is not valid yet.",
+    "ip_not_allowed": "This key may not be used from this address.",
     "partner_suspended": "This partner's account is suspended; write to support.",
 }
+# A key may change between reading it and counting its request, but not again and again.
+_TRIES: Final = 4
 
 
 class PartnerRequest(Request):
-    """How a view sees a request that passed: whose it is, and by which key. For type checkers."""
+    """How a view sees a request that passed: whose it is, and by which key. For type checkers.
+
+    Both are shared by all requests of the process: a view that changes one reads its own first.
+    """
 
     if TYPE_CHECKING:
         partner: Partner
@@ -36,20 +52,27 @@ class ApiKeyAuthentication(BaseAuthentication):
     """`Authorization: Bearer <key>` or `X-API-Key: <key>`."""
 
     def authenticate(self, request: Request) -> tuple[Partner, ApiKey] | None:
-        """None without credentials. Raises Problem with status 401 for any that don't hold."""
+        """None without credentials.
+
+        Raises Problem: 401 for credentials that don't hold, `rate_limited` for too many requests.
+        """
+        if PATTERN.search(request.META.get("QUERY_STRING", "")):
+            detail = "A key must never stand in an address, which is logged on its way: have it revoked."
+            _refuse(request, "invalid_api_key", detail)
         offered = _offered(request)
         if offered is None:
             return None
-        text = KeyText.parse(offered)
-        key = ApiKey.objects.select_related("partner").filter(key_id=text.id).first() if text else None
-        if text is None or key is None or not key.matches(text):
-            raise refused("invalid_api_key", "This is not one of our keys; check that it is whole.")
-        refusal = key.refusal_at(timezone.now())
-        if refusal is not None:
-            raise refused(refusal, DETAILS[refusal])
+        known, decision = _known(request, offered)
+        key, address, now = known.key, address_of(request), timezone.now()
+        code = key.refusal_at(now) or (None if _is_allowed(known, address) else "ip_not_allowed")
+        if code is not None:
+            _refuse(request, code, DETAILS[code])
         structlog.contextvars.bind_contextvars(partner=str(key.partner_id), key=key.prefix)
-        # On Django's request too: what comes after the view (the request log) sees only that one.
+        # On Django's request too: what comes after the view (headers, the request log) sees only that one.
         request._request.api_key = key  # type: ignore[attr-defined]  # noqa: SLF001
+        request._request.rate_decision = decision  # type: ignore[attr-defined]  # noqa: SLF001
+        limits.refuse_too_many(decision, "key")
+        _note_use(key, now, address)
         request.partner = key.partner  # type: ignore[attr-defined]  # see PartnerRequest
         request.api_key = key  # type: ignore[attr-defined]  # see PartnerRequest
         return key.partner, key
@@ -62,6 +85,50 @@ def refused(code: str, detail: str) -> Problem:
     return Problem(code, detail, headers=CHALLENGE)
 
 
+def _refuse(request: Request, code: str, detail: str) -> NoReturn:
+    metrics.auth_failures.labels(code).inc()
+    limits.count_failure(request)
+    raise refused(code, detail)
+
+
+def _known(request: Request, offered: str) -> tuple[KnownKey, Decision]:
+    """The key as it is now, its request counted. Raises Problem `invalid_api_key`."""
+    text = KeyText.parse(offered)
+    if text is None:
+        _refuse(request, "invalid_api_key", NOT_OURS)
+    for _ in range(_TRIES):
+        known = key_cache.recall(text.id) or key_cache.load(text.id, gate.tag_of(text.id))
+        if known is None or not known.key.matches(text):
+            _refuse(request, "invalid_api_key", NOT_OURS)
+        limit = Limit(known.key.rate_limit_per_minute, known.key.rate_limit_burst)
+        decision = gate.count(text.id, known.tag, limit)
+        if decision is not None:
+            return known, decision
+        key_cache.forget(text.id)
+    detail = "The key is being changed; send the request again."
+    raise Problem("rate_limited", detail, headers={"Retry-After": "1"})
+
+
+def _is_allowed(known: KnownKey, address: str | None) -> bool:
+    if not known.networks:
+        return True
+    if address is None:
+        return False
+    parsed = ipaddress.ip_address(address)
+    return any(parsed in network for network in known.networks)
+
+
+def _note_use(key: ApiKey, now: dt.datetime, address: str | None) -> None:
+    """Writes when and from where the key was used, once in KEY_LAST_USED_SECONDS."""
+    since = now - dt.timedelta(seconds=settings.KEY_LAST_USED_SECONDS)
+    if key.last_used_at is not None and key.last_used_at > since:
+        return
+    # The one thing that may be written on a key that others share: it decides only about this write.
+    key.last_used_at = now
+    not_lately = Q(last_used_at=None) | Q(last_used_at__lte=since)
+    ApiKey.objects.filter(not_lately, pk=key.pk).update(last_used_at=now, last_used_address=address)
+
+
 def _offered(request: Request) -> str | None:
     authorization = request.headers.get("Authorization")
     api_key = request.headers.get("X-API-Key")
@@ -70,7 +137,8 @@ def _offered(request: Request) -> str | None:
         scheme, _, bearer = authorization.partition(" ")
         bearer = bearer.strip()
         if scheme.lower() != "bearer" or not bearer:
-            raise refused("invalid_api_key", "Send the key as `Authorization: Bearer <key>`.")
+            _refuse(request, "invalid_api_key", "Send the key as `Authorization: Bearer <key>`.")
     if bearer is not None and api_key is not None and bearer != api_key.strip():
-        raise refused("invalid_api_key", "Authorization and X-API-Key hold different keys; send one of them.")
+        detail = "Authorization and X-API-Key hold different keys; send one of them."
+        _refuse(request, "invalid_api_key", detail)
     return bearer if bearer is not None else (api_key.strip() if api_key is not None else None)

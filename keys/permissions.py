@@ -6,6 +6,7 @@ from django.core.exceptions import ImproperlyConfigured
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
+from keys import limits, metrics
 from keys.authentication import refused
 from keys.models import ApiKey
 from keys.scopes import covers
@@ -24,9 +25,13 @@ class HasScope(BasePermission):
             return True  # no handler will run; DRF answers 405
         needed = scope_of(view, method)
         if needed == PUBLIC:
+            if getattr(view, "is_limited", True):
+                limits.count_public(request)
             return True
         key = request.auth
         if not isinstance(key, ApiKey):
+            metrics.auth_failures.labels("authentication_required").inc()
+            limits.count_failure(request)
             raise refused("authentication_required", "Send your API key as `Authorization: Bearer <key>`.")
         if not covers(key.scopes, needed):
             detail = f"This call needs the scope {needed}; the key {key.prefix} does not have it."

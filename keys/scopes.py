@@ -23,6 +23,16 @@ def covers(granted: Iterable[str], needed: str) -> bool:
     return not {needed, f"{resource}:*", "*"}.isdisjoint(granted)
 
 
+def lacking(granted: Iterable[str], wanted: Iterable[str]) -> list[str]:
+    """Those of the wanted scopes, wildcards included, that the granted ones don't cover."""
+    held = set(granted)
+    return [
+        scope
+        for scope in wanted
+        if "*" not in held and scope not in held and f"{scope.split(':', maxsplit=1)[0]}:*" not in held
+    ]
+
+
 def why_not_grantable(scope: str) -> str | None:
     """None for a scope that exists, else a sentence that suggests the nearest."""
     if scope in GRANTABLE:

@@ -61,6 +61,7 @@ MIDDLEWARE = [
     "partner_api.ops.request_metrics.RequestMetricsMiddleware",
     "partner_api.http.request_id.RequestIdMiddleware",
     "partner_api.http.security_headers.SecurityHeadersMiddleware",
+    "keys.middleware.KeyHeadersMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "partner_api.http.routing.SessionMiddleware",
@@ -113,16 +114,22 @@ DATABASES["default"].setdefault("OPTIONS", {}).update(
 
 REDIS_URL = env.str("REDIS_URL")
 REDIS_TIMEOUT_SECONDS = env.float("REDIS_TIMEOUT_SECONDS", default=0.5)
-CACHES = {
-    "default": {
+LIMITER_REDIS_TIMEOUT_SECONDS = env.float("LIMITER_REDIS_TIMEOUT_SECONDS", default=0.25)
+
+
+def _redis_cache(timeout_seconds: float) -> dict[str, Any]:
+    return {
         "BACKEND": "django_redis.cache.RedisCache",
         "LOCATION": REDIS_URL,
         "KEY_PREFIX": "partner_api",
-        "OPTIONS": {
-            "SOCKET_CONNECT_TIMEOUT": REDIS_TIMEOUT_SECONDS,
-            "SOCKET_TIMEOUT": REDIS_TIMEOUT_SECONDS,
-        },
-    },
+        "OPTIONS": {"SOCKET_CONNECT_TIMEOUT": timeout_seconds, "SOCKET_TIMEOUT": timeout_seconds},
+    }
+
+
+CACHES = {
+    "default": _redis_cache(REDIS_TIMEOUT_SECONDS),
+    # Every request asks it, so none may wait for it for long.
+    "limiter": _redis_cache(LIMITER_REDIS_TIMEOUT_SECONDS),
 }
 
 DEED_STORAGE_DIR = Path(env.str("DEED_STORAGE_DIR", default=str(VAR_DIR / "storage")))
@@ -183,6 +190,17 @@ BATCH_MAX_BYTES = env.int("BATCH_MAX_BYTES", default=8 * 1024 * 1024)
 # --- keys -------------------------------------------------------------------------------------
 DEFAULT_RATE_LIMIT_PER_MINUTE = env.int("DEFAULT_RATE_LIMIT_PER_MINUTE", default=120)
 DEFAULT_RATE_LIMIT_BURST = env.int("DEFAULT_RATE_LIMIT_BURST", default=30)
+KEY_CACHE_SECONDS = env.float("KEY_CACHE_SECONDS", default=10.0)
+KEY_TAG_SECONDS = env.int("KEY_TAG_SECONDS", default=24 * 3600)
+KEY_ROTATION_OVERLAP_SECONDS = env.int("KEY_ROTATION_OVERLAP_SECONDS", default=24 * 3600)
+KEY_WARNING_DAYS = env.int("KEY_WARNING_DAYS", default=14)
+KEY_LAST_USED_SECONDS = env.int("KEY_LAST_USED_SECONDS", default=60)
+FAILED_AUTH_PER_MINUTE = env.int("FAILED_AUTH_PER_MINUTE", default=30)
+FAILED_AUTH_BURST = env.int("FAILED_AUTH_BURST", default=60)
+PUBLIC_RATE_LIMIT_PER_MINUTE = env.int("PUBLIC_RATE_LIMIT_PER_MINUTE", default=1200)
+PUBLIC_RATE_LIMIT_BURST = env.int("PUBLIC_RATE_LIMIT_BURST", default=300)
+LIMITER_REDIS_RETRY_SECONDS = env.float("LIMITER_REDIS_RETRY_SECONDS", default=1.0)
+LIMITER_MEMORY_ENTRIES = env.int("LIMITER_MEMORY_ENTRIES", default=50_000)
 
 # --- work in the background -------------------------------------------------------------------
 CELERY_BROKER_URL = env.str("CELERY_BROKER_URL", default=REDIS_URL)
@@ -216,6 +234,7 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": timedelta(seconds=SWEEP_SECONDS),
         "options": {"expires": SWEEP_SECONDS},
     },
+    "warn-of-ending-keys": {"task": "keys.tasks.warn_of_ending_keys", "schedule": timedelta(hours=1)},
 }
 
 # --- HTTP -------------------------------------------------------------------------------------

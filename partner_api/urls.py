@@ -4,6 +4,7 @@ from django.contrib import admin
 from django.urls import path
 
 from deeds import files, views, views_v1
+from keys import views as keys
 from partner_api import metrics_page
 from partner_api.http import documents, problems
 from partner_api.ops import health
@@ -23,6 +24,9 @@ urlpatterns = [
     path("v2/deeds/<uuid:deed_id>/cancel", views.DeedCancellation.as_view(), name="deed-cancel"),
     path("v2/deed-types", views.DeedTypes.as_view(), name="deed-types"),
     path("v2/deed-types/<str:deed_type>", views.DeedTypeDetail.as_view(), name="deed-type"),
+    path("v2/keys", keys.Keys.as_view(), name="keys"),
+    path("v2/keys/<uuid:key_id>", keys.KeyDetail.as_view(), name="key"),
+    path("v2/keys/<uuid:key_id>/rotate", keys.KeyRotation.as_view(), name="key-rotate"),
     path("files/deeds/<uuid:deed_id>.pdf", files.PdfFile.as_view(), name="pdf-file"),
     path("schema/", documents.Schema.as_view(), name="schema"),
     path("docs/", documents.Swagger.as_view(url_name="schema"), name="docs"),

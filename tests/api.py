@@ -23,12 +23,18 @@ class Api:
         return cls(partner, key, text)
 
     def get(self, path: str, **headers: str) -> Any:
-        return self._send("GET", path, None, headers)
+        return self.send("GET", path, None, **headers)
 
     def post(self, path: str, body: Any = None, **headers: str) -> Any:
-        return self._send("POST", path, body, headers)
+        return self.send("POST", path, body, **headers)
 
-    def _send(self, method: str, path: str, body: Any, headers: dict[str, str]) -> Any:
+    def patch(self, path: str, body: Any = None, **headers: str) -> Any:
+        return self.send("PATCH", path, body, **headers)
+
+    def delete(self, path: str, **headers: str) -> Any:
+        return self.send("DELETE", path, None, **headers)
+
+    def send(self, method: str, path: str, body: Any = None, **headers: str) -> Any:
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         return Client(raise_request_exception=False).generic(
             method,

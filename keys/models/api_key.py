@@ -2,6 +2,7 @@
 
 import datetime as dt
 import hmac
+import ipaddress
 from typing import Any
 
 import uuid_utils.compat
@@ -15,6 +16,9 @@ from django.utils import timezone
 from keys.models.partner import Partner
 from keys.scopes import why_not_grantable
 from keys.secret import KeyText
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+MAX_RATE = 1_000_000
 
 
 def _default_rate_limit_per_minute() -> int:
@@ -41,7 +45,21 @@ class ApiKey(models.Model):
     scopes = ArrayField(models.CharField(max_length=40), default=list, blank=True)
     rate_limit_per_minute = models.PositiveIntegerField(default=_default_rate_limit_per_minute)
     rate_limit_burst = models.PositiveIntegerField(default=_default_rate_limit_burst)
+    allowed_cidrs = ArrayField(
+        models.CharField(max_length=43),
+        default=list,
+        blank=True,
+        help_text="Networks that may use the key, such as 203.0.113.0/24; empty for all.",
+    )
+    not_before = models.DateTimeField(null=True, blank=True)
     expires_at = models.DateTimeField(null=True, blank=True)
+    replaced_by = models.OneToOneField(
+        "self", on_delete=models.PROTECT, null=True, related_name="replaces", editable=False
+    )
+    rotated_at = models.DateTimeField(null=True, editable=False)
+    last_used_at = models.DateTimeField(null=True, editable=False)
+    last_used_address = models.GenericIPAddressField(null=True, editable=False)
+    rotation_warned_at = models.DateTimeField(null=True, editable=False)
     revoked_at = models.DateTimeField(null=True, blank=True, editable=False)
     revoked_reason = models.CharField(max_length=200, blank=True, editable=False)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
@@ -62,6 +80,11 @@ class ApiKey(models.Model):
             models.CheckConstraint(
                 condition=Q(rate_limit_per_minute__gte=1) & Q(rate_limit_burst__gte=1),
                 name="api_key_limits_are_positive",
+            ),
+            models.CheckConstraint(
+                condition=Q(replaced_by=None, rotated_at=None)
+                | Q(replaced_by__isnull=False, rotated_at__isnull=False, expires_at__isnull=False),
+                name="api_key_that_was_rotated_ends",
             ),
         ]
 
@@ -104,10 +127,27 @@ class ApiKey(models.Model):
     def livemode(self) -> bool:
         return self.environment == self.Environment.LIVE
 
+    @property
+    def networks(self) -> list[Network]:
+        return [ipaddress.ip_network(cidr) for cidr in self.allowed_cidrs]
+
     def clean(self) -> None:
-        errors = [reason for scope in self.scopes if (reason := why_not_grantable(scope))]
+        """Also brings networks to their one form. Raises ValidationError by field."""
+        errors: dict[str, list[str]] = {}
+        unknown = [reason for scope in self.scopes if (reason := why_not_grantable(scope))]
+        if unknown:
+            errors["scopes"] = unknown
+        try:
+            self.allowed_cidrs = [str(network_of(cidr)) for cidr in self.allowed_cidrs]
+        except ValueError as error:
+            errors["allowed_cidrs"] = [f"{error}; write a network as 203.0.113.0/24 or 2001:db8::/32."]
+        for name in ("rate_limit_per_minute", "rate_limit_burst"):
+            if not 1 <= getattr(self, name) <= MAX_RATE:
+                errors[name] = [f"It must be from 1 to {MAX_RATE:,}."]
+        if self.not_before and self.expires_at and self.expires_at <= self.not_before:
+            errors["expires_at"] = ["The key would end before it begins."]
         if errors:
-            raise ValidationError({"scopes": errors})
+            raise ValidationError(errors)
 
     def matches(self, text: KeyText) -> bool:
         """Whether the text is this key's, compared in constant time."""
@@ -115,20 +155,56 @@ class ApiKey(models.Model):
         return is_secret and text.environment == self.environment
 
     def refusal_at(self, now: dt.datetime) -> str | None:
-        """The error code for a request at `now`, or None while the key is usable."""
+        """The error code for a request at `now`, or None while the key is usable.
+
+        A key that is not valid yet is `invalid_api_key`: it has no code of its own.
+        """
         if self.revoked_at is not None:
             return "api_key_revoked"
         if self.expires_at is not None and self.expires_at <= now:
             return "api_key_expired"
+        if self.not_before is not None and self.not_before > now:
+            return "invalid_api_key"
         if self.partner.status != Partner.Status.ACTIVE:
             return "partner_suspended"
         return None
 
-    def revoke(self, *, reason: str) -> bool:
-        """Ends the key for good. False when it was revoked before; the first reason stays."""
-        now = timezone.now()
+    def state_at(self, now: dt.datetime) -> str:
+        """`active`, `pending` (not valid yet), `rotated` (valid for its overlap), `expired` or `revoked`."""
+        if self.revoked_at is not None:
+            return "revoked"
+        if self.expires_at is not None and self.expires_at <= now:
+            return "expired"
+        if self.not_before is not None and self.not_before > now:
+            return "pending"
+        return "rotated" if self.replaced_by_id is not None else "active"
+
+    def rotation_due_at(self) -> dt.datetime | None:
+        """When the partner's policy wants another key in its place; None without a policy."""
+        days = self.partner.key_max_age_days
+        return None if days is None else self.created_at + dt.timedelta(days=days)
+
+    def is_due_for_rotation(self, now: dt.datetime) -> bool:
+        """Whether the policy wants it replaced by now, and it is still in use."""
+        due_at = self.rotation_due_at()
+        return due_at is not None and due_at <= now and self.state_at(now) == "active"
+
+    def revoke(self, *, now: dt.datetime, reason: str) -> bool:
+        """Ends the key for good. False when it was revoked before; the first reason stays.
+
+        `keys.lifecycle.revoke` is what callers want: it also audits, tells, and clears the caches.
+        """
         changed = ApiKey.objects.filter(pk=self.pk, revoked_at=None).update(
             revoked_at=now, revoked_reason=reason[:200]
         )
         self.refresh_from_db(fields=["revoked_at", "revoked_reason"])
         return changed == 1
+
+
+def network_of(text: str) -> Network:
+    """An IPv4-mapped IPv6 network as IPv4. Raises ValueError where host bits are set, or for no network."""
+    network = ipaddress.ip_network(text.strip())
+    mapped = getattr(network.network_address, "ipv4_mapped", None)
+    if mapped is not None and network.prefixlen >= 96:  # noqa: PLR2004 - ::ffff:0:0/96 holds IPv4
+        return ipaddress.ip_network(f"{mapped}/{network.prefixlen - 96}")
+    return network

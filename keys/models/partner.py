@@ -17,12 +17,35 @@ class Partner(models.Model):
     name = models.CharField(max_length=200, unique=True)
     contact_email = models.EmailField(blank=True)
     status = models.CharField(max_length=20, choices=Status, default=Status.ACTIVE)
+    monthly_deed_quota = models.PositiveIntegerField(
+        null=True, blank=True, help_text="Live deeds a billing period; empty for no bound."
+    )
+    monthly_request_quota = models.PositiveIntegerField(
+        null=True, blank=True, help_text="Requests a billing period; empty for no bound."
+    )
+    budget_cap = models.DecimalField(
+        max_digits=12,
+        decimal_places=2,
+        null=True,
+        blank=True,
+        help_text="Money a billing period, in the contract's currency; empty for no bound.",
+    )
+    key_max_age_days = models.PositiveIntegerField(
+        null=True, blank=True, help_text="Keys older than this are due for rotation; empty for no policy."
+    )
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     class Meta:
         constraints = [
             models.CheckConstraint(
                 condition=Q(status__in=["active", "suspended"]), name="partner_status_is_known"
+            ),
+            models.CheckConstraint(
+                condition=Q(budget_cap=None) | Q(budget_cap__gte=0), name="partner_budget_is_not_negative"
+            ),
+            models.CheckConstraint(
+                condition=Q(key_max_age_days=None) | Q(key_max_age_days__gte=1),
+                name="partner_key_age_is_positive",
             ),
         ]
 

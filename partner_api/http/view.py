@@ -11,5 +11,7 @@ class ApiView(APIView):
     http_method_names = ["get", "head", "post", "patch", "delete"]
     # One scope a method.
     scopes: ClassVar[dict[str, str]]
+    # Whether requests without a key count against their address' limit, where the scope is "public".
+    is_limited: ClassVar[bool] = True
     # The codes that a method can answer beyond those that follow from its form.
     problems: ClassVar[dict[str, tuple[str, ...]]] = {}

@@ -38,6 +38,7 @@ def register(name: str, check: Check) -> None:
 class Health(APIView):
     http_method_names = ["get", "head"]
     scopes: ClassVar = {"GET": "public"}
+    is_limited = False  # a probe must not be refused
     authentication_classes = []
     schema = None
 
@@ -50,6 +51,7 @@ class Readiness(APIView):
 
     http_method_names = ["get", "head"]
     scopes: ClassVar = {"GET": "public"}
+    is_limited = False  # a probe must not be refused
     authentication_classes = []
     schema = None
 

@@ -278,7 +278,8 @@ def test_a_batch_costs_a_constant_number_of_queries(
     api: Api, order: Orders, size: int, django_assert_num_queries: Any
 ) -> None:
     orders = [order(order_id=f"B-{number}") for number in range(size)]
-    with django_assert_num_queries(5):
+    api.get("/v2/deeds")  # the key is known from here on
+    with django_assert_num_queries(4):
         answer = api.post("/v2/deeds/batch", {"orders": orders})
     assert {result["status"] for result in answer.json()["data"]} == {202}
 
@@ -307,7 +308,7 @@ def test_the_catalog_has_five_types_with_schema_and_example(api: Api) -> None:
 
 @pytest.mark.parametrize(
     ("path", "queries"),
-    [("/v2/deeds/{id}", 2), ("/v2/deeds/{id}/pdf", 2), ("/v2/deeds", 2), ("/v1/deeds/{id}", 2)],
+    [("/v2/deeds/{id}", 1), ("/v2/deeds/{id}/pdf", 1), ("/v2/deeds", 1), ("/v1/deeds/{id}", 1)],
 )
 def test_a_read_costs_a_constant_number_of_queries(
     api: Api, order: Orders, path: str, queries: int, django_assert_num_queries: Any
@@ -321,7 +322,8 @@ def test_a_read_costs_a_constant_number_of_queries(
 def test_an_order_costs_a_constant_number_of_queries(
     api: Api, order: Orders, django_assert_num_queries: Any
 ) -> None:
-    with django_assert_num_queries(4):  # the key, a savepoint around the insert
+    api.get("/v2/deeds")  # the key is known from here on
+    with django_assert_num_queries(3):  # a savepoint around the insert
         assert api.post("/v2/deeds", order()).status_code == 202
-    with django_assert_num_queries(6):  # rolled back, and a look at the one before
+    with django_assert_num_queries(5):  # rolled back, and a look at the one before
         assert api.post("/v2/deeds", order()).status_code == 200

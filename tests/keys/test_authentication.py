@@ -1,6 +1,7 @@
 """Who gets in: the key's form, its secret, its validity, its scopes."""
 
 import datetime as dt
+import re
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 from django.utils import timezone
 
+from keys import audit, lifecycle
 from keys.models import ApiKey, Partner
 from keys.permissions import PUBLIC
 from keys.scopes import SCOPES, covers, why_not_grantable
@@ -92,13 +94,13 @@ def test_another_scheme_is_invalid(api: Api, client: Client) -> None:
 
 def test_a_revoked_key_is_refused_on_the_next_request(api: Api, client: Client) -> None:
     assert api.get("/v2/deeds").status_code == 200
-    assert api.key.revoke(reason="leaked") is True
+    assert lifecycle.revoke(audit.Actor.command("test"), api.key, reason="leaked") is True
     assert refused(client, Authorization=f"Bearer {api.text}") == "api_key_revoked"
 
 
 def test_the_first_reason_of_a_revocation_stays(api: Api) -> None:
-    api.key.revoke(reason="leaked")
-    assert api.key.revoke(reason="again") is False
+    lifecycle.revoke(audit.Actor.command("test"), api.key, reason="leaked")
+    assert lifecycle.revoke(audit.Actor.command("test"), api.key, reason="again") is False
     assert api.key.revoked_reason == "leaked"
 
 
@@ -113,7 +115,7 @@ def test_a_suspended_partner_is_refused(api: Api, client: Client) -> None:
 
 
 def test_why_a_key_is_refused_is_told_to_its_holder_only(api: Api, stranger: Api, client: Client) -> None:
-    api.key.revoke(reason="leaked")
+    lifecycle.revoke(audit.Actor.command("test"), api.key, reason="leaked")
     own, other = KeyText.parse(api.text), KeyText.parse(stranger.text)
     assert own is not None
     assert other is not None
@@ -191,7 +193,7 @@ def test_every_route_names_one_scope(route: str, view: Any) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "scope"),
     [
-        (method, "/" + route.replace("<uuid:deed_id>", "01900000-0000-7000-8000-000000000000"), scope)
+        (method, "/" + re.sub(r"<uuid:\w+>", "01900000-0000-7000-8000-000000000000", route), scope)
         for route, view in ROUTES
         if route not in PUBLIC_ROUTES
         for method, scope in view.view_class.scopes.items()
@@ -202,6 +204,68 @@ def test_a_key_without_the_scope_is_refused_by_name(
 ) -> None:
     path = path.replace("<str:deed_type>", "grant").replace("<str:deed>", "grant")
     api = Api.of(acme, scopes=[other for other in SCOPES if other != scope])
-    answer = api.get(path) if method == "GET" else api.post(path, {})
+    answer = api.send(method, path, None if method == "GET" else {})
     assert answer.status_code == 403
     assert answer.json()["required_scope"] == scope
+
+
+@pytest.mark.parametrize(
+    ("cidrs", "address", "allowed"),
+    [
+        (["203.0.113.0/24"], "203.0.113.7", True),
+        (["203.0.113.0/24"], "::ffff:203.0.113.7", True),
+        (["::ffff:203.0.113.0/120"], "203.0.113.7", True),
+        (["203.0.113.0/24"], "203.0.114.7", False),
+        (["203.0.113.0/24"], "::ffff:203.0.114.7", False),
+        (["203.0.113.0/24"], "2001:db8::1", False),
+        (["203.0.113.0/24", "2001:db8::/32"], "2001:db8::1", True),
+        (["203.0.113.0/24"], "", False),
+    ],
+)
+def test_a_key_is_good_from_its_networks_only(
+    acme: Partner, client: Client, cidrs: list[str], address: str, allowed: bool
+) -> None:
+    _, text = ApiKey.issue(acme, name="x", environment="live", scopes=["deed:read"], allowed_cidrs=cidrs)
+    answer = client.get("/v2/deeds", headers={"X-API-Key": text}, REMOTE_ADDR=address)
+    assert answer.status_code == (200 if allowed else 401)
+    if not allowed:
+        assert answer.json()["code"] == "ip_not_allowed"
+
+
+@pytest.mark.parametrize(
+    ("hops", "forwarded", "seen"),
+    [
+        (0, "203.0.113.7", "127.0.0.1"),
+        (1, "203.0.113.7", "203.0.113.7"),
+        (1, "203.0.113.7, 198.51.100.1", "198.51.100.1"),
+        (2, "203.0.113.7, 198.51.100.1", "203.0.113.7"),
+        (2, "198.51.100.1", "127.0.0.1"),
+        (1, "", None),
+        (1, "nonsense", None),
+    ],
+)
+def test_the_address_is_what_our_own_proxies_saw(
+    api: Api, settings: Any, hops: int, forwarded: str, seen: str | None
+) -> None:
+    settings.TRUSTED_PROXY_HOPS = hops
+    api.get("/v2/deeds", X_Forwarded_For=forwarded)
+    api.key.refresh_from_db()
+    assert api.key.last_used_address == seen
+
+
+@pytest.mark.parametrize("name", ["api_key", "cursor"])
+def test_a_key_in_the_address_is_refused_whatever_its_name(api: Api, client: Client, name: str) -> None:
+    for headers in ({}, {"X-API-Key": api.text}):
+        answer = client.get(f"/v2/deeds?{name}={api.text}", headers=headers)
+        assert (answer.status_code, answer.json()["code"]) == (401, "invalid_api_key")
+        assert api.text not in answer.content.decode()
+
+
+def test_a_key_that_is_not_valid_yet_is_told_so(acme: Partner, client: Client, time_machine: Any) -> None:
+    begins = timezone.now() + dt.timedelta(hours=1)
+    _, text = ApiKey.issue(acme, name="x", environment="live", scopes=["deed:read"], not_before=begins)
+    answer = client.get("/v2/deeds", headers={"X-API-Key": text})
+    assert (answer.status_code, answer.json()["code"]) == (401, "invalid_api_key")
+    assert "not valid yet" in answer.json()["detail"]
+    time_machine.move_to(begins)
+    assert client.get("/v2/deeds", headers={"X-API-Key": text}).status_code == 200

@@ -1,12 +1,17 @@
 """Issues an API key from the command line, and prints it once."""
 
 import argparse
+import datetime as dt
 from typing import Any
 
-from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError
 
+from keys import lifecycle
+from keys.audit import Actor
+from keys.management.finding import partner_named, refusals_as_command_errors
 from keys.models import ApiKey, Partner
+
+BY = Actor.command("issue_key")
 
 
 class Command(BaseCommand):
@@ -17,31 +22,36 @@ class Command(BaseCommand):
         parser.add_argument("--name", required=True, help="what the key is for")
         parser.add_argument("--environment", choices=ApiKey.Environment.values, default="test")
         parser.add_argument("--scope", action="append", default=[], help="may be repeated")
+        parser.add_argument("--allow", action="append", default=[], help="a network; may be repeated")
+        parser.add_argument("--per-minute", type=int, help="sustained requests a minute")
+        parser.add_argument("--burst", type=int, help="requests at once")
+        parser.add_argument("--expires-at", type=dt.datetime.fromisoformat, help="with its zone")
         parser.add_argument("--create-partner", action="store_true", help="make the partner if there is none")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        partner = self._partner(options["partner"], create=options["create_partner"])
-        try:
-            key, text = ApiKey.issue(
+        given = {
+            "allowed_cidrs": options.get("allow"),
+            "rate_limit_per_minute": options.get("per_minute"),
+            "rate_limit_burst": options.get("burst"),
+            "expires_at": options.get("expires_at"),
+        }
+        with refusals_as_command_errors():
+            partner = self._partner(options["partner"], create=options["create_partner"])
+            key, text = lifecycle.issue(
+                BY,
                 partner,
                 name=options["name"],
                 environment=options["environment"],
                 scopes=options["scope"],
+                **{name: value for name, value in given.items() if value is not None},
             )
-        except ValidationError as error:
-            raise CommandError("; ".join(error.messages)) from error
         self.stderr.write(f"Issued {key.prefix} for {partner.name}. It is shown this once:")
         self.stdout.write(text)
 
     def _partner(self, wanted: str, *, create: bool) -> Partner:
-        found = Partner.objects.filter(name=wanted).first()
-        if found is None:
-            try:
-                found = Partner.objects.filter(pk=wanted).first()
-            except ValidationError:
-                found = None
+        found = partner_named(wanted)
         if found is None and create:
-            return Partner.objects.create(name=wanted)
+            return lifecycle.create_partner(BY, name=wanted)
         if found is None:
             message = f"There is no partner {wanted!r}; --create-partner makes one."
             raise CommandError(message)

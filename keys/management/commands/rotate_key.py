@@ -1,0 +1,32 @@
+"""Rotates an API key from the command line, and prints the new one once."""
+
+import argparse
+import datetime as dt
+from typing import Any
+
+from django.core.management.base import BaseCommand
+
+from keys import lifecycle
+from keys.audit import Actor
+from keys.management.finding import key_named, refusals_as_command_errors
+
+
+class Command(BaseCommand):
+    help = "Put a new key in an old one's place. The old one stays valid for the overlap."
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("key", help="its prefix or id")
+        parser.add_argument("--overlap-seconds", type=int, help="a day unless given, 604800 at the most")
+        parser.add_argument("--reason", default="")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        old = key_named(options["key"])
+        seconds = options["overlap_seconds"]
+        overlap = None if seconds is None else dt.timedelta(seconds=seconds)
+        with refusals_as_command_errors():
+            new, text = lifecycle.rotate(
+                Actor.command("rotate_key"), old, overlap=overlap, reason=options["reason"]
+            )
+        self.stderr.write(f"{new.prefix} is in the place of {old.prefix}, which ends at {old.expires_at}.")
+        self.stderr.write("It is shown this once:")
+        self.stdout.write(text)

@@ -1,0 +1,46 @@
+"""What the commands about keys have in common: finding what is named, and saying what was refused."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from django.core.exceptions import ValidationError
+from django.core.management.base import CommandError
+
+from keys.models import ApiKey, Partner
+from keys.secret import PATTERN
+
+
+def partner_named(wanted: str) -> Partner | None:
+    """By name, or by id."""
+    by_name = Partner.objects.filter(name=wanted).first()
+    if by_name is not None:
+        return by_name
+    try:
+        return Partner.objects.filter(pk=wanted).first()
+    except ValidationError:
+        return None
+
+
+def key_named(wanted: str) -> ApiKey:
+    """By prefix (`dp_live_…`), by id, or by its whole text. Raises CommandError."""
+    match = PATTERN.fullmatch(wanted)
+    key_id = match["id"] if match else wanted.removeprefix("dp_live_").removeprefix("dp_test_")
+    key = ApiKey.objects.select_related("partner").filter(key_id=key_id).first()
+    if key is None:
+        try:
+            key = ApiKey.objects.select_related("partner").filter(pk=wanted).first()
+        except ValidationError:
+            key = None
+    if key is None:
+        shown = "such key" if match else f"key {wanted!r}"
+        message = f"There is no {shown}; name it by its prefix, as `manage.py list_keys` shows it."
+        raise CommandError(message)
+    return key
+
+
+@contextmanager
+def refusals_as_command_errors() -> Iterator[None]:
+    try:
+        yield
+    except ValidationError as error:
+        raise CommandError("; ".join(error.messages)) from error

@@ -1,0 +1,90 @@
+"""Keys over several processes: what one learns holds on the next request to any other."""
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from keys import audit, lifecycle
+from keys.models import Partner
+from partner_api.local.engines import free_port, start_redis
+from tests.api import Api
+from tests.e2e.conftest import Deployment
+
+BY = audit.Actor.command("test")
+
+
+def test_an_act_holds_on_the_next_request_to_every_process(deployment: Deployment, acme: Partner) -> None:
+    urls = []
+    for _ in range(2):
+        deployment.url = f"http://127.0.0.1:{free_port()}"
+        deployment.start_web(WEB_BIND=deployment.url.removeprefix("http://"), WEB_WORKERS="1")
+        urls.append(deployment.url)
+
+    def ask(api: Api) -> set[tuple[int, str]]:
+        answers = [
+            requests.get(f"{url}/v2/deeds", headers={"X-API-Key": api.text}, timeout=10) for url in urls
+        ]
+        return {(answer.status_code, answer.json().get("code", "")) for answer in answers}
+
+    revoked, narrowed, slowed, suspended = (Api.of(acme) for _ in range(4))
+    for api in (revoked, narrowed, slowed, suspended):
+        assert ask(api) == {(200, "")}
+    lifecycle.revoke(BY, revoked.key, reason="leaked")
+    assert ask(revoked) == {(401, "api_key_revoked")}
+    lifecycle.change(BY, narrowed.key, scopes=["deed:create"])
+    assert ask(narrowed) == {(403, "insufficient_scope")}
+    lifecycle.change(BY, slowed.key, rate_limit_per_minute=1, rate_limit_burst=1)
+    ask(slowed)
+    assert ask(slowed) == {(429, "rate_limited")}
+    lifecycle.change_partner(BY, acme, status="suspended", reason="unpaid")
+    assert ask(suspended) == {(401, "partner_suspended")}
+    lifecycle.change_partner(BY, acme, status="active")
+    assert ask(suspended) == {(200, "")}
+
+
+def test_redis_killed_under_load_costs_no_request(
+    deployment: Deployment, acme: Partner, tmp_path: Path
+) -> None:
+    where: Any = {"password": "x", "log": tmp_path / "redis.log", "durable": False, "port": free_port()}
+    redis, deployment.env["REDIS_URL"] = start_redis(tmp_path / "redis", **where)
+    deployment.start_web()
+    api = Api.of(acme)
+    lifecycle.change(BY, api.key, rate_limit_per_minute=1_000_000, rate_limit_burst=100_000)
+    stop, answers = threading.Event(), []
+
+    def load() -> None:
+        with requests.Session() as session:
+            session.headers["Authorization"] = f"Bearer {api.text}"
+            while not stop.is_set():
+                answers.append(session.get(f"{deployment.url}/v2/deeds", timeout=10))
+
+    def count_to(more: int) -> None:
+        wanted = len(answers) + more
+        while len(answers) < wanted:
+            stop.wait(0.01)
+
+    threads = [threading.Thread(target=load) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        count_to(40)
+        redis.kill()
+        count_to(80)
+        redis, _ = start_redis(tmp_path / "redis", **where)
+        deadline = time.monotonic() + 20
+        while "limiter_with_redis_again" not in deployment.children[0].log.read_text():
+            assert time.monotonic() < deadline, "the limiter has not gone back to Redis"
+            count_to(10)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+        redis.kill()
+    assert {answer.status_code for answer in answers} == {200}
+    assert max(answer.elapsed.total_seconds() for answer in answers) < 3
+    logged = deployment.children[0].log.read_text()
+    workers = 2
+    assert 1 <= logged.count("limiter_without_redis") <= 2 * workers

@@ -1,0 +1,72 @@
+"""What can be done to keys on the command line."""
+
+import datetime as dt
+import json
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.utils import timezone
+
+from keys.models import AuditEntry
+from keys.secret import KeyText
+from tests.api import Api
+
+
+def test_a_key_is_listed_without_its_secret(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    call_command("list_keys", json=True)
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["prefix"], shown["partner"], shown["state"]) == (api.key.prefix, "Acme Title", "active")
+    call_command("list_keys", partner="Acme Title")
+    out = capsys.readouterr().out
+    assert api.key.prefix in out
+    assert api.text not in out
+
+
+def test_only_those_due_are_listed(api: Api, capsys: pytest.CaptureFixture[str], time_machine: Any) -> None:
+    call_command("change_partner", "Acme Title", key_max_age_days=90, reason="policy")
+    capsys.readouterr()
+    call_command("list_keys", due=True)
+    assert capsys.readouterr().out == ""
+    time_machine.move_to(timezone.now() + dt.timedelta(days=91))
+    call_command("list_keys", due=True)
+    assert api.key.prefix in capsys.readouterr().out
+
+
+def test_a_key_is_revoked(api: Api) -> None:
+    call_command("revoke_key", api.key.prefix, reason="leaked")
+    assert api.get("/v2/deeds").json()["code"] == "api_key_revoked"
+    entry = AuditEntry.objects.get()
+    assert (entry.actor_kind, entry.actor, entry.reason) == ("command", "revoke_key", "leaked")
+
+
+def test_a_key_is_rotated(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    call_command("rotate_key", str(api.key.pk), overlap_seconds=60)
+    text = capsys.readouterr().out.strip()
+    assert KeyText.parse(text) is not None
+    assert Api(api.partner, api.key, text).get("/v2/deeds").status_code == 200
+    with pytest.raises(CommandError, match="rotated already"):
+        call_command("rotate_key", api.key.prefix)
+
+
+def test_a_key_is_changed(api: Api) -> None:
+    call_command("change_key", api.key.prefix, scopes=["deed:create"])
+    assert api.get("/v2/deeds").json()["required_scope"] == "deed:read"
+    with pytest.raises(CommandError, match="did you mean 'deed:read'"):
+        call_command("change_key", api.key.prefix, scopes=["deed:raed"])
+    with pytest.raises(CommandError, match="--scope"):
+        call_command("change_key", api.key.prefix)
+
+
+def test_a_partner_is_suspended(api: Api) -> None:
+    call_command("change_partner", "Acme Title", status="suspended", reason="unpaid")
+    assert api.get("/v2/deeds").json()["code"] == "partner_suspended"
+
+
+def test_what_is_not_there_is_named_unless_it_is_a_secret(api: Api) -> None:
+    with pytest.raises(CommandError, match="dp_live_nothing"):
+        call_command("revoke_key", "dp_live_nothing", reason="x")
+    other = KeyText.generate("live").text
+    with pytest.raises(CommandError) as refused:
+        call_command("revoke_key", other, reason="x")
+    assert other not in str(refused.value)

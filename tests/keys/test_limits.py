@@ -1,0 +1,193 @@
+"""How fast a key or an address may call, with Redis and without."""
+
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from django.db import connections
+from django_redis import get_redis_connection
+from prometheus_client import REGISTRY
+
+from keys import audit, gate, lifecycle
+from keys.models import ApiKey, Partner
+from keys.rate_limit import Limit, MemoryLimiter, decide
+from tests.api import Api
+
+MINUTE_US = 60_000_000
+
+
+def _limited(acme: Partner, per_minute: int, burst: int) -> Api:
+    limits = {"rate_limit_per_minute": per_minute, "rate_limit_burst": burst}
+    key, text = ApiKey.issue(acme, name="x", environment="live", scopes=["deed:read"], **limits)
+    return Api(acme, key, text)
+
+
+def test_every_answer_says_how_much_room_is_left(acme: Partner) -> None:
+    api = _limited(acme, 120, 30)
+    answers = [api.get("/v2/deeds"), api.get("/v2/deeds/01900000-0000-7000-8000-000000000000")]
+    answers.append(api.get("/v2/usage-that-is-not-there"))
+    assert [answer.status_code for answer in answers] == [200, 404, 404]
+    first, second, unknown = answers
+    assert (first["X-RateLimit-Limit"], first["X-RateLimit-Remaining"]) == ("120", "29")
+    assert second["X-RateLimit-Remaining"] == "28"
+    assert first["X-RateLimit-Reset"] == "1"
+    assert first["RateLimit-Policy"] == '"burst";q=30;w=15, "sustained";q=120;w=60'
+    assert first["RateLimit"] == '"burst";r=29;t=1'
+    # No route, no authentication, and so no key of which to speak.
+    assert "X-RateLimit-Limit" not in unknown
+
+
+def test_a_refusal_says_exactly_how_long_to_wait(acme: Partner) -> None:
+    api = _limited(acme, 60, 2)
+    assert [api.get("/v2/deeds").status_code for _ in range(3)] == [200, 200, 429]
+    answer = api.get("/v2/deeds")
+    assert (answer.json()["code"], answer["Retry-After"]) == ("rate_limited", "1")
+    assert answer["X-RateLimit-Remaining"] == "0"
+    # The bucket as it will be after that second: the request then passes.
+    redis, bucket = get_redis_connection("limiter"), f"partner_api:bucket:{api.key.key_id}"
+    redis.set(bucket, int(redis.get(bucket)) - 1_000_000)
+    assert [api.get("/v2/deeds").status_code for _ in range(2)] == [200, 429]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_hundred_at_once_pass_exactly_as_many_as_allowed(acme: Partner) -> None:
+    api = _limited(acme, 1, 50)
+    api.get("/v2/deeds")
+    barrier = threading.Barrier(20)
+
+    def client(_: int) -> list[int]:
+        barrier.wait()
+        try:
+            return [api.get("/v2/deeds").status_code for _ in range(10)]
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(20) as pool:
+        statuses = [status for part in pool.map(client, range(20)) for status in part]
+    assert sorted(statuses) == [200] * 49 + [429] * 151
+
+
+def test_a_lower_limit_holds_on_the_next_request(acme: Partner) -> None:
+    api = _limited(acme, 6000, 600)
+    assert api.get("/v2/deeds").status_code == 200
+    by = audit.Actor.command("test")
+    lifecycle.change(by, api.key, rate_limit_per_minute=1, rate_limit_burst=1)
+    # The request before left the smaller bucket empty.
+    assert api.get("/v2/deeds").status_code in {200, 429}
+    assert api.get("/v2/deeds").status_code == 429
+
+
+def test_a_clock_that_moved_back_empties_the_bucket_and_no_more(acme: Partner) -> None:
+    api = _limited(acme, 60, 5)
+    api.get("/v2/deeds")
+    redis, bucket = get_redis_connection("limiter"), f"partner_api:bucket:{api.key.key_id}"
+    redis.set(bucket, int(redis.get(bucket)) + 3600 * 1_000_000)
+    answer = api.get("/v2/deeds")
+    assert (answer.status_code, answer["Retry-After"]) == (429, "1")
+
+
+def test_bad_keys_are_slowed_down_and_good_ones_of_the_same_address_are_not(api: Api, settings: Any) -> None:
+    settings.FAILED_AUTH_PER_MINUTE, settings.FAILED_AUTH_BURST = 1, 5
+    guess = Api(api.partner, api.key, "dp_live_nonsense")
+    answers = [guess.get("/v2/deeds") for _ in range(7)]
+    assert [answer.status_code for answer in answers] == [401] * 5 + [429] * 2
+    assert 0 < int(answers[-1]["Retry-After"]) <= 60
+    assert api.get("/v2/deeds").status_code == 200
+
+
+def test_no_key_at_all_counts_as_well(client: Any, db: None, settings: Any) -> None:
+    settings.FAILED_AUTH_PER_MINUTE, settings.FAILED_AUTH_BURST = 1, 2
+    assert [client.get("/v2/deeds").status_code for _ in range(3)] == [401, 401, 429]
+
+
+def test_routes_without_a_key_are_limited_by_address(client: Any, db: None, settings: Any) -> None:
+    settings.PUBLIC_RATE_LIMIT_PER_MINUTE, settings.PUBLIC_RATE_LIMIT_BURST = 1, 2
+    path = "/files/deeds/01900000-0000-7000-8000-000000000000.pdf"
+    assert [client.get(path).status_code for _ in range(3)] == [404, 404, 429]
+    assert client.get(path, REMOTE_ADDR="203.0.113.9").status_code == 404
+    assert client.get("/healthz").status_code == 200
+
+
+@contextmanager
+def _no_redis() -> Iterator[None]:
+    """The limiter's connections lead to where nobody listens."""
+    pool = get_redis_connection("limiter").connection_pool
+    right = pool.connection_kwargs["port"]
+    pool.connection_kwargs["port"] = 9
+    pool.reset()
+    try:
+        yield
+    finally:
+        pool.connection_kwargs["port"] = right
+        pool.reset()
+
+
+def test_without_redis_requests_go_on_and_come_back_by_themselves(acme: Partner, settings: Any) -> None:
+    settings.LIMITER_REDIS_RETRY_SECONDS = 0.0
+    api = _limited(acme, 60, 3)
+    assert api.get("/v2/deeds").status_code == 200
+    with _no_redis():
+        statuses = [api.get("/v2/deeds").status_code for _ in range(4)]
+        mode = REGISTRY.get_sample_value("partner_api_limiter_in_memory")
+    # This process counts by itself, from a full bucket on.
+    assert statuses == [200, 200, 200, 429]
+    assert mode == 1
+    assert api.get("/v2/deeds").status_code == 200
+    assert REGISTRY.get_sample_value("partner_api_limiter_in_memory") == 0
+
+
+def test_revocation_holds_without_redis_too(acme: Partner, settings: Any) -> None:
+    settings.LIMITER_REDIS_RETRY_SECONDS = 60.0
+    api = _limited(acme, 600, 60)
+    assert api.get("/v2/deeds").status_code == 200
+    with _no_redis():
+        assert api.get("/v2/deeds").status_code == 200
+        lifecycle.revoke(audit.Actor.command("test"), api.key, reason="x")
+        assert api.get("/v2/deeds").json()["code"] == "api_key_revoked"
+    gate._breaker.succeeded()
+
+
+def test_a_million_names_stay_within_bounds() -> None:
+    limiter, limit = MemoryLimiter(1000), Limit(60, 5)
+    for number in range(20_000):
+        limiter.take(str(number), limit)
+    assert len(limiter) == 1000
+    assert sys.getsizeof(limiter._full_at_us) < 200_000
+
+
+def test_a_name_that_has_its_room_back_is_forgotten() -> None:
+    now = [0]
+    limiter = MemoryLimiter(1000, clock_ns=lambda: now[0])
+    for number in range(10):
+        limiter.take(str(number), Limit(60, 5))
+    now[0] = 10 * 10**9
+    for _ in range(20):
+        limiter.take("other", Limit(60, 5))
+    assert len(limiter) == 1
+
+
+@pytest.mark.parametrize(("per_minute", "burst"), [(1, 1), (60, 10), (7, 3), (1_000_000, 1)])
+def test_whoever_waits_as_told_passes(per_minute: int, burst: int) -> None:
+    limit, now, full_at = Limit(per_minute, burst), 10**15, 0
+    passed = 0
+    for _ in range(burst):
+        decision, full_at = decide(limit, full_at, now)
+        passed += decision.is_allowed
+    assert passed == burst
+    refused, full_at = decide(limit, full_at, now)
+    assert not refused.is_allowed
+    early, full_at = decide(limit, full_at, now + refused.retry_after_us - 1)
+    assert not early.is_allowed
+    assert decide(limit, full_at, now + refused.retry_after_us)[0].is_allowed
+
+
+def test_no_minute_sees_more_than_the_sustained_rate_and_the_burst() -> None:
+    limit, full_at, passed = Limit(60, 10), 0, 0
+    for step in range(6000):
+        decision, full_at = decide(limit, full_at, 10**15 + step * MINUTE_US // 6000)
+        passed += decision.is_allowed
+    assert 69 <= passed <= 70
