@@ -35,6 +35,7 @@ WORKDIR /app
 USER 10001:10001
 EXPOSE 8000
 VOLUME /data
+# The Host header is one that ALLOWED_HOSTS has; 127.0.0.1 is none of them in production.
 HEALTHCHECK --interval=15s --timeout=3s --start-period=20s \
-    CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/healthz', timeout=2)"]
+    CMD ["python", "-c", "import os, urllib.request as u; u.urlopen(u.Request('http://127.0.0.1:8000/healthz', headers={'Host': os.environ['PUBLIC_BASE_URL'].split('/')[2]}), timeout=2)"]
 CMD ["python", "-m", "gunicorn", "-c", "python:partner_api.gunicorn_conf", "partner_api.wsgi:application"]

@@ -7,7 +7,9 @@ from prometheus_client import Counter
 from billing.signals import quota_exceeded, quota_threshold_reached
 
 QUOTA_EVENTS = Counter(
-    "partner_api_quota_events_total", "Quotas and budgets that reached a threshold, or were exceeded.", ["event"]
+    "partner_api_quota_events_total",
+    "Quotas and budgets that reached a threshold, or were exceeded.",
+    ["event"],
 )
 
 

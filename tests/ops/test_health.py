@@ -1,7 +1,11 @@
 """Probes answer within a second whatever their dependencies do, and hold no threads."""
 
+import json
 import os
+import re
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -92,6 +96,19 @@ def test_each_dependency_hanging_or_refused_is_told_within_a_second(
             assert "top-secret" not in answer.text
         assert requests.get(f"{deployment.url}/healthz", timeout=5).status_code == 200
         deployment.children.pop().stop(seconds=8)
+
+
+def test_the_images_own_check_passes_where_only_the_public_host_is_served(deployment: Deployment) -> None:
+    dockerfile = (Path(__file__).parent.parent.parent / "Dockerfile").read_text()
+    found = re.search(r"^HEALTHCHECK[^\n]*\n\s+CMD (\[.*\])$", dockerfile, re.MULTILINE)
+    assert found is not None
+    port = deployment.url.rpartition(":")[2]
+    command = [part.replace("8000", port) for part in json.loads(found[1])]
+    deployment.start_web(ALLOWED_HOSTS="127.0.0.1,api.example.com", WEB_WORKERS="1")
+    for public, expected in (("https://api.example.com", 0), ("https://other.example.com", 1)):
+        env = {**os.environ, "PUBLIC_BASE_URL": public}
+        done = subprocess.run([sys.executable, *command[1:]], env=env, capture_output=True, check=False)
+        assert done.returncode == expected
 
 
 def test_a_check_that_hangs_holds_one_thread_however_many_ask(client: Client, only: Any) -> None:
