@@ -71,7 +71,7 @@ def scrub(event: Any, hint: Any) -> Any:
     contexts = event.get("contexts") or {}
     event["contexts"] = {name: contexts[name] for name in ("runtime", "trace") if name in contexts}
     event["contexts"].get("trace", {}).pop("data", None)
-    for name in ("extra", "user", "breadcrumbs", "modules"):
+    for name in ("extra", "user", "breadcrumbs", "modules", "_meta"):
         event.pop(name, None)
     return event
 

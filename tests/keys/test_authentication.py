@@ -178,6 +178,7 @@ PUBLIC_ROUTES = {
     "docs/errors",
     "healthz",
     "readyz",
+    "metrics",  # by a token or a network of its own; 404 to others
 }
 
 
