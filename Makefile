@@ -58,7 +58,9 @@ secrets: .venv/dev-stamp ## whether a secret slipped into a file
 
 audit: .venv/dev-stamp ## known faults of what we depend on (needs the network)
 	@if $(PY) -c "import urllib.request as u; u.urlopen('https://pypi.org/pypi/pip/json', timeout=5)" 2>/dev/null; \
-	then $(PY) -m pip_audit --local --progress-spinner off; \
+	then said=$$($(PY) -m pip_audit --local --progress-spinner off 2>&1); code=$$?; \
+	  grep -v "could not be audited" <<< "$$said"; \
+	  echo "audit: $$(grep -c "could not be audited" <<< "$$said") packages could not be looked up"; exit $$code; \
 	else echo "audit: skipped, pypi.org can't be reached from here"; fi
 
 backup: .venv/local-stamp ## back up the database that the settings name: make backup BACKUP=folder
