@@ -8,7 +8,7 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework.request import Request
 
-from deeds import metrics, storage
+from deeds import order_metrics, storage
 from deeds.models import Deed
 from keys.permissions import PUBLIC
 from partner_api.http import signed_links
@@ -44,7 +44,7 @@ class PdfFile(ApiView):
         try:
             content = storage.open_pdf(deed)
         except FileNotFoundError as error:
-            metrics.STORAGE_ERRORS.labels("read").inc()
+            order_metrics.STORAGE_ERRORS.labels("read").inc()
             raise not_found() from error
         response = FileResponse(
             content,

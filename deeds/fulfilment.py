@@ -14,7 +14,7 @@ from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
-from deeds import mapping, metrics, pdf, reading, storage, waiting
+from deeds import mapping, order_metrics, pdf, reading, storage, waiting
 from deeds.catalog import DEED_TYPES
 from deeds.main_api import Call, MainApiError, render, renderer_for
 from deeds.models import Deed
@@ -46,7 +46,7 @@ def fulfil(deed_id: uuid.UUID) -> None:
         with tracing.span("storage.store"):
             name = storage.store(deed, checked.content)
     except OSError as error:
-        metrics.STORAGE_ERRORS.labels("store").inc()
+        order_metrics.STORAGE_ERRORS.labels("store").inc()
         reason = f"{type(error).__name__}: {error.strerror}"
         _settle_error(deed, lease, MainApiError("storage_unavailable", reason, is_temporary=True))
         return
@@ -94,7 +94,7 @@ def _settle_error(deed: Deed, lease: uuid.UUID, error: MainApiError) -> None:
     pause = _pause_after(deed.attempts + 1, error)
     if error.is_temporary and pause is not None:
         deed.put_back(lease, now=now, next_attempt_at=now + pause, reason=error.code)
-        metrics.DEEDS_PUT_BACK.labels(error.code).inc()
+        order_metrics.DEEDS_PUT_BACK.labels(error.code).inc()
         log.warning("deed_put_back", code=error.code, reason=error.reason, pause=str(pause))
         return
     with transaction.atomic():

@@ -18,7 +18,7 @@ import tenacity
 from django.conf import settings
 from django.utils import timezone
 
-from deeds import metrics
+from deeds import order_metrics
 
 _LIMIT_REASON: Final = 2000
 _CHUNK: Final = 64 * 1024
@@ -102,7 +102,7 @@ def _pause(state: tenacity.RetryCallState) -> float:
 
 
 def _counted(renderer: Renderer, call: Call) -> bytes:
-    with metrics.one_call(renderer.name):
+    with order_metrics.one_call(renderer.name):
         return _call_once(renderer, call)
 
 

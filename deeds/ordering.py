@@ -13,7 +13,7 @@ from typing import Any
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from deeds import metrics, reading
+from deeds import order_metrics, reading
 from deeds.hints import hint, hint_all
 from deeds.models import Deed, first_entry
 from deeds.reading import Reading
@@ -158,7 +158,7 @@ def order_sha256(given: dict[str, Any]) -> str:
 def _accepted(deeds: list[Deed]) -> None:
     """After the commit: counts them, and tells the workers."""
     for deed in deeds:
-        metrics.ORDERS.labels(deed.deed_type, deed.source).inc()
+        order_metrics.ORDERS.labels(deed.deed_type, deed.source).inc()
     hint_all([deed.pk for deed in deeds])
 
 
