@@ -29,6 +29,7 @@ def test_a_link_outlives_the_key_that_signed_it(settings: Any) -> None:
 def test_kept_secrets_outlive_the_key_that_encrypted_them(db: None, settings: Any, monkeypatch: Any) -> None:
     class Kept(models.Model):  # noqa: DJ008 - nobody reads it
         secret = EncryptedTextField(null=True)
+        objects: "models.Manager[Kept]" = models.Manager()
 
         class Meta:
             app_label = "ops"
