@@ -34,7 +34,7 @@ def test_kept_secrets_outlive_the_key_that_encrypted_them(db: None, settings: An
         class Meta:
             app_label = "ops"
 
-    monkeypatch.setattr(rotate_secrets.apps, "get_models", lambda: [Kept])
+    monkeypatch.setattr("django.apps.apps.get_models", lambda: [Kept])
     with connection.schema_editor() as editor:
         editor.create_model(Kept)
     old, new = Fernet.generate_key().decode(), Fernet.generate_key().decode()
