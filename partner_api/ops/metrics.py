@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from billiard.process import current_process
@@ -94,23 +94,17 @@ def register_collector(function: CollectorFunction, *, uses_database: bool = Tru
 
 def exposition() -> bytes:
     """Everything in Prometheus' text format: all processes' counts, and the looks into the database."""
-    registry = CollectorRegistry()
-    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # it has no types
-        counted = generate_latest(registry)
-    else:
-        counted = generate_latest(REGISTRY)
     looked_up = CollectorRegistry()
     looked_up.register(_Looks())
-    return counted + generate_latest(looked_up)
+    return counted() + generate_latest(looked_up)
 
 
 def counted() -> bytes:
     """Only what processes counted: for processes beside the web server's."""
-    registry = CollectorRegistry()
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
         return generate_latest(REGISTRY)
-    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # it has no types
+    registry = CollectorRegistry()
+    _Counts(registry)  # type: ignore[no-untyped-call]  # it has no types
     return generate_latest(registry)
 
 
@@ -118,6 +112,14 @@ def forget_process(pid: int) -> None:
     """Live gauges of a process that ended disappear; what it counted stays."""
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         mark_process_dead(pid)  # type: ignore[no-untyped-call]  # it has no types
+
+
+class _Counts(MultiProcessCollector):
+    """The library's, without the files that a process has only just made, or died while making."""
+
+    def collect(self) -> Any:
+        files = [str(file) for file in Path(self._path).glob("*.db") if file.stat().st_size > 0]
+        return self.merge(files, accumulate=True)  # type: ignore[no-untyped-call]  # it has no types
 
 
 class _Looks:

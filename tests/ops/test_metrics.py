@@ -155,6 +155,12 @@ def test_quotes_and_newlines_in_a_label_are_escaped(client: Client, db: None, mo
     assert scrape(client)["partner_api_named"][0].labels == {"partner": odd}
 
 
+def test_a_file_that_a_process_has_only_just_made_hides_nothing(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    (tmp_path / "counter_1.db").touch()
+    assert metrics.counted() == b""
+
+
 def test_a_path_makes_no_label(client: Client, db: None) -> None:
     for number in range(20):
         client.get(f"/secret-{number}")

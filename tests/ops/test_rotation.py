@@ -10,7 +10,6 @@ from django.db import connection, models
 from django.test.utils import isolate_apps
 
 from partner_api.http import signed_links
-from partner_api.ops.management.commands import rotate_secrets
 from partner_api.ops.vault import EncryptedTextField
 
 
