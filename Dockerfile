@@ -1,7 +1,7 @@
 # One image for web, worker, beat and sandbox; the command says which:
 #   web      (default)
 #   worker   python -m celery -A partner_api worker --without-gossip --without-mingle
-#   beat     python -m celery -A partner_api beat --schedule /tmp/celerybeat-schedule
+#   beat     python -m celery -A partner_api -q beat --schedule /tmp/celerybeat-schedule
 #   sandbox  python manage.py runsandbox --host 0.0.0.0
 # The root file system may be read-only; /tmp must be writable, and /data where deeds are kept locally.
 
@@ -35,6 +35,7 @@ WORKDIR /app
 USER 10001:10001
 EXPOSE 8000
 VOLUME /data
+# The Host header is one that ALLOWED_HOSTS has; 127.0.0.1 is none of them in production.
 HEALTHCHECK --interval=15s --timeout=3s --start-period=20s \
-    CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/healthz', timeout=2)"]
+    CMD ["python", "-c", "import os, urllib.request as u; u.urlopen(u.Request('http://127.0.0.1:8000/healthz', headers={'Host': os.environ['PUBLIC_BASE_URL'].split('/')[2]}), timeout=2)"]
 CMD ["python", "-m", "gunicorn", "-c", "python:partner_api.gunicorn_conf", "partner_api.wsgi:application"]

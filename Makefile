@@ -6,13 +6,16 @@ PY := .venv/bin/python
 # Safe to use only where nothing is served: enough to load the settings.
 SETTINGS_ENV := ENVIRONMENT=test SECRET_KEY=only-to-load-the-settings FIELD_ENCRYPTION_KEYS=only-to-load-the-settings PUBLIC_BASE_URL=http://127.0.0.1:8000
 CHECK_ENV := $(SETTINGS_ENV) DATABASE_URL=postgres://nobody:none@127.0.0.1:1/none REDIS_URL=redis://127.0.0.1:1/0
+# A folder for make backup and make restore.
+BACKUP ?= var/backups/$(shell date -u +%Y%m%d-%H%M%S)
 PRODUCTION_ENV := ENVIRONMENT=production SECRET_KEY=$$($(PYTHON) -c 'import secrets; print(secrets.token_urlsafe(64))') \
   FIELD_ENCRYPTION_KEYS=$$($(PYTHON) -c 'import base64, secrets; print(base64.urlsafe_b64encode(secrets.token_bytes(32)).decode())') \
   PUBLIC_BASE_URL=https://api.example.com ALLOWED_HOSTS=api.example.com BEHIND_TLS_PROXY=true \
   DATABASE_URL=postgres://app:secret@db.example.com/app REDIS_URL=redis://:secret@redis.example.com/0 \
   MAIN_API_BASE_URL=https://main.example.com MAIN_API_INTERNAL_TOKEN=token SANDBOX_TOKEN=token VAR_DIR=/nonexistent
 
-.PHONY: help demo dev test lint types layers migrations deploycheck pytest bench chaos docs format clean
+.PHONY: help demo dev test lint types layers migrations deploycheck alerts secrets audit pytest bench chaos \
+  backup restore docs format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -23,7 +26,7 @@ demo: .venv/local-stamp ## run the main job here: order a deed, open its PDF, ke
 dev: .venv/local-stamp ## serve with reload, on the demo's data
 	@exec $(PY) -m partner_api.local dev
 
-test: lint types layers migrations deploycheck pytest ## everything CI checks
+test: lint types layers migrations deploycheck alerts secrets audit pytest ## everything CI checks
 
 lint: .venv/dev-stamp ## ruff and hadolint
 	$(PY) -m ruff check .
@@ -41,6 +44,31 @@ migrations: .venv/dev-stamp ## whether the migrations say what the models say
 
 deploycheck: .venv/dev-stamp ## Django's and our own checks of a production start
 	$(PRODUCTION_ENV) $(PY) manage.py check --deploy --fail-level WARNING
+
+alerts: ## unit tests of the alerts, by promtool (of Debian's package prometheus)
+	@command -v promtool >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
+	  && timeout 180 apt-get install -qq -y --no-install-recommends prometheus >/dev/null 2>&1; } || true
+	@if command -v promtool >/dev/null; then promtool check rules deploy/prometheus/alerts.yml \
+	  && promtool test rules deploy/prometheus/tests/*.yml; \
+	else echo "alerts: skipped, promtool is not here and can't be installed (apt-get install prometheus)"; fi
+
+secrets: .venv/dev-stamp ## whether a secret slipped into a file
+	@git ls-files -z 2>/dev/null | xargs -0 -r $(PY) -m detect_secrets.pre_commit_hook \
+	  --disable-plugin Base64HighEntropyString --disable-plugin HexHighEntropyString \
+	  --disable-plugin KeywordDetector --disable-plugin BasicAuthDetector
+
+audit: .venv/dev-stamp ## known faults of what we depend on (needs the network)
+	@if $(PY) -c "import urllib.request as u; u.urlopen('https://pypi.org/pypi/pip/json', timeout=5)" 2>/dev/null; \
+	then said=$$($(PY) -m pip_audit --local --progress-spinner off 2>&1); code=$$?; \
+	  grep -v "could not be audited" <<< "$$said"; \
+	  echo "audit: $$(grep -c "could not be audited" <<< "$$said") packages could not be looked up"; exit $$code; \
+	else echo "audit: skipped, pypi.org can't be reached from here"; fi
+
+backup: .venv/local-stamp ## back up the database that the settings name: make backup BACKUP=folder
+	@$(PY) -m partner_api.backup backup "$(BACKUP)"
+
+restore: .venv/local-stamp ## fill an empty database from a backup, and compare: make restore BACKUP=folder
+	@$(PY) -m partner_api.backup restore "$(BACKUP)"
 
 pytest: .venv/dev-stamp ## the test suite, on real Postgres and Redis
 	$(PY) -m pytest -n auto

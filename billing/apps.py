@@ -8,7 +8,16 @@ class BillingConfig(AppConfig):
     verbose_name = "Billing"
 
     def ready(self) -> None:
-        from billing import dashboard, revenue, stripe_variances  # noqa: PLC0415 - they need the models
+        from billing import (  # noqa: PLC0415 - they need the models
+            dashboard,
+            quota_metrics,
+            rate_refusals,
+            revenue,
+            stripe_variances,
+        )
+        from partner_api.ops.watching import register_watch  # noqa: PLC0415 - beside them
 
         dashboard.register_revenue(revenue.by_period)
         stripe_variances.register()
+        quota_metrics.connect()
+        register_watch("rate_limited_key", rate_refusals.rate_limited_keys)

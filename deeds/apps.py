@@ -13,10 +13,17 @@ class DeedsConfig(AppConfig):
             charges,
             checks,  # noqa: F401 - importing registers them
             circuit,
+            looks,
+            order_metrics,
             storage,
         )
-        from partner_api.ops import health  # noqa: PLC0415 - its views need the settings
+        from deeds.signals import deed_settled  # noqa: PLC0415 - beside them
+        from partner_api.ops import health, watching  # noqa: PLC0415 - its views need the settings
+        from partner_api.ops.metrics import register_collector  # noqa: PLC0415 - beside them
 
         reconciliation.register_deeds(charges.completed)
         health.register("storage", storage.check)
         health.register("main_api", circuit.check)
+        register_collector(looks.backlog)
+        watching.register_watch("main_api_failing", looks.main_api_failing)
+        deed_settled.connect(order_metrics.count_settled, dispatch_uid="deeds.metrics")

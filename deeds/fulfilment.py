@@ -25,6 +25,7 @@ from deeds import (
     line,
     mapping,
     metrics,
+    order_metrics,
     pdf,
     reading,
     refusals,
@@ -38,6 +39,7 @@ from deeds.models import Deed
 from deeds.pdf import CheckedPdf
 from deeds.signals import deed_settled
 from deeds.storage import StoreUnavailable
+from partner_api.ops import tracing
 
 log = structlog.get_logger(__name__)
 
@@ -124,8 +126,10 @@ def _render_and_store(deed: Deed, lease: uuid.UUID, *, is_probe: bool) -> None:
         log.warning("lease_lost", step="store")
         return
     try:
-        kept = _kept(deed, checked)
+        with tracing.span("storage.store"):
+            kept = _kept(deed, checked)
     except StoreUnavailable as error:
+        order_metrics.STORAGE_ERRORS.labels("store").inc()
         unavailable = MainApiError("storage_unavailable", str(error), is_temporary=True, said=said)
         _settle_error(deed, lease, unavailable)
         return
@@ -228,6 +232,7 @@ def _settle_error(deed: Deed, lease: uuid.UUID, error: MainApiError, *, is_probe
         with transaction.atomic():
             if deed.put_back(lease, now=now, next_attempt_at=now + pause, reason=error.code):
                 _note(deed, error.code, now=now, said=error.said, reason=reason)
+        order_metrics.DEEDS_PUT_BACK.labels(error.code).inc()
         log.warning("deed_put_back", code=error.code, reason=reason, pause=str(pause))
         return
     with transaction.atomic():

@@ -19,6 +19,8 @@ import tenacity
 from django.conf import settings
 from django.utils import timezone
 
+from deeds import order_metrics
+
 _LIMIT_REASON: Final = 2000
 _LIMIT_ID: Final = 128
 _SECONDS: Final = re.compile(r"\d{1,6}(\.\d{1,9})?")
@@ -124,7 +126,7 @@ def render(renderer: Renderer, call: Call, *, attempts: int | None = None) -> Re
         reraise=True,
     )
     try:
-        rendering: Rendering = retrying(_call_once, renderer, call)
+        rendering: Rendering = retrying(_counted, renderer, call)
     except MainApiError as error:
         error.said = replace(error.said, calls=retrying.statistics["attempt_number"])
         raise
@@ -146,6 +148,11 @@ def _pause(state: tenacity.RetryCallState) -> float:
         return error.retry_after
     ceiling: float = settings.MAIN_API_RETRY_SECONDS * 2 ** (state.attempt_number - 1)
     return ceiling * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
+
+
+def _counted(renderer: Renderer, call: Call) -> Rendering:
+    with order_metrics.one_call(renderer.name):
+        return _call_once(renderer, call)
 
 
 def _call_once(renderer: Renderer, call: Call) -> Rendering:

@@ -15,7 +15,7 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from billing import quotas, telling
-from deeds import backlog, reading
+from deeds import backlog, order_metrics, reading
 from deeds.hints import hint, hint_all
 from deeds.models import Deed, first_entry
 from deeds.models.own_deed import own_deed
@@ -81,7 +81,7 @@ def place_read(origin: Origin, order: Reading) -> Placement:
             deed.save(force_insert=True)
             for refusal in quotas.reserve(deed.partner, [_wanted(deed)], livemode=deed.livemode).values():
                 raise refusal
-            transaction.on_commit(lambda: hint(deed.pk, is_bulk=deed.is_bulk))
+            transaction.on_commit(lambda: _accepted([deed], is_bulk=deed.is_bulk))
     except Problem as refusal:
         telling.refusal(deed.partner, refusal)
         raise
@@ -141,9 +141,9 @@ def _insert_those_that_are_new(origin: Origin, deeds: list[Deed]) -> dict[Identi
         refused = quotas.reserve(origin.partner, wanted, livemode=origin.livemode)
         if refused:
             Deed.objects.filter(pk__in=refused).delete()
-        accepted = new - refused.keys()
+        accepted = [deed for deed in inserted if deed.pk in new and deed.pk not in refused]
         backlog.add(origin.partner, len(accepted))
-        transaction.on_commit(lambda: hint_all(sorted(accepted), is_bulk=True))
+        transaction.on_commit(lambda: _accepted(accepted, is_bulk=True))
     for refusal in {problem.code: problem for problem in refused.values()}.values():
         telling.refusal(origin.partner, refusal)
     standing: dict[Identity, Deed | Problem] = {identity: backlog.full() for identity in without_room}
@@ -199,6 +199,13 @@ def order_sha256(given: dict[str, Any]) -> str:
     facts = {name: value for name, value in given.items() if name != "reissue_of"}
     text = json.dumps(facts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _accepted(deeds: list[Deed], *, is_bulk: bool) -> None:
+    """After the commit: counts them, and tells the workers."""
+    for deed in deeds:
+        order_metrics.ORDERS.labels(deed.deed_type, deed.source).inc()
+    hint_all([deed.pk for deed in deeds], is_bulk=is_bulk)
 
 
 def _deed(origin: Origin, order: Reading) -> Deed:

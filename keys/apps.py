@@ -11,11 +11,17 @@ class KeysConfig(AppConfig):
     default = True
 
     def ready(self) -> None:
-        from keys import openapi, roles  # noqa: F401, PLC0415 - importing registers the scheme
+        from keys import (  # noqa: PLC0415 - they need the models
+            expiry,
+            openapi,  # noqa: F401 - importing registers the scheme
+            roles,
+        )
         from keys.staff import events  # noqa: PLC0415 - it needs the models
+        from partner_api.ops.metrics import register_collector  # noqa: PLC0415 - it needs the settings
 
         events.connect()
         post_migrate.connect(roles.sync, sender=self, dispatch_uid="keys.roles")
+        register_collector(expiry.expiring_soon)
 
 
 class StaffAdminConfig(admin_apps.AdminConfig):

@@ -23,11 +23,18 @@ broker.install()
 app = Celery("partner_api")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
+app.steps["worker"].add("partner_api.ops.heartbeat:WorkerHeartbeat")
 
 
 @signals.setup_logging.connect
 def _keep_our_logging(**_: Any) -> None:
     """Having a receiver here stops Celery from replacing the logging of the settings."""
+
+
+@signals.celeryd_after_setup.connect
+def _without_banner(instance: Any, **_: Any) -> None:
+    """The banner is no log line, shows addresses, and its print fails where the disk of the log is full."""
+    instance.quiet = True
 
 
 @signals.worker_init.connect

@@ -1,25 +1,54 @@
 """How gunicorn serves the API: threads, because a request may wait for its deed.
 
-Every figure can be overridden from the environment; docs/configuration.md lists them.
+Figures that depend on the machine can be set in the environment; docs/configuration.md lists them.
 """
 
 import os
+from pathlib import Path
 from typing import Any
+
+from partner_api.environment import stop_if_misconfigured
+from partner_api.ops.logging import logging_config
 
 bind = os.environ.get("WEB_BIND", "0.0.0.0:8000")
 worker_class = "partner_api.http.worker.ProblemWorker"
+# A process a core: Python's threads share one. Two, so that one that ends leaves one that serves.
 workers = int(os.environ.get("WEB_WORKERS", "2"))
+# Half may wait for deeds (WAITING_REQUESTS_PER_PROCESS) and the other half still answers at once.
 threads = int(os.environ.get("WEB_THREADS", "24"))
 # A request may wait 30 s for its deed; a worker that has not answered its parent for longer hangs.
 timeout = 60
-# Longer than the longest wait, so that a stop loses no request.
+# Longer than the longest wait, so that a stop loses no request. The orchestrator must allow more still.
 graceful_timeout = 35
+# Longer than the idle time of the usual load balancer (60 s): it closes first, never we under a request.
 keepalive = 65
+# New connections queue in the kernel while a worker is replaced.
+backlog = 2048
 # A header of 8 kB is refused by gunicorn itself with 431/400; keys are far shorter.
 limit_request_line = 4094
 limit_request_field_size = 8190
+# The access log is ours (partner_api.http.request_id), with request id, route and latency.
 accesslog = None
-worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108, PTH112 - a heartbeat file must not wait for a disk
+logconfig_dict = {
+    **logging_config(
+        level=os.environ.get("LOG_LEVEL", "INFO"), log_format=os.environ.get("LOG_FORMAT", "json")
+    ),
+    "loggers": {"gunicorn.error": {"level": "INFO", "handlers": [], "propagate": True}},
+}
+# A heartbeat file must not wait for a disk.
+worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - memory, not a disk
+
+
+def on_starting(server: Any) -> None:
+    """A setting that is wrong ends gunicorn here, with one line, and not each worker with a traceback."""
+    stop_if_misconfigured()
+
+
+def child_exit(server: Any, worker: Any) -> None:
+    """Live gauges of a worker that ended leave the metrics."""
+    from partner_api.ops.metrics import forget_process  # noqa: PLC0415 - it needs the settings
+
+    forget_process(worker.pid)
 
 
 def post_worker_init(worker: Any) -> None:

@@ -9,19 +9,19 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import environ
 from celery.schedules import crontab
 from kombu import Queue
 
+from partner_api.environment import Env
 from partner_api.ops.logging import logging_config
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
-env = environ.FileAwareEnv()
+env = Env()
 # The real environment wins over .env, and .env over what a running local stack left for its tools.
-environ.Env.read_env(BASE_DIR / ".env")
+Env.read_env(BASE_DIR / ".env")
 VAR_DIR = Path(env.str("VAR_DIR", default=str(BASE_DIR / "var"))).absolute()
-environ.Env.read_env(VAR_DIR / "run" / "local.env")
+Env.read_env(VAR_DIR / "run" / "local.env")
 
 # --- what kind of process this is -------------------------------------------------------------
 ENVIRONMENT = env.str("ENVIRONMENT", default="production")
@@ -30,6 +30,9 @@ DEBUG = env.bool("DEBUG", default=False)
 SECRET_KEY = env.str("SECRET_KEY")
 SECRET_KEY_FALLBACKS = env.list("SECRET_KEY_FALLBACKS", default=[])
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=[])
+if POD_IP := env.str("POD_IP", default=""):
+    # Prometheus calls each pod by its address.
+    ALLOWED_HOSTS = [*ALLOWED_HOSTS, POD_IP]
 PUBLIC_BASE_URL = env.str("PUBLIC_BASE_URL").rstrip("/")
 VERSION = "0.1.0"
 
@@ -61,8 +64,10 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "partner_api.ops.request_metrics.RequestMetricsMiddleware",
     "partner_api.http.request_id.RequestIdMiddleware",
     "billing.request_log.RequestLogMiddleware",
+    "partner_api.http.security_headers.SecurityHeadersMiddleware",
     "keys.middleware.KeyHeadersMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
@@ -469,7 +474,7 @@ SPECTACULAR_SETTINGS = {
 
 IS_HTTPS = PUBLIC_BASE_URL.startswith("https://")
 SECURE_SSL_REDIRECT = env.bool("SECURE_SSL_REDIRECT", default=IS_PRODUCTION)
-SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$"]
+SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$", r"^metrics$"]
 SECURE_HSTS_SECONDS = env.int("SECURE_HSTS_SECONDS", default=31_536_000 if IS_PRODUCTION else 0)
 SECURE_HSTS_INCLUDE_SUBDOMAINS = env.bool("SECURE_HSTS_INCLUDE_SUBDOMAINS", default=IS_PRODUCTION)
 SECURE_HSTS_PRELOAD = env.bool("SECURE_HSTS_PRELOAD", default=IS_PRODUCTION)
@@ -541,6 +546,30 @@ ADMIN_JWKS_COOLDOWN_SECONDS = env.float("ADMIN_JWKS_COOLDOWN_SECONDS", default=3
 ADMIN_API_ALLOWED_CIDRS = env.list("ADMIN_API_ALLOWED_CIDRS", default=[])
 SETUP_SECRET = env.str("SETUP_SECRET", default="")
 
+# --- watching it ------------------------------------------------------------------------------
+# Read by prometheus_client itself, from the environment.
+PROMETHEUS_MULTIPROC_DIR = env.str("PROMETHEUS_MULTIPROC_DIR", default="")
+METRICS_TOKEN = env.str("METRICS_TOKEN", default="")
+METRICS_ALLOWED_CIDRS = env.networks("METRICS_ALLOWED_CIDRS", default=[])
+METRICS_CACHE_SECONDS = env.float("METRICS_CACHE_SECONDS", default=5.0)
+WORKER_METRICS_PORT = env.int("WORKER_METRICS_PORT", default=0)
+HEARTBEAT_DIR = Path(env.str("HEARTBEAT_DIR", default=str(VAR_DIR / "run" / "heartbeats")))
+STAFF_WEBHOOK_URL = env.str("STAFF_WEBHOOK_URL", default="")
+WATCH_SECONDS = env.float("WATCH_SECONDS", default=60.0)
+WATCH_RATE_LIMITED_PER_KEY = env.int("WATCH_RATE_LIMITED_PER_KEY", default=100)
+WATCH_WAITING_DEEDS = env.int("WATCH_WAITING_DEEDS", default=3)
+SENTRY_DSN = env.str("SENTRY_DSN", default="")
+SENTRY_SAMPLE_RATE = env.float("SENTRY_SAMPLE_RATE", default=1.0)
+SENTRY_TRACES_SAMPLE_RATE = env.float("SENTRY_TRACES_SAMPLE_RATE", default=0.0)
+TRACING_ENDPOINT = env.str("TRACING_ENDPOINT", default="")
+TRACING_SAMPLE_RATE = env.float("TRACING_SAMPLE_RATE", default=0.1)
+CELERY_BEAT_SCHEDULER = "partner_api.ops.heartbeat:BeatingScheduler"
+CELERY_BEAT_SCHEDULE["watch"] = {
+    "task": "partner_api.ops.tasks.watch",
+    "schedule": timedelta(seconds=WATCH_SECONDS),
+    "options": {"expires": WATCH_SECONDS},
+}
+
 # --- e-mail -----------------------------------------------------------------------------------
 vars().update(env.email_url("EMAIL_URL", default="consolemail://"))
 DEFAULT_FROM_EMAIL = SERVER_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="Partner API <no-reply@localhost>")
@@ -556,3 +585,6 @@ FORMAT_MODULE_PATH = ["partner_api.formats"]
 LOG_LEVEL = env.str("LOG_LEVEL", default="INFO")
 LOG_FORMAT = env.str("LOG_FORMAT", default="json")
 LOGGING = logging_config(level=LOG_LEVEL, log_format=LOG_FORMAT)
+
+# A name in .env that nothing above asked for is a slip, which would leave a setting at its default.
+env.refuse_misspelt(BASE_DIR / ".env")

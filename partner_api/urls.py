@@ -9,6 +9,7 @@ from deeds import files, views_admin, views_v1
 from deeds import views as deeds
 from keys import views as keys
 from keys import views_admin as keys_admin
+from partner_api import metrics_page
 from partner_api.http import documents, problems
 from partner_api.ops import health
 from webhooks import views as webhooks
@@ -84,5 +85,6 @@ urlpatterns = [
     path("docs/errors", documents.Errors.as_view(), name="errors"),
     path("healthz", health.Health.as_view(), name="healthz"),
     path("readyz", health.Readiness.as_view(), name="readyz"),
+    path("metrics", metrics_page.Metrics.as_view(), name="metrics"),
     path("admin/", admin.site.urls),
 ]

@@ -8,4 +8,7 @@ class WebhooksConfig(AppConfig):
     verbose_name = "Webhooks"
 
     def ready(self) -> None:
-        from webhooks import receivers  # noqa: F401, PLC0415 - importing connects them
+        from partner_api.ops.metrics import register_collector  # noqa: PLC0415 - it needs the settings
+        from webhooks import metrics, receivers  # noqa: F401, PLC0415 - importing connects the receivers
+
+        register_collector(metrics.waiting)

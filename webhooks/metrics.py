@@ -1,9 +1,11 @@
 """What is counted of webhooks, and the figure that says whether deliveries keep up."""
 
+from collections.abc import Iterator
 from typing import Final
 
 from django.utils import timezone
 from prometheus_client import Counter, Histogram
+from prometheus_client.core import GaugeMetricFamily, Metric
 
 from partner_api.ops.metrics import LATENCY_BUCKETS
 from webhooks.models import Delivery
@@ -47,3 +49,12 @@ def oldest_open_seconds() -> float:
     """Age of the oldest delivery that is not settled; 0 without one. One index look-up."""
     first = Delivery.objects.open().order_by("created_at").values_list("created_at", flat=True).first()
     return (timezone.now() - first).total_seconds() if first else 0.0
+
+
+def waiting() -> Iterator[Metric]:
+    """Looked up while the metrics page is made."""
+    yield GaugeMetricFamily(
+        "partner_api_webhook_oldest_open_seconds",
+        "Age of the oldest delivery that is not settled.",
+        value=oldest_open_seconds(),
+    )

@@ -45,7 +45,7 @@ def run(*, once: bool, environment: str = "demo") -> None:
         web = _start_web(stack, port, environment)
         worker = stack.start("worker", ["-m", "celery", "-A", "partner_api", "worker", *WORKER_FLAGS])
         schedule = str(var_dir / "run" / "celerybeat-schedule")
-        stack.start("beat", ["-m", "celery", "-A", "partner_api", "beat", "--schedule", schedule])
+        stack.start("beat", ["-m", "celery", "-A", "partner_api", "-q", "beat", "--schedule", schedule])
         say("migrating the database and seeding two partners")
         seeded = _seed(stack)
         say("starting the web server, the worker and beat")
@@ -127,6 +127,7 @@ def _hand_over(stack: Stack, base_url: str, seeded: dict[str, Any], say: Any) ->
     lines = [
         ("API", base_url),
         ("API docs", facts["docs_url"]),
+        ("Metrics", facts["metrics_url"]),
         ("Admin", f"{admin['url']}  ({admin['username']} / {admin['password']})"),
         ("Admin, TOTP secret", admin["totp_secret"]),
         ("Admin API token", seeded["admin_api_token"]),

@@ -50,6 +50,8 @@ class Stack:
             "WEBHOOKS_ALLOW_PRIVATE_ADDRESSES": os.environ.get(
                 "WEBHOOKS_ALLOW_PRIVATE_ADDRESSES", "127.0.0.1/32,::1/128"
             ),
+            "METRICS_ALLOWED_CIDRS": os.environ.get("METRICS_ALLOWED_CIDRS", "127.0.0.1/32"),
+            "PROMETHEUS_MULTIPROC_DIR": _empty(var_dir / "run" / "metrics"),
         }
         if not os.environ.get("ADMIN_JWKS_URL"):
             self.own["ADMIN_JWT_SECRET"] = (
@@ -138,6 +140,14 @@ def _lock(var_dir: Path) -> IO[str]:
         message = f"another stack already runs on {var_dir}; stop it, or choose another VAR_DIR"
         raise Failed(message) from error
     return lock
+
+
+def _empty(folder: Path) -> str:
+    """What the processes of an earlier start counted is not added to ours."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in folder.glob("*.db"):
+        file.unlink()
+    return str(folder)
 
 
 def _secrets(path: Path) -> dict[str, str]:

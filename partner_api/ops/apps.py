@@ -1,4 +1,4 @@
-"""Registers the system checks that refuse an insecure start."""
+"""What every process gets at its start: system checks, metrics, Sentry and traces where they are set."""
 
 from django.apps import AppConfig
 
@@ -8,4 +8,15 @@ class OpsConfig(AppConfig):
     label = "ops"
 
     def ready(self) -> None:
-        from partner_api.ops import checks  # noqa: F401, PLC0415 - importing registers them
+        from partner_api.ops import (  # noqa: PLC0415 - they need the settings
+            checks,  # noqa: F401 - importing registers them
+            errors,
+            metrics,
+            tracing,
+            watching,
+            worker_metrics,  # noqa: F401 - importing connects its signals
+        )
+
+        metrics.register_collector(watching.open_incidents)
+        errors.start()
+        tracing.start()

@@ -1,12 +1,15 @@
 """Logs: one JSON object a line, with the request id, from every process; readable lines on demand.
 
-Standard-library loggers (Django's, Celery's) go through the same processors as ours, so that one
-format reaches the log collector.
+Standard-library loggers (Django's, Celery's, gunicorn's) go through the same processors as ours, so that
+one format reaches the log collector. Code that logs leaves out what must not be logged; the last step
+here takes out what slipped through.
 """
 
 from typing import Any
 
 import structlog
+
+from partner_api.ops.redaction import redact
 
 _SHARED: list[structlog.typing.Processor] = [
     structlog.contextvars.merge_contextvars,
@@ -34,7 +37,7 @@ def logging_config(*, level: str, log_format: str) -> dict[str, Any]:
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
-    render: list[structlog.typing.Processor] = (
+    draw: list[structlog.typing.Processor] = (
         [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
         if log_format == "json"
         # The richer tracebacks show local variables, and with them keys and orders.
@@ -49,7 +52,8 @@ def logging_config(*, level: str, log_format: str) -> dict[str, Any]:
                 "foreign_pre_chain": _SHARED,
                 "processors": [
                     structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                    *render,
+                    *draw[:-1],
+                    _Redacted(draw[-1]),
                 ],
             },
         },
@@ -64,3 +68,13 @@ def logging_config(*, level: str, log_format: str) -> dict[str, Any]:
             "pypdf": {"level": "ERROR"},
         },
     }
+
+
+class _Redacted:
+    """A renderer whose line has lost its secrets."""
+
+    def __init__(self, draw: structlog.typing.Processor) -> None:
+        self.draw = draw
+
+    def __call__(self, logger: Any, name: str, event: structlog.typing.EventDict) -> str:
+        return redact(str(self.draw(logger, name, event)))

@@ -14,6 +14,7 @@ from keys.models import Partner
 from partner_api.local.demo import WORKER_FLAGS
 from partner_api.local.engines import free_port
 from partner_api.local.processes import Child
+from tests.log_wall import leaks
 
 
 class Deployment:
@@ -62,7 +63,7 @@ class Deployment:
 
     def start_beat(self) -> None:
         schedule = str(self.folder / "schedule")
-        self.start("beat", "-m", "celery", "-A", "partner_api", "beat", "--schedule", schedule)
+        self.start("beat", "-m", "celery", "-A", "partner_api", "-q", "beat", "--schedule", schedule)
 
     def _answers(self) -> bool:
         try:
@@ -79,3 +80,5 @@ def deployment(transactional_db: None, acme: Partner, tmp_path: Path) -> Iterato
     finally:
         for child in reversed(running.children):
             child.stop(seconds=8)
+    for log in tmp_path.glob("*.log"):
+        assert leaks(log.read_text(errors="replace")) == [], f"{log.name} shows what no log may"

@@ -181,6 +181,7 @@ PUBLIC_ROUTES = {
     "healthz",
     "readyz",
     "webhooks/stripe",
+    "metrics",  # by a token or a network of its own; 404 to others
 }
 
 

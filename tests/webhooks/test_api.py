@@ -150,7 +150,7 @@ def test_an_endpoint_is_changed(api: Api, receiver: Receiver, register: Register
         "",
         "New",
     )
-    assert errors_of(api.send("PATCH", f"{PATH}/{endpoint.pk}", {"url": "https://10.0.0.1/"}, {})) == {
+    assert errors_of(api.send("PATCH", f"{PATH}/{endpoint.pk}", {"url": "https://10.0.0.1/"})) == {
         "/url": "url_refused"
     }
 

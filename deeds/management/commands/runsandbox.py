@@ -8,6 +8,7 @@ from django.core.management.base import BaseCommand
 from gunicorn.app.base import BaseApplication
 
 from deeds.sandbox.app import SandboxApp
+from partner_api import gunicorn_conf
 
 
 class Command(BaseCommand):
@@ -38,6 +39,7 @@ class Command(BaseCommand):
                 "timeout": 0,
                 "graceful_timeout": 5,
                 "keepalive": 60,
+                "logconfig_dict": gunicorn_conf.logconfig_dict,
             },
         ).run()
 

@@ -1,0 +1,53 @@
+"""What the rows say of work that is not done: for Prometheus, and for staff when it grows."""
+
+import datetime as dt
+from collections.abc import Iterator
+from typing import Final
+
+from django.conf import settings
+from django.db.models import Count, Min
+from django.utils import timezone
+from prometheus_client.core import GaugeMetricFamily, Metric
+
+from deeds.models import Deed
+from partner_api.ops.watching import Finding
+
+_NOT_SETTLED: Final = (Deed.Status.QUEUED, Deed.Status.RENDERING)
+
+
+def backlog() -> Iterator[Metric]:
+    """By the two partial indexes, so that history costs nothing."""
+    under_way = GaugeMetricFamily(
+        "partner_api_deeds_under_way", "Deeds that are queued or being rendered.", labels=["status"]
+    )
+    rows = Deed.objects.filter(status__in=_NOT_SETTLED).values("status").annotate(n=Count("pk"))
+    counts = {row["status"]: row["n"] for row in rows}
+    for status in _NOT_SETTLED:
+        under_way.add_metric([status], counts.get(status, 0))
+    yield under_way
+    now = timezone.now()
+    # Deeds that wait for their next attempt are told apart from those that no worker came to.
+    due = Deed.objects.claimable(now).aggregate(at=Min("next_attempt_at"))["at"]
+    yield GaugeMetricFamily(
+        "partner_api_oldest_due_deed_age_seconds",
+        "For how long the oldest deed that could be made has been due.",
+        value=_seconds(now, due),
+    )
+    oldest = Deed.objects.filter(status=Deed.Status.QUEUED).aggregate(at=Min("created_at"))["at"]
+    yield GaugeMetricFamily(
+        "partner_api_oldest_queued_order_age_seconds",
+        "How long ago the oldest queued order was accepted, whatever it waits for.",
+        value=_seconds(now, oldest),
+    )
+
+
+def main_api_failing() -> Iterator[Finding]:
+    """A watch: live deeds that were tried and wait for another attempt."""
+    waiting = Deed.objects.filter(status=Deed.Status.QUEUED, livemode=True, attempts__gt=0).count()
+    if waiting >= settings.WATCH_WAITING_DEEDS:
+        # Without the number, which changes while the finding stays the same one.
+        yield Finding("", "live deeds could not be rendered and wait for another attempt")
+
+
+def _seconds(now: dt.datetime, moment: dt.datetime | None) -> float:
+    return 0.0 if moment is None else max(0.0, (now - moment).total_seconds())

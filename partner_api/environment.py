@@ -1,0 +1,115 @@
+"""Reads settings from the environment, and says in one line what is wrong with one.
+
+A setting that is missing, of the wrong type or misspelt is an ImproperlyConfigured that names it and
+shows no value (it may be a secret); at the top of a process it ends it with that line and no traceback.
+"""
+
+import difflib
+import ipaddress
+import os
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+import environ
+from django.core.exceptions import ImproperlyConfigured
+
+_BOOLEANS: Final = frozenset({"true", "on", "yes", "y", "ok", "1", "false", "off", "no", "n", "0"})
+_KINDS: Final = {int: "a whole number", float: "a number", bool: "true or false"}
+# Read elsewhere than in settings.py: by gunicorn, prometheus_client, the demo.
+_READ_ELSEWHERE: Final = frozenset(
+    {
+        "WEB_BIND",
+        "WEB_WORKERS",
+        "WEB_THREADS",
+        "PROMETHEUS_MULTIPROC_DIR",
+        "PORT",
+        "ONCE",
+        "STRIPE",
+        "STORAGE",
+    }
+)
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+_CLOSE: Final = 0.85
+
+
+class Env(environ.FileAwareEnv):  # type: ignore[misc]  # it has no types
+    """django-environ's, strict about types; `known` is every name that was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.known: set[str] = set()
+
+    def get_value(self, var: str, cast: Any = None, default: Any = environ.Env.NOTSET, **rest: Any) -> Any:
+        self.known.add(var)
+        # Its own readers of booleans and numbers take anything, `ture` and `12abc` too.
+        if cast in _KINDS and var in self.ENVIRON and not _fits(str(self.ENVIRON[var]), cast):
+            raise ImproperlyConfigured(f"{var} must be {_KINDS[cast]}")
+        try:
+            return super().get_value(var, cast, default, **rest)
+        except ImproperlyConfigured as error:
+            raise ImproperlyConfigured(f"{var} is not set{_perhaps(var, os.environ)}") from error
+        except ValueError as error:
+            raise ImproperlyConfigured(f"{var} can't be read; see docs/configuration.md") from error
+
+    def networks(self, var: str, default: Any = environ.Env.NOTSET) -> list[Network]:
+        """Networks in CIDR notation, by comma."""
+        try:
+            return [ipaddress.ip_network(cidr.strip()) for cidr in self.list(var, default=default)]
+        except ValueError as error:
+            raise ImproperlyConfigured(f"{var} must be networks such as 10.0.0.0/8, by comma") from error
+
+    def refuse_misspelt(self, file: Path) -> None:
+        """Raises ImproperlyConfigured for a name in the file that nothing reads, with what was meant."""
+        known = self.known | _READ_ELSEWHERE
+        for name in _names_in(file):
+            if name not in known and name.removesuffix("_FILE") not in known:
+                message = f"{name} in {file.name} is no setting{_perhaps(name, known)}"
+                raise ImproperlyConfigured(message)
+
+
+def say_in_one_line() -> None:
+    """From now on, an ImproperlyConfigured that ends the process is its message and nothing else."""
+    usual = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if isinstance(error, ImproperlyConfigured):
+            sys.stderr.write(f"not configured: {error}\n")
+        else:
+            usual(kind, error, trace)
+
+    sys.excepthook = hook
+
+
+def stop_if_misconfigured() -> None:
+    """Reads the settings; ends the process with one line where they can't be. For those that catch errors."""
+    from django.conf import settings  # noqa: PLC0415 - reading them is what is tried here
+
+    try:
+        settings.ENVIRONMENT  # noqa: B018 - loads the settings
+    except ImproperlyConfigured as error:
+        sys.exit(f"not configured: {error}")
+
+
+def _fits(text: str, cast: Any) -> bool:
+    if cast is bool:
+        return text.strip().lower() in _BOOLEANS
+    try:
+        cast(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _perhaps(name: str, others: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, [other for other in others if other != name], 1, _CLOSE)
+    return f"; {close[0]} is one: did you mean that?" if close else ""
+
+
+def _names_in(file: Path) -> list[str]:
+    if not file.exists():
+        return []
+    return re.findall(r"^(?:export )?([A-Za-z_0-9]+)=", file.read_text(), re.MULTILINE)

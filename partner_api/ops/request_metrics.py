@@ -1,0 +1,38 @@
+"""Counts each answer. Labels are bounded: a route and never a path, known methods, four kinds of callers."""
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+from django.http import HttpRequest, HttpResponse
+
+from partner_api.ops.metrics import PROBLEMS, REQUEST_SECONDS, REQUESTS
+
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+class RequestMetricsMiddleware:
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        started = time.perf_counter()
+        response = self.get_response(request)
+        match = request.resolver_match
+        route = match.route if match else "unmatched"
+        method = request.method if request.method in _METHODS else "other"
+        REQUESTS.labels(route, method, response.status_code, _class_of(request)).inc()
+        REQUEST_SECONDS.labels(route).observe(time.perf_counter() - started)
+        code = getattr(request, "problem_code", "")
+        if code:
+            PROBLEMS.labels(code).inc()
+        return response
+
+
+def _class_of(request: HttpRequest) -> str:
+    """`live` or `test` by the key, `staff`, or `none` for whoever did not say who it is."""
+    key = getattr(request, "api_key", None)
+    if key is not None:
+        return str(key.environment)
+    user = getattr(request, "_cached_user", None)
+    return "staff" if user is not None and user.is_staff else "none"

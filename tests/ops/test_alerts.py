@@ -1,0 +1,89 @@
+"""Alerts and dashboards speak of metrics that exist, and of sections of the runbook that are there."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent.parent
+PROMETHEUS = ROOT / "deploy" / "prometheus"
+# Of Prometheus itself and of the exporters for machines and addresses.
+OTHERS = {"up", "node_filesystem_avail_bytes", "node_filesystem_size_bytes", "probe_ssl_earliest_cert_expiry"}
+
+
+def alerts() -> list[dict[str, Any]]:
+    groups = yaml.safe_load((PROMETHEUS / "alerts.yml").read_text())["groups"]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+def documented() -> set[str]:
+    """The series of every documented metric; another test holds that list to the code."""
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \|", (ROOT / "docs" / "metrics.md").read_text(), re.MULTILINE)
+    names = set()
+    for name, kind in rows:
+        names |= {f"{name}{end}" for end in ("_bucket", "_count", "_sum")} if kind == "histogram" else {name}
+    return names
+
+
+def metrics_in(expression: str) -> set[str]:
+    plain = re.sub(r"\{[^}]*\}|\"[^\"]*\"", "", expression)
+    return set(re.findall(r"\b(?:partner_api|node|probe)_\w+|\bup\b", plain))
+
+
+def test_every_alert_is_whole() -> None:
+    sections = re.findall(r"^###? (\w+)$", (ROOT / "docs" / "runbook.md").read_text(), re.MULTILINE)
+    assert len(alerts()) >= 20
+    for alert in alerts():
+        name = alert["alert"]
+        assert alert["labels"]["severity"] in {"page", "ticket"}, name
+        assert alert["annotations"]["summary"].endswith("."), name
+        assert alert["annotations"]["runbook_url"] == f"docs/runbook.md#{name.lower()}"
+        assert name in sections, f"{name} has no section in the runbook"
+
+
+def test_every_alert_fires_in_one_test_and_is_silent_in_another() -> None:
+    tests = [
+        test
+        for file in (PROMETHEUS / "tests").glob("*.yml")
+        for test in yaml.safe_load(file.read_text())["tests"]
+    ]
+    fires: set[str] = set()
+    silent: set[str] = set()
+    for test in tests:
+        for rule in test["alert_rule_test"]:
+            (fires if rule["exp_alerts"] else silent).add(rule["alertname"])
+    names = {alert["alert"] for alert in alerts()}
+    assert fires == names
+    assert silent == names
+
+
+def test_every_metric_of_an_alert_exists() -> None:
+    known = documented() | OTHERS
+    for alert in alerts():
+        found = metrics_in(alert["expr"])
+        assert found, alert["alert"]
+        assert found <= known, f"{alert['alert']}: {found - known}"
+
+
+@pytest.mark.parametrize("name", ["service", "orders", "billing"])
+def test_every_query_of_a_dashboard_is_of_metrics_that_exist(name: str) -> None:
+    board = json.loads((ROOT / "deploy" / "grafana" / f"{name}.json").read_text())
+    queries = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+    assert len(queries) >= 9
+    for query in queries:
+        assert metrics_in(query), query
+        assert metrics_in(query) <= documented(), f"{query}: {metrics_in(query) - documented()}"
+
+
+@pytest.mark.skipif(
+    shutil.which("promtool") is None, reason="promtool is not installed (make alerts does it)"
+)
+def test_promtool_agrees() -> None:
+    files = sorted(str(file) for file in (PROMETHEUS / "tests").glob("*.yml"))
+    done = subprocess.run(["promtool", "test", "rules", *files], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,228 @@
+"""Migrations one at a time, roles that can do their work and no more, backups that come back whole."""
+
+import os
+import secrets
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from deeds import tasks
+from keys.models import Partner
+from partner_api import backup
+from partner_api.ops.health import own_connection
+from tests.api import Api
+
+ROOT = Path(__file__).parent.parent.parent
+ROLES = ("app", "migration", "readonly")
+
+
+@pytest.fixture
+def database() -> Iterator[str]:
+    """The URL of an empty database beside the tests' own."""
+    server = os.environ["DATABASE_URL"].rpartition("/")[0]
+    name = f"beside_{secrets.token_hex(4)}"
+    with psycopg.connect(f"{server}/postgres", autocommit=True) as admin:
+        admin.execute(f"CREATE DATABASE {name}")
+    yield f"{server}/{name}"
+    with psycopg.connect(f"{server}/postgres", autocommit=True) as admin:
+        admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def manage(*arguments: str, url: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "manage.py", *arguments],
+        env={**os.environ, "DATABASE_URL": url},
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_two_migrations_at_once_are_one(database: str) -> None:
+    both = [manage("migrate_safely", url=database) for _ in range(2)]
+    said = [one.communicate(timeout=120) for one in both]
+    assert [one.returncode for one in both] == [0, 0], said
+    assert sorted("No migrations to apply" in out for out, _ in said) == [False, True]
+    with psycopg.connect(database) as connection:
+        rows = connection.execute(
+            "SELECT count(*), count(DISTINCT (app, name)) FROM django_migrations"
+        ).fetchone()
+    assert rows is not None
+    assert rows[0] == rows[1] > 20
+
+
+def test_a_migration_that_waits_too_long_says_so(db: None) -> None:
+    from django.core.management import CommandError, call_command
+
+    from partner_api.ops.management.commands.migrate_safely import _LOCK
+
+    with own_connection(autocommit=True) as other:
+        other.execute("SELECT pg_advisory_lock(%s)", [_LOCK])
+        with pytest.raises(CommandError, match="another migration has been running for 1 s"):
+            call_command("migrate_safely", wait_seconds=1, verbosity=0)
+
+
+def roles(url: str) -> Callable[[str], str]:
+    """Runs roles.sql as psql does, and gives the URL of each role."""
+    passwords = {name: secrets.token_hex(8) for name in ROLES}
+    psql = str(Path(backup._program("pg_dump")).with_name("psql"))
+    variables = [part for name in ROLES for part in ("-v", f"{name}_password={passwords[name]}")]
+    for _ in range(2):  # twice: a second run must do no harm
+        subprocess.run(
+            [psql, url, "-q", *variables, "-f", str(ROOT / "deploy" / "postgres" / "roles.sql")],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+    place = url.partition("@")[2]
+    return lambda name: f"postgres://partner_api_{name}:{passwords[name]}@{place}"
+
+
+def refused(url: str, statement: str) -> None:
+    with (
+        psycopg.connect(url) as connection,
+        pytest.raises((psycopg.errors.InsufficientPrivilege, psycopg.errors.ReadOnlySqlTransaction)),
+    ):
+        connection.execute(statement)
+
+
+def test_each_role_can_do_its_work_and_no_more(database: str) -> None:
+    url_of = roles(database)
+    migrating = manage("migrate_safely", url=url_of("migration"))
+    _, error = migrating.communicate(timeout=120)
+    assert migrating.returncode == 0, error
+    insert = (
+        "INSERT INTO keys_partner (id, name, contact_email, status, created_at)"
+        " VALUES (gen_random_uuid(), 'X', '', 'active', now())"
+    )
+    with psycopg.connect(url_of("migration")) as connection:
+        columns = connection.execute(
+            "SELECT column_name FROM information_schema.columns WHERE table_name = 'keys_partner'"
+        ).fetchall()
+    assert ("name",) in columns
+    insert = _insert_for(url_of("migration"), insert)
+    with psycopg.connect(url_of("app")) as connection:
+        connection.execute(insert)
+        connection.execute("UPDATE keys_partner SET status = 'suspended'")
+        assert connection.execute("SELECT count(*) FROM keys_partner").fetchone() == (1,)
+    with psycopg.connect(url_of("readonly")) as connection:
+        assert connection.execute("SELECT count(*) FROM keys_partner").fetchone() == (1,)
+    for name in ("app", "readonly"):
+        for statement in (
+            "CREATE TABLE mine (id int)",
+            "DROP TABLE keys_partner",
+            "ALTER TABLE audit_entries DISABLE TRIGGER ALL",
+            "TRUNCATE audit_entries",
+        ):
+            refused(url_of(name), statement)
+    refused(url_of("readonly"), "UPDATE keys_partner SET status = 'active'")
+    refused(url_of("readonly"), "SET default_transaction_read_only = off; DELETE FROM keys_partner")
+
+
+def _insert_for(url: str, insert: str) -> str:
+    """The insert, with a value for each further column that must have one."""
+    with psycopg.connect(url) as connection:
+        more = connection.execute(
+            "SELECT column_name, data_type FROM information_schema.columns WHERE table_name = 'keys_partner'"
+            " AND is_nullable = 'NO' AND column_default IS NULL"
+            " AND column_name NOT IN ('id', 'name', 'contact_email', 'status', 'created_at')"
+        ).fetchall()
+    empty = {"boolean": "false", "integer": "0", "numeric": "0", "smallint": "0", "bigint": "0"}
+    names = "".join(f", {name}" for name, _ in more)
+    values = "".join(f", {empty.get(kind, repr(''))}" for _, kind in more)
+    return insert.replace("created_at)", f"created_at{names})").replace("now())", f"now(){values})")
+
+
+def test_a_backup_under_load_comes_back_whole(
+    transactional_db: None, database: str, acme: Partner, order: Any, main_api: Any, tmp_path: Path
+) -> None:
+    api = Api.of(acme)
+    for number in range(5):
+        api.post("/v2/deeds", order() | {"order_id": f"B-{number}"})
+    for deed in acme.deeds.all():
+        tasks.render(str(deed.pk))
+    stop = threading.Event()
+    written = []
+
+    def keep_ordering() -> None:
+        from django.db import connection
+
+        number = 100
+        while not stop.is_set():
+            api.post("/v2/deeds", order() | {"order_id": f"B-{number}"})
+            written.append(number)
+            number += 1
+        connection.close()
+
+    load = threading.Thread(target=keep_ordering)
+    load.start()
+    try:
+        facts = backup.backup(tmp_path / "backup")
+    finally:
+        stop.set()
+        load.join()
+    assert written
+    assert facts["deeds"] == 5
+    assert 5 <= facts["tables"]["external_deeds"] <= 5 + len(written)
+    restored = _restore(tmp_path / "backup", database)
+    assert restored.returncode == 0, restored.stderr
+    with psycopg.connect(database) as connection:
+        assert connection.execute("SELECT count(*) FROM external_deeds").fetchone() == (
+            facts["tables"]["external_deeds"],
+        )
+        # The rules came along: the audit trail is append-only here as well.
+        triggers = connection.execute("SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal").fetchone()
+        assert triggers is not None
+        assert triggers[0] > 0
+    assert backup.missing_pdfs(tmp_path / "backup") == []
+
+
+def test_what_is_missing_is_named(
+    transactional_db: None,
+    database: str,
+    acme: Partner,
+    order: Any,
+    main_api: Any,
+    tmp_path: Path,
+    deed_files: Path,
+) -> None:
+    api = Api.of(acme)
+    for number in range(2):
+        api.post("/v2/deeds", order() | {"order_id": f"B-{number}"})
+    deeds = list(acme.deeds.all())
+    for deed in deeds:
+        tasks.render(str(deed.pk))
+    backup.backup(tmp_path / "backup")
+    first, second = (next(deed_files.rglob(f"{deed.pk}.pdf")) for deed in deeds)
+    first.unlink()
+    second.write_bytes(b"another")
+    faults = backup.missing_pdfs(tmp_path / "backup")
+    assert sorted(fault.rpartition(" is ")[2] for fault in faults) == ["another file", "missing"]
+    with pytest.raises(backup.NotDone, match="never written over"):
+        backup.backup(tmp_path / "backup")
+    with pytest.raises(backup.NotDone, match="restore into an empty one"):
+        backup.restore(tmp_path / "backup")
+    manifest = tmp_path / "backup" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"external_deeds": 2', '"external_deeds": 3'))
+    restored = _restore(tmp_path / "backup", database)
+    assert restored.returncode == 1
+    assert "external_deeds: 2 rows, and 3 in the backup" in restored.stderr
+
+
+def _restore(folder: Path, url: str) -> Any:
+    return subprocess.run(
+        [sys.executable, "-m", "partner_api.backup", "restore", str(folder)],
+        env={**os.environ, "DATABASE_URL": url},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )

@@ -1,0 +1,178 @@
+"""Probes answer within a second whatever their dependencies do, and hold no threads."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from django.core.management import CommandError, call_command
+from django.db import connection
+from django.test import Client
+
+from keys.models import Partner
+from partner_api.ops import health
+from tests.e2e.conftest import Deployment
+
+
+@pytest.fixture
+def hanging() -> Iterator[int]:
+    """A port that takes connections and never says a word."""
+    taken: list[socket.socket] = []
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
+
+        def take() -> None:
+            while True:
+                try:
+                    taken.append(server.accept()[0])
+                except OSError:
+                    return
+
+        thread = threading.Thread(target=take)
+        thread.start()
+        yield server.getsockname()[1]
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
+        for one in taken:
+            one.close()
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch: Any) -> None:
+    monkeypatch.setattr(health, "_running", {})
+
+
+@pytest.fixture
+def only(monkeypatch: Any) -> Callable[..., None]:
+    def register(**checks: health.Check) -> None:
+        monkeypatch.setattr(health, "_checks", {"database": lambda: None, **checks})
+
+    return register
+
+
+def test_it_works(client: Client, db: None, main_api: Any) -> None:
+    answer = client.get("/readyz")
+    assert (answer.status_code, answer.json()["status"]) == (200, "ok")
+    assert {"database", "redis", "broker", "storage", "main_api"} <= answer.json()["dependencies"].keys()
+
+
+def at(port: int) -> dict[str, dict[str, str]]:
+    """By dependency, the settings under which it is found at this port."""
+    return {
+        "database": {"DATABASE_URL": f"postgres://u:top-secret@127.0.0.1:{port}/n"},
+        "redis": {"REDIS_URL": f"redis://:top-secret@127.0.0.1:{port}/0"},
+        "main_api": {"MAIN_API_BASE_URL": f"http://127.0.0.1:{port}"},
+    }
+
+
+def test_each_dependency_hanging_or_refused_is_told_within_a_second(
+    deployment: Deployment, hanging: int, acme: Partner
+) -> None:
+    """Real gunicorn, real clients; all of them hang, then all refuse."""
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        refusing = gone.getsockname()[1]
+    for port, expected in ((hanging, {"timeout", "unavailable"}), (refusing, {"unavailable"})):
+        env = {name: text for part in at(port).values() for name, text in part.items()}
+        deployment.start_web(**env, WEB_WORKERS="1")
+        for _ in range(3):
+            answer = requests.get(f"{deployment.url}/readyz", timeout=5)
+            assert answer.elapsed.total_seconds() <= 1.0
+            assert answer.status_code == 503
+            found = {name: one["status"] for name, one in answer.json()["dependencies"].items()}
+            assert found.pop("storage") == "ok"
+            # A client's own timeout may come before ours; refused is always told as such.
+            assert set(found.values()) <= expected, found
+            assert "127.0.0.1" not in answer.text
+            assert "top-secret" not in answer.text
+        assert requests.get(f"{deployment.url}/healthz", timeout=5).status_code == 200
+        deployment.children.pop().stop(seconds=8)
+
+
+def test_the_images_own_check_passes_where_only_the_public_host_is_served(deployment: Deployment) -> None:
+    dockerfile = (Path(__file__).parent.parent.parent / "Dockerfile").read_text()
+    found = re.search(r"^HEALTHCHECK[^\n]*\n\s+CMD (\[.*\])$", dockerfile, re.MULTILINE)
+    assert found is not None
+    port = deployment.url.rpartition(":")[2]
+    command = [part.replace("8000", port) for part in json.loads(found[1])]
+    deployment.start_web(ALLOWED_HOSTS="127.0.0.1,api.example.com", WEB_WORKERS="1")
+    for public, expected in (("https://api.example.com", 0), ("https://other.example.com", 1)):
+        env = {**os.environ, "PUBLIC_BASE_URL": public}
+        done = subprocess.run([sys.executable, *command[1:]], env=env, capture_output=True, check=False)
+        assert done.returncode == expected
+
+
+def test_a_check_that_hangs_holds_one_thread_however_many_ask(client: Client, only: Any) -> None:
+    let_go = threading.Event()
+    only(stuck=lambda: let_go.wait() and None, fine=lambda: None)
+    before = threading.active_count()
+    started = time.monotonic()
+    try:
+        with ThreadPoolExecutor(40) as pool:
+            answers = list(pool.map(lambda _: health.look(), range(40)))
+        assert time.monotonic() - started < 3
+        assert {answer["stuck"]["status"] for answer in answers} == {"timeout"}
+        assert {answer["fine"]["status"] for answer in answers} == {"ok"}
+        stuck = [thread for thread in threading.enumerate() if thread.name == "readyz-stuck"]
+        assert len(stuck) == 1
+    finally:
+        let_go.set()
+    stuck[0].join(5)
+    assert health.look()["stuck"]["status"] == "ok"
+    assert threading.active_count() <= before + 2
+
+
+def test_a_slow_one_is_not_waited_for(client: Client, only: Any) -> None:
+    let_go = threading.Event()
+    only(slow=lambda: let_go.wait(1.5) and None)
+    started = time.monotonic()
+    answer = client.get("/readyz")
+    assert time.monotonic() - started <= 1.0
+    assert (answer.status_code, answer.json()["status"]) == (200, "degraded")
+    let_go.set()
+
+
+def test_a_reason_stays_inside(client: Client, only: Any) -> None:
+    def fails() -> None:
+        message = "password of db.internal is wrong"
+        raise ConnectionError(message)
+
+    only(broken=fails)
+    answer = client.get("/readyz")
+    assert answer.json()["dependencies"]["broken"] == {"status": "unavailable", "latency_ms": None}
+
+
+def _is_younger(file: Path) -> bool:
+    return file.stat().st_mtime > 0
+
+
+def test_worker_and_beat_show_life_and_its_end(deployment: Deployment, settings: Any) -> None:
+    settings.HEARTBEAT_DIR = deployment.folder / "run" / "heartbeats"
+    for name in ("worker", "beat"):
+        with pytest.raises(CommandError, match=f"{name} has shown no sign of life"):
+            call_command("check_worker", name)
+    deployment.start_worker()
+    deployment.start_beat()
+    for name in ("worker", "beat"):
+        file = settings.HEARTBEAT_DIR / name
+        deployment.children[-1].wait_until(file.exists, seconds=20)
+        call_command("check_worker", name, max_age=30.0)
+        with pytest.raises(CommandError, match="was last alive"):
+            call_command("check_worker", name, max_age=-1.0)
+        # It goes on by itself: the file gets younger than it was made here.
+        os.utime(file, (0, 0))
+        deployment.children[-1].wait_until(partial(_is_younger, file), seconds=20)
+
+
+def test_the_database_check_needs_no_place_in_the_pool(db: None) -> None:
+    assert connection.settings_dict["NAME"]
+    health._database()

@@ -1,0 +1,94 @@
+"""A setting that is missing, misspelt or of the wrong type: the process names it in one line and stops."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+
+from partner_api.environment import Env
+
+ROOT = Path(__file__).parent.parent.parent
+START = {
+    "manage": ["manage.py", "check"],
+    "web": ["-m", "gunicorn", "-c", "python:partner_api.gunicorn_conf", "partner_api.wsgi:application"],
+    "worker": ["-m", "celery", "-A", "partner_api", "worker"],
+    "beat": ["-m", "celery", "-A", "partner_api", "beat"],
+}
+
+
+def run(what: str, **changes: str | None) -> Any:
+    env = {name: text for name, text in {**os.environ, **changes}.items() if text is not None}
+    env["WEB_BIND"] = "127.0.0.1:0"
+    argv = [sys.executable, *START[what]]
+    return subprocess.run(argv, env=env, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize("what", START)
+def test_a_missing_setting_stops_with_one_line(what: str) -> None:
+    ended = run(what, DATABASE_URL=None, DATABSE_URL="postgres://u:top-secret@127.0.0.1/n")
+    assert ended.returncode == 1
+    lines = [line for line in ended.stderr.splitlines() if "DATABASE_URL" in line]
+    assert lines == ["not configured: DATABASE_URL is not set; DATABSE_URL is one: did you mean that?"]
+    assert "Traceback" not in ended.stdout + ended.stderr
+    assert "top-secret" not in ended.stdout + ended.stderr
+
+
+def test_a_setting_of_the_wrong_type_stops_with_one_line() -> None:
+    ended = run("web", PDF_MAX_PAGES="many-secret-pages")
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1] == "not configured: PDF_MAX_PAGES must be a whole number"
+    assert "many-secret-pages" not in ended.stdout + ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "cast", "says"),
+    [
+        ("A_FLAG", "ture", "bool", "A_FLAG must be true or false"),
+        ("A_COUNT", "12abc", "int", "A_COUNT must be a whole number"),
+        ("A_COUNT", "", "int", "A_COUNT must be a whole number"),
+        ("A_SHARE", "12abc", "float", "A_SHARE must be a number"),
+        ("NETWORKS", "10.0.0.0/33", "networks", "NETWORKS must be networks"),
+        ("NETWORKS", "10.0.0.1/8", "networks", "NETWORKS must be networks"),
+    ],
+)
+def test_a_wrong_type_is_named(monkeypatch: Any, name: str, text: str, cast: str, says: str) -> None:
+    monkeypatch.setenv(name, text)
+    with pytest.raises(ImproperlyConfigured, match=says):
+        getattr(Env(), cast)(name, default=[] if cast == "networks" else 0)
+
+
+def test_what_is_right_is_read(monkeypatch: Any) -> None:
+    monkeypatch.setenv("A_FLAG", "Yes")
+    monkeypatch.setenv("NETWORKS", "10.0.0.0/8, ::1/128")
+    assert Env().bool("A_FLAG") is True
+    assert [str(one) for one in Env().networks("NETWORKS")] == ["10.0.0.0/8", "::1/128"]
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("DATABASE_URLS=x", "DATABASE_URLS in .env is no setting; DATABASE_URL is one"),
+        ("export SECRET_KEYS_FILE=x", "SECRET_KEYS_FILE in .env is no setting"),
+        ("QUITE_ANOTHER=x", "QUITE_ANOTHER in .env is no setting$"),
+    ],
+)
+def test_a_misspelt_name_in_the_file_is_refused(tmp_path: Path, line: str, says: str) -> None:
+    file = tmp_path / ".env"
+    file.write_text(f"# a comment\nDATABASE_URL=x\nSECRET_KEY_FILE=/x\nWEB_BIND=x\n{line}\n")
+    env = Env()
+    env.known |= {"DATABASE_URL", "SECRET_KEY"}
+    with pytest.raises(ImproperlyConfigured, match=says):
+        env.refuse_misspelt(file)
+
+
+def test_a_file_of_known_names_is_taken(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_text((ROOT / ".env.example").read_text())
+    import partner_api.settings
+
+    partner_api.settings.env.refuse_misspelt(file)
+    partner_api.settings.env.refuse_misspelt(tmp_path / "absent")
