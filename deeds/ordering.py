@@ -124,18 +124,19 @@ def _insert_those_that_are_new(origin: Origin, deeds: list[Deed]) -> dict[Identi
 
     In its place stands the problem of an order that there was no room or no quota for.
     """
-    first = {(deed.order_id, deed.deed_type): deed for deed in reversed(deeds)}
-    offered = dict(reversed(first.items()))
+    offered: dict[Identity, Deed] = {}
+    for deed in deeds:
+        offered.setdefault((deed.order_id, deed.deed_type), deed)
     without_room: set[Identity] = set()
     room = backlog.room(origin.partner)
     with transaction.atomic():
         if room < len(offered):
-            there_before = _live_among(origin, first)
+            there_before = _live_among(origin, offered)
             without_room = set([identity for identity in offered if identity not in there_before][room:])
         # An order that has a live deed already is passed over by the unique index.
         inserted = [deed for identity, deed in offered.items() if identity not in without_room]
         Deed.objects.bulk_create(inserted, ignore_conflicts=True)
-        live = _live_among(origin, first)
+        live = _live_among(origin, offered)
         new = {deed.pk for deed in deeds} & {deed.pk for deed in live.values()}
         wanted = [_wanted(deed) for deed in deeds if deed.pk in new]
         refused = quotas.reserve(origin.partner, wanted, livemode=origin.livemode)

@@ -3,6 +3,7 @@
 The URL conf is walked, so a route that is added later is tested too, or fails here for want of a maker.
 """
 
+import datetime as dt
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import URLPattern, URLResolver, get_resolver, path, reverse
 from django.utils import timezone
 
+from billing.models import BillingPeriod, Invoice
 from deeds import storage, tasks
 from deeds.models import Deed
 from keys.models import ApiKey, Partner
@@ -21,6 +23,7 @@ from keys.permissions import PUBLIC
 from partner_api.http import signed_links
 from tests.api import Api
 from tests.conftest import MainApi
+from webhooks.models import Delivery, Endpoint, Event
 
 Orders = Callable[..., dict[str, Any]]
 Maker = Callable[["Owner"], str]
@@ -31,6 +34,7 @@ OF_STAFF = ("admin/", "admin-api/")
 NO_OBJECT = {
     ("v1-deed", "POST"): "a deed type",
     ("deed-type", "GET"): "a deed type",
+    ("inbound-webhook", "POST"): "a system that sends orders",
 }
 
 
@@ -52,6 +56,33 @@ class Owner:
     def key(self) -> str:
         return str(self.api.post("/v2/keys", {"name": "Isolated"}).json()["id"])
 
+    def invoice(self) -> str:
+        start = timezone.now() - dt.timedelta(days=40)
+        period = BillingPeriod.objects.create(
+            partner=self.api.partner, starts_at=start, ends_at=start + dt.timedelta(days=30)
+        )
+        return str(Invoice.objects.create(partner=self.api.partner, period=period, currency="USD").pk)
+
+    def endpoint(self) -> str:
+        """At an address that nobody can be found under, so that nothing is sent."""
+        endpoint = Endpoint(
+            partner=self.api.partner, livemode=True, url="https://hooks.invalid/", event_types=["*"]
+        )
+        endpoint.give_secret(
+            "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", now=timezone.now(), overlap=dt.timedelta()
+        )
+        endpoint.save()
+        return str(endpoint.pk)
+
+    def event(self) -> str:
+        self.endpoint()
+        self.completed_deed()
+        return str(Event.objects.get().pk)
+
+    def delivery(self) -> str:
+        self.event()
+        return str(Delivery.objects.get().pk)
+
 
 # How to make an object for a route and method; its id as text. Each new route with an id adds its own.
 MAKERS: dict[tuple[str, str], Maker] = {
@@ -64,6 +95,16 @@ MAKERS: dict[tuple[str, str], Maker] = {
     ("key", "PATCH"): Owner.key,
     ("key", "DELETE"): Owner.key,
     ("key-rotate", "POST"): Owner.key,
+    ("invoice", "GET"): Owner.invoice,
+    ("endpoint", "GET"): Owner.endpoint,
+    ("endpoint", "PATCH"): Owner.endpoint,
+    ("endpoint", "DELETE"): Owner.endpoint,
+    ("endpoint-test", "POST"): Owner.endpoint,
+    ("endpoint-secret", "POST"): Owner.endpoint,
+    ("endpoint-replay", "POST"): Owner.endpoint,
+    ("event", "GET"): Owner.event,
+    ("delivery", "GET"): Owner.delivery,
+    ("delivery-resend", "POST"): Owner.delivery,
 }
 
 
@@ -119,7 +160,8 @@ def address(name: str, object_id: str) -> str:
 
 
 def send(who: Api, method: str, where: str) -> Any:
-    return who.send(method, where, {} if method in {"POST", "PATCH"} else None)
+    body = {"since": "2026-01-01T00:00:00Z"} if where.endswith("/replay") else {}
+    return who.send(method, where, body if method in {"POST", "PATCH"} else None)
 
 
 def seen_by(who: Api, name: str, method: str, object_id: str) -> dict[str, Any]:
@@ -200,4 +242,4 @@ def test_only_links_are_public_among_them() -> None:
         if pattern.pattern.converters and not route.startswith(OF_STAFF)
         if PUBLIC in scopes_of(pattern).values()
     }
-    assert public == {"pdf-file"}
+    assert public == {"pdf-file", "inbound-webhook"}

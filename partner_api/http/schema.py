@@ -17,6 +17,7 @@ _WITH_KEY = (
     "api_key_expired",
     "api_key_revoked",
     "partner_suspended",
+    "ip_not_allowed",
     "insufficient_scope",
 )
 _IDEMPOTENT = ("idempotency_in_progress", "idempotency_mismatch", "validation_error")
@@ -92,7 +93,8 @@ class ProblemAwareSchema(AutoSchema):
         codes += [] if is_file else ["not_acceptable"]
         codes += ["bad_request", "internal_error"]
         if getattr(self.view, "scopes", {})[self.method] != "public":
-            codes += _WITH_KEY
+            codes += (*_WITH_KEY, "quota_exceeded")
+        codes.append("rate_limited")
         if "{" in self.path:
             codes.append("not_found")
         if self.method == "POST" and self.get_request_serializer() is not None:

@@ -259,7 +259,7 @@ def test_one_sweeper_at_a_time(place: Any, transactional_db: None) -> None:
         dbname=database["NAME"],
     )
     other.execute("SELECT pg_advisory_lock(%s)", [sweeping._LOCK])
-    assert sweeping.sweep() == {"recovered": 0, "hinted": 0}
+    assert sweeping.sweep() == {"recovered": 0, "hinted": 0, "released": 0}
     other.close()
     assert sweeping.sweep()["hinted"] == 1
     assert Deed.objects.get(pk=deed.pk).hinted_at is not None

@@ -14,7 +14,7 @@ from bench.chaos.plan import FAULTS, VICTIMS, Plan
 from bench.chaos.run import run
 from bench.chaos.verdict import CHECKS, Evidence
 from deeds import storage, tasks
-from deeds.models import Deed
+from deeds.models import Deed, DeedAttempt
 from tests.api import Api
 from tests.conftest import MainApi, use_store
 
@@ -81,6 +81,7 @@ def test_the_judge_finds_nothing_where_nothing_is_off(seen: Evidence) -> None:
 
 
 def test_the_judge_sees_a_deed_that_vanished(seen: Evidence) -> None:
+    DeedAttempt.objects.filter(deed=seen.record.deeds[2]).delete()
     Deed.objects.filter(pk=seen.record.deeds[2]).delete()
     assert found(seen) == {"no_accepted_order_is_lost"}
 

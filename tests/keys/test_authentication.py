@@ -180,7 +180,8 @@ PUBLIC_ROUTES = {
     "docs/errors",
     "healthz",
     "readyz",
-    "webhooks/stripe",
+    "webhooks/stripe",  # by Stripe's signature
+    "v1/webhooks/<str:system>",  # by the source's signature
     "metrics",  # by a token or a network of its own; 404 to others
 }
 
