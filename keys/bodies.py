@@ -8,13 +8,15 @@ from django.core.exceptions import ValidationError as ModelError
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from keys.models import ApiKey
-from keys.scopes import why_not_grantable
+from keys.scopes import GRANTABLE, why_not_grantable
 from partner_api.http.parsing import pointer_to
 from partner_api.http.problems import FieldError, invalid
 from partner_api.http.suggestions import suggest
 
 Name = Annotated[str, Field(min_length=1, max_length=100)]
 Rate = Annotated[int, Field(ge=1, le=1_000_000, strict=True)]
+# Which of them exist is checked, with a suggestion, by `read`.
+Scopes = Annotated[list[str], Field(json_schema_extra={"items": {"type": "string", "enum": list(GRANTABLE)}})]
 Moment = Annotated[AwareDatetime, Field(description="RFC 3339, with its zone.")]
 
 
@@ -26,7 +28,7 @@ class NewKey(Body):
     """A key for the partner's own mode; it can't have what the asking key has not."""
 
     name: Name = Field(description="What the key is for.")
-    scopes: list[str] = Field(default_factory=list, description="None unless given.")
+    scopes: Scopes = Field(default_factory=list, description="None unless given.")
     rate_limit_per_minute: Rate | None = None
     rate_limit_burst: Rate | None = None
     allowed_cidrs: list[str] = Field(
@@ -40,7 +42,7 @@ class KeyChange(Body):
     """Only what is sent is changed."""
 
     name: Name | None = None
-    scopes: list[str] | None = None
+    scopes: Scopes | None = None
     rate_limit_per_minute: Rate | None = None
     rate_limit_burst: Rate | None = None
     allowed_cidrs: list[str] | None = None

@@ -28,6 +28,7 @@ from partner_api.http.view import ApiView
 
 class Keys(ApiView):
     scopes: ClassVar = {"GET": "key:manage", "POST": "key:manage"}
+    idempotent: ClassVar = ("POST",)
 
     @extend_schema(operation_id="list_keys", summary="List keys", responses=bodies.KeyPage, tags=["Keys"])
     def get(self, request: PartnerRequest) -> Response:
@@ -113,7 +114,10 @@ class KeyDetail(ApiView):
 
 
 class KeyRotation(ApiView):
+    # Not by an idempotency key: it tells other processes through Redis, which is not done in a
+    # transaction. A repetition is told that the key was rotated.
     scopes: ClassVar = {"POST": "key:manage"}
+    problems: ClassVar = {"POST": ("key_not_rotatable",)}
 
     @extend_schema(
         operation_id="rotate_key",
@@ -132,7 +136,8 @@ class KeyRotation(ApiView):
         try:
             new, text = lifecycle.rotate(Actor.key(request, request.api_key), key, overlap=overlap)
         except ValidationError as error:
-            raise bodies.from_model(error) from error
+            # The overlap was read before: what is left is the key's own state.
+            raise Problem("key_not_rotatable", " ".join(error.messages)) from error
         return _shown_once(new, text)
 
 

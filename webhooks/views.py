@@ -5,6 +5,7 @@ from uuid import UUID
 
 from django.db.models import QuerySet
 from drf_spectacular.utils import OpenApiResponse, extend_schema
+from rest_framework.request import Request
 from rest_framework.response import Response
 
 from keys.audit import Actor
@@ -27,7 +28,6 @@ from webhooks.reading import (
 )
 
 MANAGE = "webhook:manage"
-_BODY_PROBLEMS = ("malformed_json", "payload_too_large", "unsupported_media_type", "validation_error")
 # drf-spectacular takes a pydantic model here as it takes a serializer; its types don't know.
 _PAGE: list[Any] = [Page]
 _EVENT_QUERY: list[Any] = [EventQuery]
@@ -36,6 +36,7 @@ _DELIVERY_QUERY: list[Any] = [DeliveryQuery]
 
 class Endpoints(ApiView):
     scopes: ClassVar = {"GET": MANAGE, "POST": MANAGE}
+    idempotent: ClassVar = ("POST",)
 
     @extend_schema(
         operation_id="list_webhook_endpoints",
@@ -60,17 +61,19 @@ class Endpoints(ApiView):
         tags=["Webhooks"],
     )
     def post(self, request: PartnerRequest) -> Response:
-        body = read_body(EndpointBody, request.data)
         endpoint, secret = registering.create(
-            _actor(request), request.partner, body, livemode=request.api_key.livemode
+            _actor(request), request.partner, self.wanted, livemode=request.api_key.livemode
         )
         headers = {"Cache-Control": "no-store"}
         return Response(answers.endpoint(endpoint, secret=secret), status=201, headers=headers)
 
+    def prepare(self, request: Request) -> None:
+        """Reads the body, and with it asks whether its URL leads to a public address."""
+        self.wanted = read_body(EndpointBody, request.data)
+
 
 class EndpointDetail(ApiView):
     scopes: ClassVar = {"GET": MANAGE, "PATCH": MANAGE, "DELETE": MANAGE}
-    problems: ClassVar = {"PATCH": _BODY_PROBLEMS}
 
     @extend_schema(
         operation_id="get_webhook_endpoint",
@@ -126,6 +129,7 @@ class EndpointTest(ApiView):
 
 class EndpointSecret(ApiView):
     scopes: ClassVar = {"POST": MANAGE}
+    idempotent: ClassVar = ("POST",)
     parser_classes = []
 
     @extend_schema(

@@ -81,6 +81,9 @@ CODES: Final = {
     "endpoint_disabled": Code(
         409, "The webhook endpoint is disabled", 'Enable it with `PATCH {"enabled": true}`, then try again.'
     ),
+    "key_not_rotatable": Code(
+        409, "The key can't be rotated", "`detail` says why: rotate its successor, or issue another key."
+    ),
     "idempotency_in_progress": Code(
         409, "The first request with this key is still running", "Send it again after `Retry-After` seconds."
     ),

@@ -31,8 +31,8 @@ from partner_api.http.problems import FieldError, Problem, invalid
 HEADER: Final = "Idempotency-Key"
 _MAX_LENGTH: Final = 255
 # A string of structured fields (RFC 9651 section 3.3.3), or the same characters without the quotes.
-_QUOTED = re.compile(r'"((?:[\x20-\x21\x23-\x5b\x5d-\x7e]|\\["\\])+)"')
-_BARE = re.compile(r"[\x21\x23-\x2b\x2d-\x5b\x5d-\x7e]+")
+QUOTED: Final = r'"((?:[\x20-\x21\x23-\x5b\x5d-\x7e]|\\["\\])+)"'
+BARE: Final = r"[\x21\x23-\x2b\x2d-\x5b\x5d-\x7e]+"
 _RETRY_AFTER: Final = "1"
 
 
@@ -82,8 +82,8 @@ def key_of(request: Request) -> str | None:
     given = request.headers.get(HEADER)
     if given is None:
         return None
-    quoted = _QUOTED.fullmatch(given.strip())
-    bare = _BARE.fullmatch(given.strip())
+    quoted = re.fullmatch(QUOTED, given.strip())
+    bare = re.fullmatch(BARE, given.strip())
     key = re.sub(r"\\(.)", r"\1", quoted[1]) if quoted else bare[0] if bare else ""
     if not 1 <= len(key) <= _MAX_LENGTH:
         message = f'It must be 1 to {_MAX_LENGTH} visible ASCII characters, such as a UUID: "8e03978e-…".'

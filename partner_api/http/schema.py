@@ -9,6 +9,7 @@ from drf_spectacular.utils import OpenApiParameter
 from pydantic import BaseModel, Field
 
 from partner_api.http.codes import CODES
+from partner_api.http.idempotency import BARE, QUOTED
 from partner_api.http.problems import CONTENT_TYPE
 
 _WITH_KEY = (
@@ -23,9 +24,9 @@ _WITH_KEY = (
 _IDEMPOTENT = ("idempotency_in_progress", "idempotency_mismatch", "validation_error")
 _IDEMPOTENCY_KEY = OpenApiParameter(
     "Idempotency-Key",
-    str,
+    {"type": "string", "minLength": 1, "maxLength": 255, "pattern": f"^(?:{QUOTED}|{BARE})$"},
     OpenApiParameter.HEADER,
-    description="1 to 255 visible ASCII characters of your own, such as a UUID, in quotes or not. The same "
+    description="1 to 255 characters of your own, such as a UUID, in quotes or not. The same "
     "request with the same key within 24 hours is done once: it gets the first answer again, with "
     "`Idempotent-Replayed: true`.",
 )
@@ -97,7 +98,7 @@ class ProblemAwareSchema(AutoSchema):
         codes.append("rate_limited")
         if "{" in self.path:
             codes.append("not_found")
-        if self.method == "POST" and self.get_request_serializer() is not None:
+        if self.method in {"POST", "PATCH"} and self.get_request_serializer() is not None:
             codes += _WITH_BODY
         if self._is_idempotent():
             codes += _IDEMPOTENT

@@ -27,9 +27,13 @@ class ApiView(APIView):
         """After authentication: has the handler of an idempotent method run once for each key."""
         super().initial(request, *args, **kwargs)
         if request.method in self.idempotent:
+            self.prepare(request)
             name = request.method.lower()
             handler = getattr(self, name)
             setattr(self, name, partial(_run_once, self, handler))
+
+    def prepare(self, request: Request) -> None:
+        """Before the transaction of an idempotent method: what asks other hosts is done here."""
 
     def idempotency_scope(self, request: Request) -> str:
         """Whose key it is: the same key of another scope is another. Authentication sets it."""

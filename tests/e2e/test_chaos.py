@@ -81,7 +81,7 @@ def test_the_judge_finds_nothing_where_nothing_is_off(seen: Evidence) -> None:
 
 
 def test_the_judge_sees_a_deed_that_vanished(seen: Evidence) -> None:
-    DeedAttempt.objects.filter(deed=seen.record.deeds[2]).delete()
+    DeedAttempt.objects.filter(deed__pk=seen.record.deeds[2]).delete()
     Deed.objects.filter(pk=seen.record.deeds[2]).delete()
     assert found(seen) == {"no_accepted_order_is_lost"}
 

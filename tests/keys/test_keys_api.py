@@ -52,7 +52,15 @@ def test_a_key_is_rotated(admin: Api) -> None:
     old = admin.get(f"/v2/keys/{made['id']}").json()
     assert (old["state"], old["replaced_by"]) == ("rotated", answer.json()["id"])
     again = admin.post(f"/v2/keys/{made['id']}/rotate", {})
-    assert errors_of(again) == {"": "already_rotated"}
+    assert (again.status_code, again.json()["code"]) == (409, "key_not_rotatable")
+    assert answer.json()["prefix"] in again.json()["detail"]
+
+
+def test_a_key_is_issued_once_however_often_it_is_asked_for(admin: Api) -> None:
+    first, second = (admin.post("/v2/keys", {"name": "Branch"}, Idempotency_Key="branch-1") for _ in range(2))
+    assert second["Idempotent-Replayed"] == "true"
+    assert first.json() == second.json()
+    assert ApiKey.objects.count() == 2
 
 
 def test_a_key_can_rotate_itself(admin: Api) -> None:
