@@ -85,9 +85,14 @@ class Deployment:
         self.running.pop(name).kill()
 
     def kill_child(self, name: str) -> bool:
-        """SIGKILL to one of the processes that `name` started. False when it has none yet."""
-        children = psutil.Process(self.running[name].pid).children()
-        if not children:
+        """SIGKILL to one of the processes that `name` started. False when it has none at work yet.
+
+        Celery gives up when a process of its pool dies while it starts, and leaves that to its supervisor.
+        """
+        child = self.running[name]
+        children = psutil.Process(child.pid).children()
+        is_at_work = name != "worker" or '"task_id"' in child.log.read_text(errors="replace")
+        if not (children and is_at_work):
             return False
         children[-1].kill()
         return True
