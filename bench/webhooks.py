@@ -131,15 +131,16 @@ def nothing_lost(partner: "Partner", folder: Path, port: int) -> list[str]:
 def first_received(folder: Path, prefix: str) -> dict[tuple[str, str], float]:
     """When each event was first received, by path and event id."""
     found: dict[tuple[str, str], float] = {}
-    for line in (folder / "received.log").read_text().splitlines():
+    received = folder / "received.log"
+    for line in received.read_text().splitlines() if received.exists() else ():
         at, path, event = line.split(" ")
         if path.startswith(prefix):
             found.setdefault((path, event), float(at))
     return found
 
 
-def register(partner: "Partner", urls: list[str]) -> None:
-    """Endpoints for news of keys, as if they had answered before."""
+def register(partner: "Partner", urls: list[str], event_types: str = "key.*") -> None:
+    """Endpoints, as if they had answered before."""
     from datetime import timedelta  # noqa: PLC0415
 
     from django.utils import timezone  # noqa: PLC0415
@@ -150,7 +151,7 @@ def register(partner: "Partner", urls: list[str]) -> None:
     now = timezone.now()
     for url in urls:
         endpoint = Endpoint(
-            partner=partner, livemode=True, url=url, event_types=["key.*"], last_success_at=now
+            partner=partner, livemode=True, url=url, event_types=[event_types], last_success_at=now
         )
         endpoint.give_secret(signing.new_secret(), now=now, overlap=timedelta(0))
         endpoint.save()

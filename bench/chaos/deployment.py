@@ -58,9 +58,19 @@ class Deployment:
             "SANDBOX_TOKEN": "chaos",
         }
         self.stored = folder / "storage" / "deeds"
+        self.receiver_port = engines.free_port()
+        self.env |= {
+            "WEBHOOKS_ALLOW_HTTP": "true",
+            "WEBHOOKS_ALLOW_PRIVATE_ADDRESSES": "127.0.0.1/32",
+            "WEBHOOKS_PORTS": str(self.receiver_port),
+            # Enough attempts for an endpoint that fails every other time, and workers that die under way.
+            "WEBHOOKS_SCHEDULE_SECONDS": ",".join(["0", *["1"] * 30]),
+            "WEBHOOKS_LEASE_SECONDS": "8",
+            "WEBHOOKS_SWEEP_SECONDS": "1",
+        }
 
     def start(self, name: str) -> None:
-        """Starts one of web, worker, beat, sandbox, redis. Only Redis is waited for."""
+        """Starts one of web, worker, beat, sandbox, receiver, redis. Only Redis is waited for."""
         self._starts += 1
         log = self.folder / "logs" / f"{self._starts:03}-{name}.log"
         if name == "redis":
@@ -76,6 +86,7 @@ class Deployment:
             ],
             "worker": ["-m", "celery", "-A", "partner_api", "worker", *WORKER_FLAGS],
             "beat": ["-m", "celery", "-A", "partner_api", "beat", "--schedule", str(self.folder / "beat")],
+            "receiver": ["-m", "bench.receiver", str(self.receiver_port), str(self.folder)],
             "sandbox": ["manage.py", "runsandbox", "--threads", "64", "--port", self._sandbox_port()],
         }[name]
         self.running[name] = Child(name, [sys.executable, *argv], log=log, env=self.env)

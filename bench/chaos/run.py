@@ -14,13 +14,16 @@ from bench.chaos.clients import Client, Record
 from bench.chaos.deployment import Deployment
 from bench.chaos.plan import ORDINARY, Blow, Plan
 from bench.chaos.verdict import CHECKS, Evidence
+from bench.webhooks import register
 from deeds.models import Deed
 from keys.models import ApiKey, Partner
+from webhooks.models import Delivery
 
 _START_SECONDS = 60.0
 _LEAST_SETTLE_SECONDS = 20.0
 _CATCH_UP = "caught up after the renderer came back"
-_PROCESSES = ("redis", "web", "worker", "beat")
+_PROCESSES = ("redis", "receiver", "web", "worker", "beat")
+_DELIVERED_SECONDS = 60.0
 LIMITS = {"rate_limit_per_minute": 1_000_000, "rate_limit_burst": 1_000_000}
 
 
@@ -57,14 +60,28 @@ def run(plan: Plan, folder: Path, *, database_url: str, say: Callable[[str], Non
         _, key = ApiKey.issue(
             partner, name="Chaos", environment="live", scopes=["deed:create", "deed:read"], **LIMITS
         )
+        hooks = f"http://127.0.0.1:{running.receiver_port}"
+        register(partner, [f"{hooks}/ok/1", f"{hooks}/flaky/1"], "deed.*")
         record = _turmoil(plan, running, key, result, say)
         say("all blows dealt, all orders sent; waiting until every deed is settled")
         started = time.monotonic()
         _wait_until_settled(running, max(plan.limit - (started - begun), _LEAST_SETTLE_SECONDS))
         result.times["settled after the last order"] = time.monotonic() - started
+        (folder / "healed").touch()
+        started = time.monotonic()
+        _wait_until_told(running)
+        result.times["told after the last deed"] = time.monotonic() - started
         say("counting")
         seen = Evidence(
-            plan, plan.make_orders(), record, running.ended, running.url, key, result.times[_CATCH_UP]
+            plan,
+            plan.make_orders(),
+            record,
+            running.ended,
+            running.url,
+            key,
+            result.times[_CATCH_UP],
+            folder,
+            running.receiver_port,
         )
         result.faults = {check.__name__.replace("_", " "): check(seen) for check in CHECKS}
         result.statuses = record.statuses
@@ -145,6 +162,14 @@ def _wait_until_settled(running: Deployment, seconds: float) -> None:
         running.notice_ended()
         time.sleep(0.2)
     running.running["web"].wait_until(running.answers, seconds=_START_SECONDS)
+
+
+def _wait_until_told(running: Deployment) -> None:
+    """The receiver fails no more; what is still open is sent again within seconds."""
+    deadline = time.monotonic() + _DELIVERED_SECONDS
+    while Delivery.objects.open().exists() and time.monotonic() < deadline:
+        running.notice_ended()
+        time.sleep(0.2)
 
 
 def _duration(blows: list[Blow]) -> float:

@@ -1,17 +1,24 @@
 """What must be true in the end. Each check answers with what is off; a new one is added to CHECKS."""
 
+import datetime as dt
 import hashlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import requests
+from django.utils import timezone
 
 from bench.chaos.clients import Record
 from bench.chaos.plan import Order, Plan
+from bench.webhooks import nothing_lost
+from billing.models import LedgerEntry, Reservation
+from billing.reconciliation import find_variances
 from deeds import storage, verifying
 from deeds.models import Deed
+from keys.models import Partner
 
 _LINKS: Final = 60
 _CATCH_UP_SECONDS: Final = 120.0
@@ -31,6 +38,8 @@ class Evidence:
     url: str
     key: str
     catch_up: float
+    folder: Path = Path()
+    receiver_port: int = 0
 
 
 Check = Callable[[Evidence], list[str]]
@@ -102,6 +111,28 @@ def links_lead_to_the_pdfs(seen: Evidence) -> list[str]:
     return wrong
 
 
+def each_completed_deed_is_charged_once(seen: Evidence) -> list[str]:
+    """The ledger's own check against the deeds, and that no order holds a place in a quota for nothing."""
+    now = timezone.now()
+    found = find_variances(now - dt.timedelta(days=1), now + dt.timedelta(days=1))
+    charged = LedgerEntry.objects.filter(kind=LedgerEntry.Kind.DEED).count()
+    completed = Deed.objects.filter(status="completed", livemode=True).count()
+    wrong = [f"{one.kind}: {one.subject}" for one in found]
+    if charged != completed:
+        wrong.append(f"{completed} completed deeds, {charged} charges")
+    held = Reservation.objects.count()
+    return [*wrong, f"{held} places are held by nobody"] if held else wrong
+
+
+def each_end_was_told_at_least_once(seen: Evidence) -> list[str]:
+    """To both endpoints of the partner: one that answers, and one that failed every other time."""
+    return [
+        fault
+        for partner in Partner.objects.all()
+        for fault in nothing_lost(partner, seen.folder, seen.receiver_port)
+    ]
+
+
 def no_server_error_is_bare(seen: Evidence) -> list[str]:
     return seen.record.bare_errors
 
@@ -119,6 +150,8 @@ CHECKS: list[Check] = [
     what_waited_for_the_renderer_was_made_soon,
     each_completed_deed_has_its_one_pdf,
     links_lead_to_the_pdfs,
+    each_completed_deed_is_charged_once,
+    each_end_was_told_at_least_once,
     no_server_error_is_bare,
     no_process_ended_by_itself,
 ]

@@ -1,6 +1,7 @@
 """`make chaos` in small: real processes are killed while partners order, and every order is counted."""
 
 import os
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from bench.chaos.clients import Record
 from bench.chaos.plan import FAULTS, VICTIMS, Plan
 from bench.chaos.run import run
 from bench.chaos.verdict import CHECKS, Evidence
+from bench.webhooks import register
 from deeds import storage, tasks
 from deeds.models import Deed, DeedAttempt
 from tests.api import Api
@@ -129,3 +131,15 @@ def test_the_judge_sees_what_clients_and_processes_told(seen: Evidence) -> None:
         "no_process_ended_by_itself",
         "what_waited_for_the_renderer_was_made_soon",
     }
+
+
+def test_the_judge_sees_a_deed_that_nobody_paid_for(seen: Evidence) -> None:
+    free = Deed.objects.get(pk=seen.record.deeds[0])
+    free.pk, free.order_id = uuid.uuid4(), "FREE"
+    free.save(force_insert=True)
+    assert "each_completed_deed_is_charged_once" in found(seen)
+
+
+def test_the_judge_sees_news_that_did_not_arrive(seen: Evidence, api: Api, settings: Any) -> None:
+    register(api.partner, ["https://hooks.invalid/"], "deed.*")
+    assert found(seen) == {"each_end_was_told_at_least_once"}
