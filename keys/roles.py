@@ -118,7 +118,8 @@ def _permissions() -> dict[tuple[str, str], Permission]:
         model = _model(label)
         if model is None:
             continue
-        kind = ContentType.objects.get_for_model(model)
+        # A proxy has permissions of its own, as Django makes them.
+        kind = ContentType.objects.get_for_model(model, for_concrete_model=False)
         known = {one.codename: one for one in Permission.objects.filter(content_type=kind)}
         for action in sorted(action for other, action in wanted if other == label):
             codename = permission(label, action).partition(".")[2]

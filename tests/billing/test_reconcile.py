@@ -272,23 +272,21 @@ def test_the_night_tells_staff(books: Twin, acme: Partner, clock: Any, settings:
 
 
 def test_finance_sees_each_difference_in_the_admin(
-    books: Twin, acme: Partner, clock: Any, admin_user: Any
+    books: Twin, acme: Partner, clock: Any, staff: Client
 ) -> None:
     books.world.faults = [Fault("outage", "meter_events")]
     entry = deed(acme)
     syncing.sync()
     clock.shift(LATER)
     run = reconciling.nightly()
-    client = Client()
-    client.force_login(admin_user)
-    assert client.get("/admin/billing/reconciliationrun/").status_code == 200
-    page = client.get(f"/admin/billing/reconciliationrun/{run.pk}/change/").content.decode()
+    assert staff.get("/admin/billing/reconciliationrun/").status_code == 200
+    page = staff.get(f"/admin/billing/reconciliationrun/{run.pk}/change/").content.decode()
     assert "unsynced" in page
     assert str(entry.pk) in page
     for page in ("stripelane", "stripeinvoice", "stripesubscription"):
-        assert client.get(f"/admin/billing/{page}/").status_code == 200
-    assert client.get("/admin/billing/stripeevent/").status_code == 200
-    assert client.get("/admin/billing/stripecustomer/").status_code == 200
+        assert staff.get(f"/admin/billing/{page}/").status_code == 200
+    assert staff.get("/admin/billing/stripeevent/").status_code == 200
+    assert staff.get("/admin/billing/stripecustomer/").status_code == 200
 
 
 def test_a_customer_made_anew_does_not_owe_what_the_first_one_did(

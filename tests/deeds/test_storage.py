@@ -50,12 +50,6 @@ def complete(place: Complete, main_api: MainApi) -> Complete:
     return make
 
 
-@pytest.fixture
-def staff(client: Client, django_user_model: Any) -> Client:
-    client.force_login(django_user_model.objects.create_superuser("root", password="x"))
-    return client
-
-
 def run(deed: Deed) -> Deed:
     tasks.render(str(deed.pk))
     deed.refresh_from_db()

@@ -15,6 +15,7 @@ from django.utils import timezone
 
 from deeds.models import Deed
 from keys.models import ApiKey, AuditEntry, Partner
+from tests.staff import hire, log_in
 from tests.webhooks.conftest import Receiver
 from tests.webhooks.test_inbound import FIRST
 from webhooks import delivery, outbox, tasks
@@ -27,12 +28,6 @@ Register = Callable[..., Endpoint]
 @pytest.fixture(autouse=True)
 def _no_workers(hinted: list[str]) -> None:
     """Rows are worked on by the tests' own calls."""
-
-
-@pytest.fixture
-def staff(client: Client, django_user_model: Any) -> Client:
-    client.force_login(django_user_model.objects.create_superuser("root", password="x"))
-    return client
 
 
 def _page(staff: Client, path: str) -> str:
@@ -170,9 +165,9 @@ def test_a_delivery_shows_its_attempts_and_is_sent_again(
 
 
 def test_staff_without_the_permission_change_nothing(
-    client: Client, django_user_model: Any, register: Register, source: Callable[..., Source]
+    quick_passwords: None, register: Register, source: Callable[..., Source]
 ) -> None:
-    client.force_login(django_user_model.objects.create_user("clerk", password="x", is_staff=True))
+    client = log_in(hire("clerk", "support"))
     endpoint, made = register("https://a.example.com/"), source()
     assert client.post(f"/admin/webhooks/endpoint/{endpoint.pk}/act/", {"act": "disable"}).status_code == 403
     assert client.post(f"/admin/webhooks/source/{made.pk}/rotate/").status_code == 403
