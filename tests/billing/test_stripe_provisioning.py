@@ -19,6 +19,7 @@ from partner_api.local.stripe_twin.cycles import amount_of
 from partner_api.local.stripe_twin.server import Twin
 from partner_api.local.stripe_twin.world import Fault
 from tests.billing.books import ACTOR, agree, charge, provisioned
+from tests.staff import hire, log_in
 
 HYBRID = (
     ("grant", 0, Decimal(0)),

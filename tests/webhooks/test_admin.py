@@ -36,6 +36,11 @@ def _page(staff: Client, path: str) -> str:
     return answer.content.decode()
 
 
+def _audited() -> Any:
+    """Without the login itself."""
+    return AuditEntry.objects.exclude(action__startswith="staff.")
+
+
 def _receive(secret: str, payload: Any) -> Any:
     body, at = json.dumps(payload).encode(), str(int(timezone.now().timestamp()))
     signature = hmac.new(secret.encode(), f"{at}.".encode() + body, hashlib.sha256).hexdigest()
@@ -61,7 +66,7 @@ def test_a_source_is_made_its_secret_shown_once_and_rotated(staff: Client, acme:
     assert fresh[0] != secret[0]
     for number, text in enumerate((secret[0], fresh[0])):
         assert _receive(text, FIRST | {"order_id": f"Q-{number}"}).status_code == 202
-    actions = list(AuditEntry.objects.order_by("id").values_list("action", flat=True))
+    actions = list(_audited().order_by("id").values_list("action", flat=True))
     assert actions == ["webhook_source.created", "webhook_source.secret_rotated"]
 
 
@@ -88,7 +93,7 @@ def test_what_needs_attention_is_corrected_and_replayed(
     assert staff.post(f"/admin/webhooks/{url}", form).status_code == 302
     tasks.process()
     assert Deed.objects.filter(order_id="SP-1", partner=acme).count() == 1
-    entry = AuditEntry.objects.get()
+    entry = _audited().get()
     assert (entry.action, entry.reason) == ("inbound_event.corrected", "typing error, by phone with Acme")
     assert "ALICE" not in json.dumps([entry.before, entry.after])
     again = staff.post(f"/admin/webhooks/{url}", form, follow=True)
@@ -105,7 +110,7 @@ def test_a_replay_as_it_was_is_no_correction(staff: Client, source: Callable[...
     assert staff.post(url, form).status_code == 302
     event.refresh_from_db()
     assert (event.status, event.corrected_body) == ("received", "")
-    assert AuditEntry.objects.get().action == "inbound_event.replayed"
+    assert _audited().get().action == "inbound_event.replayed"
 
 
 def test_a_shadow_replay_shows_the_difference(staff: Client, source: Callable[..., Source]) -> None:
@@ -117,7 +122,7 @@ def test_a_shadow_replay_shows_the_difference(staff: Client, source: Callable[..
     Deed.objects.update(order=Deed.objects.get().order | {"vesting": "otherwise"})
     page = _page(staff, f"inboundevent/{event.pk}/shadow/")
     assert "-  &quot;vesting&quot;: &quot;otherwise&quot;" in page
-    assert (Deed.objects.count(), AuditEntry.objects.count()) == (1, 0)
+    assert (Deed.objects.count(), _audited().count()) == (1, 0)
 
 
 def test_an_endpoint_is_tested_disabled_and_enabled(
@@ -134,7 +139,7 @@ def test_an_endpoint_is_tested_disabled_and_enabled(
     staff.post(act, {"act": "enable"})
     endpoint.refresh_from_db()
     assert endpoint.enabled
-    assert set(AuditEntry.objects.values_list("action", flat=True)) == {
+    assert set(_audited().values_list("action", flat=True)) == {
         "webhook_endpoint.disabled",
         "webhook_endpoint.enabled",
     }
@@ -161,7 +166,7 @@ def test_a_delivery_shows_its_attempts_and_is_sent_again(
     delivery.pump()
     row.refresh_from_db()
     assert row.status == "succeeded"
-    assert AuditEntry.objects.get().action == "webhook_delivery.resent"
+    assert _audited().get().action == "webhook_delivery.resent"
 
 
 def test_staff_without_the_permission_change_nothing(
