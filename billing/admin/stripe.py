@@ -85,8 +85,14 @@ class ReconciliationRunAdmin(ReadOnly):
     def _run(self, request: HttpRequest, *, is_repairing: bool) -> HttpResponse:
         if request.method != "POST":  # unfold's buttons are links
             verb = "Repair what is safe" if is_repairing else "Compare now"
+            explanation = f"The books of the last {reconciling.DEFAULT_DAYS} days are compared with Stripe."
+            if is_repairing:
+                explanation += (
+                    " What was not charged is charged, and what was not sent is sent, or billed as an item."
+                )
             shared = {**self.admin_site.each_context(request), "opts": self.opts, "title": verb}
-            return TemplateResponse(request, "admin/billing/form.html", {**shared, "verb": verb})
+            page = {**shared, "verb": verb, "explanation": explanation}
+            return TemplateResponse(request, "admin/billing/form.html", page)
         end = timezone.now()
         start = end - dt.timedelta(days=reconciling.DEFAULT_DAYS)
         run = reconciling.run(start, end, actor=audit.Actor.staff(request), is_repairing=is_repairing)
