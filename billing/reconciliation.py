@@ -178,14 +178,16 @@ def _corrected() -> set[str]:
 
 def _charge_what_is_missing(variance: Variance, actor: audit.Actor) -> bool:
     start = dt.datetime.combine(variance.day, dt.time(), dt.UTC)
-    deeds = (
+    # Read to the end: a source that is left halfway keeps its cursor open, whatever the charge comes to.
+    found = [
         deed
         for source in _deed_sources
         for deed in source(start, start + dt.timedelta(days=1), variance.partner_id)
-    )
-    deed = next((one for one in deeds if str(one.deed_id) == variance.subject), None)
-    if deed is None:
+        if str(deed.deed_id) == variance.subject
+    ]
+    if not found:
         return False
+    deed = found[0]
     try:
         with transaction.atomic():
             entry = ledger.charge(deed)
