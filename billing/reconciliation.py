@@ -23,13 +23,17 @@ from keys.models import Partner
 
 @dataclass(frozen=True)
 class Variance:
-    """One difference. `subject` is the id of what it is about: a deed, a ledger entry, an invoice line."""
+    """One difference. `subject` is the id of what it is about: a deed, a ledger entry, an invoice line.
+
+    One `is_final` is of what was billed already: no entry of ours puts it right, people have to look.
+    """
 
     kind: str
     partner_id: uuid.UUID
     day: dt.date
     subject: str
     detail: str
+    is_final: bool = False
 
 
 Finder = Callable[[dt.datetime, dt.datetime, Partner | None], Iterable[Variance]]
@@ -68,13 +72,12 @@ def find_variances(start: dt.datetime, end: dt.datetime, partner: Partner | None
 
 
 def is_repairable(variance: Variance) -> bool:
-    return variance.kind in _repairs
+    return variance.kind in _repairs and not variance.is_final
 
 
 def repair(variance: Variance, actor: audit.Actor) -> bool:
     """Puts one difference right. False where there is nothing (any more) to repair, or no way to."""
-    known = _repairs.get(variance.kind)
-    return known is not None and known(variance, actor)
+    return is_repairable(variance) and _repairs[variance.kind](variance, actor)
 
 
 def _charges(start: dt.datetime, end: dt.datetime, partner: Partner | None) -> Iterator[Variance]:
@@ -175,14 +178,16 @@ def _corrected() -> set[str]:
 
 def _charge_what_is_missing(variance: Variance, actor: audit.Actor) -> bool:
     start = dt.datetime.combine(variance.day, dt.time(), dt.UTC)
-    deeds = (
+    # Read to the end: a source that is left halfway keeps its cursor open, whatever the charge comes to.
+    found = [
         deed
         for source in _deed_sources
         for deed in source(start, start + dt.timedelta(days=1), variance.partner_id)
-    )
-    deed = next((one for one in deeds if str(one.deed_id) == variance.subject), None)
-    if deed is None:
+        if str(deed.deed_id) == variance.subject
+    ]
+    if not found:
         return False
+    deed = found[0]
     try:
         with transaction.atomic():
             entry = ledger.charge(deed)

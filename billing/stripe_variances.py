@@ -110,17 +110,21 @@ def _wrong_with(line: InvoiceLine, at_stripe: StripeInvoice) -> Iterator[Varianc
     if line.kind == LedgerEntry.Kind.BASE_FEE:
         if line.unit_price != contract.base_fee:
             detail = f"the base fee is {contract.base_fee}, Stripe's price is {line.unit_price}"
-            yield Variance("price_mismatch", line.invoice.partner_id, day, str(line.pk), detail)
+            yield Variance(
+                "price_mismatch", line.invoice.partner_id, day, str(line.pk), detail, is_final=True
+            )
         return
     own = _metered_of(at_stripe).filter(item=line.item, synced_at__lte=line.invoice.finalized_at)
     sent = int(own.aggregate(sum=Sum("quantity"))["sum"] or 0)
     if line.quantity != sent:
         detail = f"{line.item}: the invoice has {line.quantity}, the ledger sent {sent}"
-        yield Variance("invoice_quantity_mismatch", line.invoice.partner_id, day, str(line.pk), detail)
+        yield Variance(
+            "invoice_quantity_mismatch", line.invoice.partner_id, day, str(line.pk), detail, is_final=True
+        )
     expected = _amount(contract, line.item, line.quantity)
     if line.amount != expected:
         detail = f"{line.quantity} {line.item} cost {expected}, the invoice has {line.amount}"
-        yield Variance("price_mismatch", line.invoice.partner_id, day, str(line.pk), detail)
+        yield Variance("price_mismatch", line.invoice.partner_id, day, str(line.pk), detail, is_final=True)
 
 
 def _amount(contract: Contract, item: str, quantity: int) -> int:

@@ -33,6 +33,12 @@ def count_failure(request: Any) -> None:
     refuse_too_many(gate.take(f"failed:{address_of(request)}", limit), "auth")
 
 
+def count_login(request: Any) -> None:
+    """Counts a login to the admin before its password is looked at. Raises Problem `rate_limited`."""
+    limit = Limit(settings.STAFF_LOGINS_PER_MINUTE, settings.STAFF_LOGINS_BURST)
+    refuse_too_many(gate.take(f"login:{address_of(request)}", limit), "login")
+
+
 def count_public(request: Any) -> None:
     """Counts a request to a route that needs no key. Raises Problem `rate_limited`."""
     limit = Limit(settings.PUBLIC_RATE_LIMIT_PER_MINUTE, settings.PUBLIC_RATE_LIMIT_BURST)

@@ -7,7 +7,7 @@ auth_failures = Counter(
 )
 rate_limited = Counter(
     "partner_api_rate_limited_total",
-    "Requests answered 429, by what was limited: key, auth or public.",
+    "Requests answered 429, by what was limited: key, auth, login or public.",
     ["what"],
 )
 limiter_in_memory = Gauge(

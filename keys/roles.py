@@ -28,6 +28,17 @@ _READ: Final = _may(
     ("deeds.deeddownload", "view"),
     ("deeds.storagefinding", "view"),
     ("billing.analytics", "view"),
+    ("webhooks.source", "view"),
+    ("webhooks.endpoint", "view"),
+    ("webhooks.delivery", "view"),
+    ("webhooks.inboundevent", "view"),
+)
+# Sources and endpoints, a message sent again, an inbound event corrected and replayed.
+_WEBHOOKS: Final = _may(
+    ("webhooks.source", "view add change"),
+    ("webhooks.endpoint", "view change"),
+    ("webhooks.delivery", "view change"),
+    ("webhooks.inboundevent", "view change"),
 )
 _BOOKS: Final = _may(
     ("billing.contract", "view add change provision"),
@@ -47,19 +58,20 @@ _BOOKS: Final = _may(
 # Role → model → actions. The first words of each role are what a token's claim says.
 ROLES: Final[dict[str, Actions]] = {
     "support": _READ,
-    "key_staff": _may(
-        ("keys.partner", "view add change suspend"),
-        ("keys.apikey", "view add change revoke rotate"),
-        ("keys.auditentry", "view"),
-        ("deeds.deed", "view change"),
-        ("deeds.deeddownload", "view"),
-        ("deeds.storagefinding", "view"),
-        ("billing.analytics", "view"),
-    ),
+    "key_staff": {
+        **_READ,
+        **_WEBHOOKS,
+        **_may(
+            ("keys.partner", "view add change suspend"),
+            ("keys.apikey", "view add change revoke rotate"),
+            ("deeds.deed", "view change"),
+        ),
+    },
     "finance": {**_READ, **_BOOKS, **_may(("keys.auditentry", "view export"))},
     "owner": {
         **_READ,
         **_BOOKS,
+        **_WEBHOOKS,
         **_may(
             ("keys.partner", "view add change suspend"),
             ("keys.apikey", "view add change revoke rotate"),
@@ -118,7 +130,8 @@ def _permissions() -> dict[tuple[str, str], Permission]:
         model = _model(label)
         if model is None:
             continue
-        kind = ContentType.objects.get_for_model(model)
+        # A proxy has permissions of its own, as Django makes them.
+        kind = ContentType.objects.get_for_model(model, for_concrete_model=False)
         known = {one.codename: one for one in Permission.objects.filter(content_type=kind)}
         for action in sorted(action for other, action in wanted if other == label):
             codename = permission(label, action).partition(".")[2]

@@ -377,6 +377,11 @@ CELERY_BEAT_SCHEDULE = {
         "options": {"expires": SWEEP_SECONDS},
     },
     "warn-of-ending-keys": {"task": "keys.tasks.warn_of_ending_keys", "schedule": timedelta(hours=1)},
+    "forget-ended-sessions": {
+        "task": "keys.tasks.forget_ended_sessions",
+        "schedule": timedelta(days=1),
+        "options": {"expires": 12 * 3600},
+    },
     "purge-kept-answers": {
         "task": "partner_api.http.tasks.purge_kept_answers",
         "schedule": timedelta(hours=1),
@@ -518,6 +523,9 @@ UNFOLD = {
 AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "keys.staff.backend.PasswordAndCode"]
 ADMIN_ALLOWED_CIDRS = env.list("ADMIN_ALLOWED_CIDRS", default=[])
 STAFF_IDLE_SECONDS = env.int("STAFF_IDLE_SECONDS", default=1800)
+# Logins from one address under whatever names; made-up names would evade the lockout of each.
+STAFF_LOGINS_PER_MINUTE = env.int("STAFF_LOGINS_PER_MINUTE", default=10)
+STAFF_LOGINS_BURST = env.int("STAFF_LOGINS_BURST", default=30)
 # Failed logins by name and address are counted in Postgres, so that a lockout outlives Redis.
 AXES_HANDLER = "axes.handlers.database.AxesDatabaseHandler"
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]

@@ -14,7 +14,7 @@ from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from unfold.widgets import UnfoldAdminDecimalFieldWidget, UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
-from billing import ledger, prices, reconciliation
+from billing import ledger, prices, reconciliation, stripe_client
 from billing.admin.base import ExportingAdmin, amount
 from billing.models import Contract, LedgerEntry
 from billing.pricing import minor
@@ -186,11 +186,16 @@ class LedgerEntryAdmin(ExportingAdmin):
         today = timezone.now().date()
         first = _day(request.GET.get("from"), today - dt.timedelta(days=7))
         last = _day(request.GET.get("to"), today)
-        found = reconciliation.find_variances(_midnight(first), _midnight(last + dt.timedelta(days=1)))
+        end = _midnight(last + dt.timedelta(days=1))
+        try:
+            found = reconciliation.find_variances(_midnight(first), end)
+        except stripe_client.StripeFault as fault:
+            self.message_user(request, f"Stripe could not be asked: {fault}", messages.ERROR)
+            return HttpResponseRedirect(reverse("admin:billing_ledgerentry_changelist"))
         if request.method == "POST":
             self.may(request, "adjust_ledgerentry")
             chosen = next(
-                (one for one in found if f"{one.kind}:{one.subject}" == request.POST["variance"]), None
+                (one for one in found if f"{one.kind}:{one.subject}" == request.POST.get("variance")), None
             )
             actor = audit.Actor.staff(request)
             is_repaired = chosen is not None and reconciliation.repair(chosen, actor)

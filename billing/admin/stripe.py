@@ -5,6 +5,7 @@ from typing import Any
 
 from django.contrib import admin, messages
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
@@ -82,6 +83,16 @@ class ReconciliationRunAdmin(ReadOnly):
         return bool(request.user.has_perm("billing.run_reconciliationrun"))
 
     def _run(self, request: HttpRequest, *, is_repairing: bool) -> HttpResponse:
+        if request.method != "POST":  # unfold's buttons are links
+            verb = "Repair what is safe" if is_repairing else "Compare now"
+            explanation = f"The books of the last {reconciling.DEFAULT_DAYS} days are compared with Stripe."
+            if is_repairing:
+                explanation += (
+                    " What was not charged is charged, and what was not sent is sent, or billed as an item."
+                )
+            shared = {**self.admin_site.each_context(request), "opts": self.opts, "title": verb}
+            page = {**shared, "verb": verb, "explanation": explanation}
+            return TemplateResponse(request, "admin/billing/form.html", page)
         end = timezone.now()
         start = end - dt.timedelta(days=reconciling.DEFAULT_DAYS)
         run = reconciling.run(start, end, actor=audit.Actor.staff(request), is_repairing=is_repairing)

@@ -1,4 +1,4 @@
-"""Acts on one object that are more than an edit: asked for with a reason, and done by POST only.
+"""Acts on one object: asked for with a reason, and done by POST only. An edit asks for its reason too.
 
 Each act has a permission of its own (`<act>_<model>`, see keys.roles), a page that says what will
 happen, and a button on the object's page for those who have the permission.
@@ -19,12 +19,16 @@ from unfold.widgets import UnfoldAdminTextInputWidget
 from keys import roles
 
 
-class ReasonForm(forms.Form):
-    reason = forms.CharField(
+def reason_field() -> forms.CharField:
+    return forms.CharField(
         max_length=200,
         widget=UnfoldAdminTextInputWidget(),
         help_text="It stands in the audit trail.",
     )
+
+
+class ReasonForm(forms.Form):
+    reason = reason_field()
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,8 @@ class ActingAdmin(ModelAdmin):
     """`acts` lists them; `do_<name>(request, object, **cleaned form)` does one."""
 
     acts: tuple[Act, ...] = ()
+    # The form of an edit; that of a new object has no reason.
+    edit_form: type[forms.ModelForm] | None = None
     change_form_template = "admin/acts/change_form.html"
 
     def may_act(self, request: HttpRequest, act: Act, obj: Any = None) -> bool:
@@ -53,6 +59,14 @@ class ActingAdmin(ModelAdmin):
     def is_open(self, act: Act, obj: Any) -> bool:
         """Whether the act makes sense for the object as it is; else its button is not shown."""
         return True
+
+    def get_form(self, request: HttpRequest, obj: Any = None, **kwargs: Any) -> Any:
+        if self.edit_form is not None and self.is_edited(request, obj):
+            kwargs["form"] = self.edit_form
+        return super().get_form(request, obj, **kwargs)
+
+    def is_edited(self, request: HttpRequest, obj: Any) -> bool:
+        return obj is not None and self.has_change_permission(request, obj)
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False

@@ -17,7 +17,7 @@ from unfold.widgets import (
 )
 
 from keys import lifecycle
-from keys.admin.acts import Act, ActingAdmin, ReasonForm
+from keys.admin.acts import Act, ActingAdmin, ReasonForm, reason_field
 from keys.audit import Actor
 from keys.models import ApiKey
 from keys.scopes import GRANTABLE
@@ -72,6 +72,10 @@ class ApiKeyForm(forms.ModelForm):
     class Meta:
         model = ApiKey
         fields = ("partner", "name", "environment", *lifecycle.EDITABLE[1:])
+
+
+class ApiKeyEditForm(ApiKeyForm):
+    reason = reason_field()
 
 
 class RotationForm(ReasonForm):
@@ -129,6 +133,7 @@ def due_for_rotation(keys: QuerySet[ApiKey], now: dt.datetime) -> QuerySet[ApiKe
 @admin.register(ApiKey)
 class ApiKeyAdmin(ActingAdmin):
     form = ApiKeyForm
+    edit_form = ApiKeyEditForm
     list_display = (
         "prefix",
         "partner",
@@ -198,7 +203,7 @@ class ApiKeyAdmin(ActingAdmin):
         given = form.cleaned_data
         if change:
             fields = {name: given[name] for name in form.changed_data if name in lifecycle.EDITABLE}
-            lifecycle.change(Actor.staff(request), obj, **fields)
+            lifecycle.change(Actor.staff(request), obj, reason=given["reason"], **fields)
             return
         fields = {name: given[name] for name in (*lifecycle.EDITABLE, "environment")}
         key, text = lifecycle.issue(Actor.staff(request), given["partner"], **fields)

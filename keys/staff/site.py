@@ -1,6 +1,7 @@
 """The admin's front door: nobody gets further than the login without a second factor."""
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any, Final
 
 import qrcode
@@ -24,12 +25,13 @@ from unfold.forms import AuthenticationForm
 from unfold.sites import UnfoldAdminSite
 from unfold.widgets import UnfoldAdminTextInputWidget
 
-from keys import audit
+from keys import audit, limits
 from keys.audit import Actor
 from keys.models import Authenticator, RecoveryCodes
 from keys.models.second_factor import new_secret
 from keys.staff.backend import device_for
 from keys.staff.events import MAY_ENROL
+from partner_api.http.problems import Problem
 
 # In the session: the digest of the secret that it was shown.
 _ENROLLING: Final = "enrolling"
@@ -91,6 +93,11 @@ class StaffSite(UnfoldAdminSite):
     def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         if request.method == "GET" and self._may_enrol(request):
             return HttpResponseRedirect(reverse("admin:enrol"))
+        if request.method == "POST":
+            try:
+                limits.count_login(request)
+            except Problem as problem:
+                return _refused(request, problem.headers)
         page: HttpResponse = super().login(request, extra_context)
         return page
 
@@ -208,8 +215,15 @@ def _digest(secret: str) -> str:
 
 def locked_out(request: HttpRequest, response: HttpResponse, credentials: Any) -> HttpResponse:
     """What django-axes answers in the login's place."""
+    return _refused(request)
+
+
+def _refused(request: HttpRequest, headers: Mapping[str, str] | None = None) -> HttpResponse:
     context = {**admin.site.each_context(request), "title": "Locked out"}
-    return render(request, "admin/staff/locked_out.html", context, status=429)
+    page = render(request, "admin/staff/locked_out.html", context, status=429)
+    for name, value in (headers or {}).items():
+        page[name] = value
+    return page
 
 
 def _qr(device: Authenticator) -> str:

@@ -46,7 +46,17 @@ def charge(partner: Partner, deed_type: str = "grant", *, at: dt.datetime | None
 def deed(partner: Partner, deed_type: str = "grant", *, at: dt.datetime | None = None) -> LedgerEntry:
     """A completed live deed, and its charge."""
     moment = at or timezone.now()
-    made = Deed.objects.create(
+    made = uncharged(partner, deed_type, at=moment)
+    with transaction.atomic():
+        entry = ledger.charge(charges.facts_of(made, completed_at=moment))
+    assert entry is not None
+    return entry
+
+
+def uncharged(partner: Partner, deed_type: str = "grant", *, at: dt.datetime | None = None) -> Deed:
+    """A completed live deed that nobody charged."""
+    moment = at or timezone.now()
+    return Deed.objects.create(
         partner=partner,
         livemode=True,
         order_id=str(uuid4()),
@@ -62,10 +72,6 @@ def deed(partner: Partner, deed_type: str = "grant", *, at: dt.datetime | None =
         pdf_bytes=1,
         pdf_pages=1,
     )
-    with transaction.atomic():
-        entry = ledger.charge(charges.facts_of(made, completed_at=moment))
-    assert entry is not None
-    return entry
 
 
 def provisioned(partner: Partner, **terms: Any) -> Contract:

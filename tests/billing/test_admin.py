@@ -19,26 +19,19 @@ from billing.ledger import DeedFacts
 from billing.models import BillingPeriod, Contract, Invoice, LedgerEntry
 from keys import audit
 from keys.models import AuditEntry, Partner
+from tests.staff import hire, log_in
 
 FINANCE = audit.Actor("staff", "finance")
 
 
 @pytest.fixture
-def staff(client: Client, django_user_model: Any) -> Client:
-    client.force_login(django_user_model.objects.create_superuser("root", password="x"))
-    return client
-
-
-@pytest.fixture
-def reader(django_user_model: Any) -> Client:
+def reader(db: None, quick_passwords: None) -> Client:
     """Staff that may only look."""
-    user = django_user_model.objects.create_user("reader", password="x", is_staff=True)
+    user = hire("reader")
     user.user_permissions.set(
         Permission.objects.filter(content_type__app_label="billing", codename__startswith="view_")
     )
-    browser = Client(raise_request_exception=False)
-    browser.force_login(user)
-    return browser
+    return log_in(user)
 
 
 def contract_form(partner: Partner, *prices: tuple[str, str, str], **changes: str) -> dict[str, str]:

@@ -17,16 +17,16 @@ from billing import charts, dashboard
 from keys.models import Partner
 from tests.api import Api
 from tests.billing.rows import log, requests
+from tests.staff import hire, log_in
 
 PAGE = "/admin/billing/analytics/"
 
 
 @pytest.fixture
-def staff(client: Client, django_user_model: Any) -> Client:
-    user = django_user_model.objects.create_user("ann", password="x", is_staff=True)
+def staff(db: None, quick_passwords: None) -> Client:
+    user = hire("ann")
     user.user_permissions.add(Permission.objects.get(codename="view_analytics"))
-    client.force_login(user)
-    return client
+    return log_in(user)
 
 
 def _page(staff: Client, query: str = "") -> str:
@@ -69,9 +69,9 @@ def test_it_is_drawn_without_anything_from_elsewhere(staff: Client, api: Api) ->
     assert re.findall(r'(?:src|href)="(?:https?:)?//[^"]*', page) == []
 
 
-def test_it_needs_its_permission(client: Client, django_user_model: Any, api: Api) -> None:
+def test_it_needs_its_permission(client: Client, quick_passwords: None, api: Api) -> None:
     assert client.get(PAGE).status_code == 302
-    client.force_login(django_user_model.objects.create_user("bob", password="x", is_staff=True))
+    log_in(hire("bob"), client)
     assert client.get(PAGE).status_code == 403
     assert client.get(f"{PAGE}export.csv").status_code == 403
     assert "analytics" not in client.get("/admin/").content.decode().lower()

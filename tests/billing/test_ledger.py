@@ -347,7 +347,7 @@ def test_what_has_a_price_by_now_is_found_and_priced(api: Api, made: Callable[..
 
 
 def test_a_finder_of_another_app_is_asked_too(acme: Partner) -> None:
-    odd = reconciliation.Variance("unsynced", acme.pk, timezone.now().date(), "x", "y")
+    odd = reconciliation.Variance("unheard_of", acme.pk, timezone.now().date(), "x", "y")
 
     def finder(*_: Any) -> list[reconciliation.Variance]:
         return [odd]

@@ -25,6 +25,7 @@ from partner_api.local.stripe_twin.metering import Accepted
 from partner_api.local.stripe_twin.server import Twin
 from partner_api.local.stripe_twin.world import Fault
 from tests.billing.books import ACTOR, deed, provisioned
+from tests.staff import hire, log_in
 
 NOW = dt.datetime(2026, 11, 20, 12, tzinfo=dt.UTC)
 LATER = dt.timedelta(minutes=11)
@@ -200,7 +201,7 @@ def test_late_event_is_found_and_billed_as_an_item(books: Twin, acme: Partner, c
     assert [item["amount"] for item in books.world.all("invoiceitem")] == [1250]
 
 
-def test_price_mismatch(books: Twin, clock: Any) -> None:
+def test_price_mismatch(books: Twin, clock: Any, quick_passwords: None) -> None:
     for price in books.world.all("price"):
         if price["nickname"] == "Grant deeds":
             price["unit_amount_decimal"] = "1100"
@@ -210,6 +211,24 @@ def test_price_mismatch(books: Twin, clock: Any) -> None:
     code, facts = reconcile()
     assert (code, facts["counts"]) == (1, {"price_mismatch": 1})
     assert facts["variances"][0]["detail"] == "2 grant cost 2500, the invoice has 2200"
+    assert facts["variances"][0]["repair"] == "look"
+    staff, page = log_in(hire("ann", "finance")), "/admin/billing/ledgerentry/reconcile/"
+    assert "the invoice has 2200" in staff.get(page).content.decode()
+    variance = f"price_mismatch:{facts['variances'][0]['subject']}"
+    assert "it needs a decision" in staff.post(page, {"variance": variance}, follow=True).content.decode()
+    assert not LedgerEntry.objects.filter(kind__in=["credit_note", "adjustment"]).exists()
+
+
+def test_staff_compare_while_stripe_is_away(
+    books: Twin, acme: Partner, clock: Any, quick_passwords: None
+) -> None:
+    deed(acme)
+    syncing.sync()
+    books.world.faults = [Fault("outage", times=100)]
+    clock.shift(LATER)
+    answer = log_in(hire("ann", "finance")).get("/admin/billing/ledgerentry/reconcile/", follow=True)
+    assert answer.status_code == 200
+    assert "Stripe" in answer.content.decode()
 
 
 def test_invoice_quantity_mismatch(books: Twin, clock: Any) -> None:
@@ -272,23 +291,24 @@ def test_the_night_tells_staff(books: Twin, acme: Partner, clock: Any, settings:
 
 
 def test_finance_sees_each_difference_in_the_admin(
-    books: Twin, acme: Partner, clock: Any, admin_user: Any
+    books: Twin, acme: Partner, clock: Any, staff: Client
 ) -> None:
     books.world.faults = [Fault("outage", "meter_events")]
     entry = deed(acme)
     syncing.sync()
     clock.shift(LATER)
     run = reconciling.nightly()
-    client = Client()
-    client.force_login(admin_user)
-    assert client.get("/admin/billing/reconciliationrun/").status_code == 200
-    page = client.get(f"/admin/billing/reconciliationrun/{run.pk}/change/").content.decode()
+    assert staff.get("/admin/billing/reconciliationrun/").status_code == 200
+    page = staff.get(f"/admin/billing/reconciliationrun/{run.pk}/change/").content.decode()
     assert "unsynced" in page
     assert str(entry.pk) in page
+    for act in ("compare_now", "repair_now"):
+        assert staff.get(f"/admin/billing/reconciliationrun/{act}/").status_code == 200
+    assert ReconciliationRun.objects.get() == run, "opening a page compares nothing"
     for page in ("stripelane", "stripeinvoice", "stripesubscription"):
-        assert client.get(f"/admin/billing/{page}/").status_code == 200
-    assert client.get("/admin/billing/stripeevent/").status_code == 200
-    assert client.get("/admin/billing/stripecustomer/").status_code == 200
+        assert staff.get(f"/admin/billing/{page}/").status_code == 200
+    assert staff.get("/admin/billing/stripeevent/").status_code == 200
+    assert staff.get("/admin/billing/stripecustomer/").status_code == 200
 
 
 def test_a_customer_made_anew_does_not_owe_what_the_first_one_did(

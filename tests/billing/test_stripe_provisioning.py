@@ -19,6 +19,7 @@ from partner_api.local.stripe_twin.cycles import amount_of
 from partner_api.local.stripe_twin.server import Twin
 from partner_api.local.stripe_twin.world import Fault
 from tests.billing.books import ACTOR, agree, charge, provisioned
+from tests.staff import hire, log_in
 
 HYBRID = (
     ("grant", 0, Decimal(0)),
@@ -199,28 +200,24 @@ def test_a_partner_without_a_contract_is_named(twin: Twin, acme: Partner) -> Non
 
 
 def test_staff_sees_the_plan_and_brings_a_contract_to_stripe(
-    twin: Twin, acme: Partner, admin_user: Any
+    twin: Twin, acme: Partner, staff: Client
 ) -> None:
     contract = agree(acme, starts_on=timezone.now().date())
-    client = Client()
-    client.force_login(admin_user)
     url = "/admin/billing/contractatstripe/"
     chosen = {"_selected_action": str(contract.pk)}
-    page = client.post(url, {**chosen, "action": "plan"}, follow=True).content.decode()
+    page = staff.post(url, {**chosen, "action": "plan"}, follow=True).content.decode()
     assert "+ customer for Acme Title" in page
     assert shape(twin)["customer"] == 0
-    client.post(url, {**chosen, "action": "provision"})
+    staff.post(url, {**chosen, "action": "provision"})
     assert shape(twin)["subscription"] == 1
-    assert AuditEntry.objects.get(action="contract.provisioned").actor == admin_user.username
+    assert AuditEntry.objects.get(action="contract.provisioned").actor == "root"
 
 
-def test_staff_without_the_permission_can_not(twin: Twin, acme: Partner, django_user_model: Any) -> None:
+def test_staff_without_the_permission_can_not(twin: Twin, acme: Partner, quick_passwords: None) -> None:
     contract = agree(acme, starts_on=timezone.now().date())
-    user = django_user_model.objects.create_user("clerk", password="x", is_staff=True)
+    user = hire("clerk")
     user.user_permissions.add(Permission.objects.get(codename="view_contractatstripe"))
-    client = Client()
-    client.force_login(user)
-    client.post(
+    log_in(user).post(
         "/admin/billing/contractatstripe/", {"_selected_action": str(contract.pk), "action": "provision"}
     )
     assert set(shape(twin).values()) == {0}

@@ -233,16 +233,21 @@ def test_staff_see_all_partners(api: Api, stranger: Api) -> None:
     }
     by_status = _staff("?group_by=status")["data"]
     assert {(point["status"], point["requests"]) for point in by_status} == {(200, 7), (401, 4)}
-    assert errors_of(api.get("/admin-api/v1/usage?partner=me")) == {"/partner": "invalid_value"}
+    assert errors_of(_asked("?partner=me")) == {"/partner": "invalid_value"}
+    assert api.get("/admin-api/v1/usage").status_code == 401, "a partner's key is no admin token"
 
 
 def _staff(query: str = "") -> Any:
+    answer = _asked(query)
+    assert answer.status_code == 200, answer.content
+    return answer.json()
+
+
+def _asked(query: str) -> Any:
     claims = {"sub": "maria", "role": "support", "aud": "partner-api-admin", "iss": "main-api"}
     expires = dt.datetime.now(dt.UTC) + dt.timedelta(minutes=1)
     token = jwt.encode({**claims, "iat": dt.datetime.now(dt.UTC), "exp": expires}, SECRET, algorithm="HS256")
-    answer = Client().get(f"/admin-api/v1/usage{query}", headers={"Authorization": f"Bearer {token}"})
-    assert answer.status_code == 200, answer.content
-    return answer.json()
+    return Client().get(f"/admin-api/v1/usage{query}", headers={"Authorization": f"Bearer {token}"})
 
 
 def test_a_key_that_is_no_more_still_has_its_usage(api: Api) -> None:

@@ -122,12 +122,9 @@ def test_a_failed_attempt_is_noted_too(place: Place, main_api: MainApi, settings
     assert notes[0].reason == "status 503"
 
 
-def test_staff_see_the_attempts_of_a_deed(
-    place: Place, main_api: MainApi, client: Client, django_user_model: Any
-) -> None:
+def test_staff_see_the_attempts_of_a_deed(place: Place, main_api: MainApi, staff: Client) -> None:
     deed = run(place("sandbox-503-9"))
-    client.force_login(django_user_model.objects.create_superuser("root", password="x"))
-    page = client.get(f"/admin/deeds/deed/{deed.pk}/change/").content.decode()
+    page = staff.get(f"/admin/deeds/deed/{deed.pk}/change/").content.decode()
     assert "status 503" in page
     assert "main_api_unavailable" in page
 

@@ -50,12 +50,6 @@ def complete(place: Complete, main_api: MainApi) -> Complete:
     return make
 
 
-@pytest.fixture
-def staff(client: Client, django_user_model: Any) -> Client:
-    client.force_login(django_user_model.objects.create_superuser("root", password="x"))
-    return client
-
-
 def run(deed: Deed) -> Deed:
     tasks.render(str(deed.pk))
     deed.refresh_from_db()
@@ -269,7 +263,7 @@ def test_staff_hold_and_release_with_a_reason(complete: Complete, staff: Client)
     assert deed.hold_reason == "Smith v. Jones"
     assert "Smith v. Jones" in staff.get(f"/admin/deeds/deed/{deed.pk}/change/").content.decode()
     staff.post(url, {"reason": "settled"})
-    held, released = AuditEntry.objects.order_by("id")
+    held, released = AuditEntry.objects.filter(action__startswith="deed.").order_by("id")
     assert (held.actor, held.action, held.reason) == ("root", "deed.held", "Smith v. Jones")
     assert (released.action, released.target_id, released.partner_id) == (
         "deed.released",
@@ -474,7 +468,8 @@ def test_finding_work_uses_the_small_indexes(db: None) -> None:
     """At any number of deeds: each question has a partial index of its own."""
     now = timezone.now()
     with connection.cursor() as cursor:
-        cursor.execute("SET LOCAL enable_seqscan = off")
+        for other in ("seqscan", "bitmapscan", "sort"):
+            cursor.execute(f"SET LOCAL enable_{other} = off")
     for rows, index in (
         (Deed.objects.outdated(now).order_by("completed_at"), "deeds_with_a_pdf_by_age"),
         (Deed.objects.half_deleted().order_by("completed_at"), "deeds_half_deleted"),

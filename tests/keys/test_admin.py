@@ -22,6 +22,7 @@ KEY_FORM = {
     "rate_limit_per_minute": "60",
     "rate_limit_burst": "10",
     "allowed_cidrs": "",
+    "reason": "asked by phone",
 }
 
 
@@ -180,6 +181,29 @@ def test_a_narrower_key_holds_on_the_next_request(staff: Client, api: Api) -> No
     entry = AuditEntry.objects.get(action="key.changed")
     assert entry.after["allowed_cidrs"] == ["203.0.113.0/24"]
     assert entry.before["rate_limit_per_minute"] == api.key.rate_limit_per_minute
+    assert entry.reason == "asked by phone"
+
+
+@pytest.mark.parametrize("reason", ["", "  ", "x" * 201])
+def test_an_edit_without_a_reason_changes_nothing(staff: Client, api: Api, reason: str) -> None:
+    for path, form in (
+        (f"apikey/{api.key.pk}", KEY_FORM),
+        (f"partner/{api.partner.pk}", {"name": "Renamed"}),
+    ):
+        answer = staff.post(f"/admin/keys/{path}/change/", {**form, "reason": reason})
+        assert answer.status_code == 200
+        assert 'name="reason"' in answer.content.decode()
+    assert ApiKey.objects.get().name == api.key.name
+    assert Partner.objects.get().name == "Acme Title"
+    assert not AuditEntry.objects.filter(action__endswith=".changed").exists()
+
+
+def test_who_may_only_look_is_asked_for_no_reason(quick_passwords: None, api: Api) -> None:
+    reader = log_in(hire("reader", "support"))
+    for path in (f"apikey/{api.key.pk}", f"partner/{api.partner.pk}"):
+        page = reader.get(f"/admin/keys/{path}/change/")
+        assert page.status_code == 200
+        assert 'name="reason"' not in page.content.decode()
 
 
 def test_a_wrong_network_is_named(staff: Client, api: Api) -> None:
@@ -235,7 +259,7 @@ def test_a_partner_is_made_edited_suspended_and_taken_back(staff: Client, api: A
     assert staff.post("/admin/keys/partner/add/", {"name": "New Escrow"}).status_code == 302
     assert Partner.objects.filter(name="New Escrow").exists()
     url = f"/admin/keys/partner/{api.partner.pk}/"
-    form = {"name": "Acme Title", "budget_cap": "500.00", "status": "suspended"}
+    form = {"name": "Acme Title", "budget_cap": "500.00", "status": "suspended", "reason": "agreed"}
     assert staff.post(f"{url}change/", form).status_code == 302
     assert api.get("/v2/deeds").status_code == 200, "status is no field of the form"
     assert staff.post(f"{url}suspend/", {"reason": ""}).status_code == 200
@@ -247,7 +271,7 @@ def test_a_partner_is_made_edited_suspended_and_taken_back(staff: Client, api: A
     entries = AuditEntry.objects.filter(action__startswith="partner.").order_by("id")
     assert [(entry.action, entry.reason) for entry in entries] == [
         ("partner.created", ""),
-        ("partner.changed", ""),
+        ("partner.changed", "agreed"),
         ("partner.suspended", "unpaid"),
         ("partner.reactivated", "paid"),
     ]
@@ -255,7 +279,9 @@ def test_a_partner_is_made_edited_suspended_and_taken_back(staff: Client, api: A
 
 
 def test_two_partners_have_two_names(staff: Client, api: Api, stranger: Api) -> None:
-    answer = staff.post(f"/admin/keys/partner/{api.partner.pk}/change/", {"name": stranger.partner.name})
+    answer = staff.post(
+        f"/admin/keys/partner/{api.partner.pk}/change/", {"name": stranger.partner.name, "reason": "x"}
+    )
     assert answer.status_code == 200
     assert "already exists" in answer.content.decode()
 

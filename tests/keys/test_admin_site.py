@@ -11,6 +11,7 @@ from django.contrib.sessions.models import Session
 from django.db import connection
 from django.test import Client
 
+from keys import tasks
 from keys.models import AuditEntry, Authenticator, RecoveryCodes
 from tests.staff import PASSWORD, code_at, code_of, hire, log_in, post_login
 
@@ -240,6 +241,31 @@ def test_five_failures_lock_out_one_name_from_one_address(owner: Any) -> None:
     assert actions().count("staff.locked_out") == 1
     assert actions().count("staff.login_failed") == 4
     assert "wrong" not in repr(list(AuditEntry.objects.values()))
+
+
+def test_many_names_from_one_address_are_limited_together(owner: Any, settings: Any) -> None:
+    settings.STAFF_LOGINS_PER_MINUTE, settings.STAFF_LOGINS_BURST = 1, 6
+    answers = [post_login(Client(), f"name{number}").status_code for number in range(6)]
+    assert answers == [200] * 6
+    failures = actions().count("staff.login_failed")
+    refused = post_login(Client(), "ada", code_of(owner))
+    assert refused.status_code == 429
+    assert 0 < int(refused["Retry-After"]) <= 60
+    assert "sessionid" not in refused.cookies
+    assert actions().count("staff.login_failed") == failures, "what is not looked at fills no trail"
+    assert Client().get("/admin/login/").status_code == 200
+    assert log_in(owner, Client(REMOTE_ADDR="203.0.113.9"))
+
+
+def test_ended_sessions_are_deleted_and_open_ones_kept(owner: Any) -> None:
+    with time_machine.travel("2026-11-24T08:00:00Z", tick=False) as clock:
+        log_in(owner, Client())
+        clock.shift(7 * 3600)
+        here = log_in(owner, Client())
+        clock.shift(2 * 3600)
+        assert Session.objects.count() == 2
+        tasks.forget_ended_sessions()
+        assert [one.session_key for one in Session.objects.all()] == [here.session.session_key]
 
 
 def test_a_lockout_ends(owner: Any, client: Client) -> None:

@@ -1,5 +1,6 @@
 """Who may do what: each action of the admin, tried over HTTP by each role."""
 
+import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -8,12 +9,16 @@ import pytest
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group
 from django.core.management import call_command
+from django.utils import timezone
 
+from billing.models import BillingPeriod, Contract, LedgerEntry, ReconciliationRun
 from deeds.models import Deed
 from keys import audit, roles
 from keys.models import ApiKey, AuditEntry, Partner
 from tests.api import Api
+from tests.billing import books
 from tests.staff import hire, log_in
+from webhooks.models import Delivery, Endpoint, Event, InboundEvent, Source
 
 pytestmark = pytest.mark.usefixtures("quick_passwords")
 EVERYBODY = READERS = frozenset(roles.ROLES)
@@ -24,7 +29,7 @@ OWNER = frozenset({"owner"})
 
 @dataclass(frozen=True)
 class Action:
-    """`path` is filled with {key}, {partner}, {deed}, {user}, {entry}. A form makes it a POST."""
+    """`path` is filled with what `world` made. A form makes it a POST."""
 
     path: str
     allowed: frozenset[str]
@@ -38,6 +43,28 @@ KEY_FORM = {
     "rate_limit_burst": "7",
     "allowed_cidrs": "",
 }
+CONTRACT_FORM = {
+    "partner": "{suspended}",
+    "model": "per_deed",
+    "currency": "USD",
+    "starts_on": "{today}",
+    "anchor_day": "1",
+    "payment_terms_days": "30",
+    "grace_days": "14",
+    "base_fee": "0",
+    "quota_mode": "hard",
+    "prices-TOTAL_FORMS": "1",
+    "prices-INITIAL_FORMS": "0",
+    "prices-0-item": "grant",
+    "prices-0-after_quantity": "0",
+    "prices-0-unit_price": "1",
+}
+CORRECTION = {
+    "partner": "{partner}",
+    "amount": "-5",
+    "reason": "tested",
+    "token": "01a20fa8-6229-704b-9fcf-10547513ce17",
+}
 ACTIONS = {
     "read keys": Action("keys/apikey/", EVERYBODY),
     "read a key": Action("keys/apikey/{key}/change/", EVERYBODY),
@@ -50,13 +77,14 @@ ACTIONS = {
     "issue a key": Action(
         "keys/apikey/add/", KEYS, {**KEY_FORM, "partner": "{partner}", "environment": "live"}
     ),
-    "edit a key": Action("keys/apikey/{key}/change/", KEYS, KEY_FORM),
+    "edit a key": Action("keys/apikey/{key}/change/", KEYS, {**KEY_FORM, "reason": "tested"}),
     "rotate a key": Action("keys/apikey/{key}/rotate/", KEYS, {"reason": "tested", "overlap": "3600"}),
     "revoke a key": Action("keys/apikey/{key}/revoke/", KEYS, {"reason": "tested"}),
     "make a partner": Action("keys/partner/add/", KEYS, {"name": "Made"}),
-    "edit a partner": Action("keys/partner/{partner}/change/", KEYS, {"name": "Renamed"}),
+    "edit a partner": Action("keys/partner/{partner}/change/", KEYS, {"name": "Renamed", "reason": "tested"}),
     "suspend a partner": Action("keys/partner/{partner}/suspend/", KEYS, {"reason": "tested"}),
     "reactivate a partner": Action("keys/partner/{suspended}/reactivate/", KEYS, {"reason": "tested"}),
+    "hold a deed": Action("deeds/deed/{deed}/hold/", KEYS, {"reason": "tested"}),
     "queue a deed again": Action("deeds/deed/{deed}/requeue/", KEYS, {}),
     "export the audit trail": Action("keys/auditentry/export/", frozenset({"owner", "finance"}), {}),
     "read downloads": Action("deeds/deeddownload/", READERS),
@@ -66,6 +94,51 @@ ACTIONS = {
     "read periods": Action("billing/billingperiod/", BOOKS),
     "read the ledger": Action("billing/ledgerentry/", BOOKS),
     "read invoices": Action("billing/invoice/", BOOKS),
+    "preview the period": Action("billing/billingperiod/preview/", BOOKS),
+    "read runs": Action("billing/reconciliationrun/", BOOKS),
+    "read lanes": Action("billing/stripelane/", BOOKS),
+    "read customers": Action("billing/stripecustomer/", BOOKS),
+    "read contracts at Stripe": Action("billing/contractatstripe/", BOOKS),
+    "read invoices at Stripe": Action("billing/stripeinvoice/", BOOKS),
+    "read subscriptions": Action("billing/stripesubscription/", BOOKS),
+    "read Stripe's events": Action("billing/stripeevent/", BOOKS),
+    "agree on a contract": Action("billing/contract/add/", BOOKS, CONTRACT_FORM),
+    "withdraw a contract": Action("billing/contract/{coming}/withdraw/", BOOKS, {"reason": "tested"}),
+    "end a contract": Action(
+        "billing/contract/{contract}/end/", BOOKS, {"reason": "tested", "last_day": "{today}"}
+    ),
+    "correct the ledger": Action("billing/ledgerentry/correct/", BOOKS, CORRECTION),
+    "repair a variance": Action(
+        "billing/ledgerentry/reconcile/", BOOKS, {"variance": "missing_charge:{uncharged}"}
+    ),
+    "export the ledger": Action("billing/ledgerentry/export.csv", BOOKS),
+    "export invoices": Action("billing/invoice/export.csv", BOOKS),
+    "grant more": Action(
+        "billing/billingperiod/{period}/grant/",
+        BOOKS,
+        {"deeds": "5", "requests": "0", "budget": "0", "reason": "tested"},
+    ),
+    "compare the books": Action("billing/reconciliationrun/compare_now/", BOOKS, {}),
+    "repair the books": Action("billing/reconciliationrun/repair_now/", BOOKS, {}),
+    "read sources": Action("webhooks/source/", READERS),
+    "read a source": Action("webhooks/source/{source}/change/", READERS),
+    "read endpoints": Action("webhooks/endpoint/", READERS),
+    "read an endpoint": Action("webhooks/endpoint/{endpoint}/change/", READERS),
+    "read deliveries": Action("webhooks/delivery/", READERS),
+    "read a delivery": Action("webhooks/delivery/{delivery}/change/", READERS),
+    "read inbound events": Action("webhooks/inboundevent/", READERS),
+    "read an inbound event": Action("webhooks/inboundevent/{inbound}/change/", READERS),
+    "replay in the shadow": Action("webhooks/inboundevent/{inbound}/shadow/", KEYS),
+    "make a source": Action(
+        "webhooks/source/add/", KEYS, {"system": "softpro", "partner": "{partner}", "enabled": "on"}
+    ),
+    "edit a source": Action("webhooks/source/{source}/change/", KEYS, {"strict": "on"}),
+    "rotate a source": Action("webhooks/source/{source}/rotate/", KEYS, {}),
+    "send again": Action("webhooks/delivery/{delivery}/resend/", KEYS, {}),
+    "disable an endpoint": Action("webhooks/endpoint/{endpoint}/act/", KEYS, {"act": "disable"}),
+    "correct and replay": Action(
+        "webhooks/inboundevent/{inbound}/correct/", KEYS, {"body": "[]", "reason": "tested"}
+    ),
     "read staff": Action("auth/user/", OWNER),
     "hire": Action(
         "auth/user/add/",
@@ -81,6 +154,13 @@ ACTIONS = {
         {"password1": "a long enough password", "password2": "a long enough password"},
     ),
     "reset a second factor": Action("auth/user/{user}/reset_second_factor/", OWNER, {"reason": "tested"}),
+    "delete a contract": Action("billing/contract/{contract}/delete/", frozenset(), {"post": "yes"}),
+    "delete a source": Action("webhooks/source/{source}/delete/", frozenset(), {"post": "yes"}),
+    "delete an endpoint": Action("webhooks/endpoint/{endpoint}/delete/", frozenset(), {"post": "yes"}),
+    "delete a delivery": Action("webhooks/delivery/{delivery}/delete/", frozenset(), {"post": "yes"}),
+    "delete an inbound event": Action(
+        "webhooks/inboundevent/{inbound}/delete/", frozenset(), {"post": "yes"}
+    ),
     "delete a key": Action("keys/apikey/{key}/delete/", frozenset(), {"post": "yes"}),
     "delete a partner": Action("keys/partner/{partner}/delete/", frozenset(), {"post": "yes"}),
     "delete an entry": Action("keys/auditentry/{entry}/delete/", frozenset(), {"post": "yes"}),
@@ -98,6 +178,8 @@ def world(api: Api, order: Callable[..., dict[str, Any]]) -> dict[str, str]:
     suspended = Partner.objects.create(name="Pacific Escrow", status="suspended")
     entry = audit.record(audit.Actor.command("test"), "partner.changed", api.partner)
     return {
+        **_books(api.partner),
+        **_webhooks(api.partner),
         "key": str(api.key.pk),
         "partner": str(api.partner.pk),
         "suspended": str(suspended.pk),
@@ -108,13 +190,64 @@ def world(api: Api, order: Callable[..., dict[str, Any]]) -> dict[str, str]:
     }
 
 
+def _books(partner: Partner) -> dict[str, str]:
+    today = timezone.now().date()
+    contract = books.agree(partner, starts_on=today)
+    coming = books.agree(partner, starts_on=today + dt.timedelta(days=9))
+    charge = books.charge(partner)
+    return {
+        "today": str(today),
+        "contract": str(contract.pk),
+        "coming": str(coming.pk),
+        "period": str(charge.period_id),
+        "uncharged": str(books.uncharged(partner).pk),
+    }
+
+
+def _webhooks(partner: Partner) -> dict[str, str]:
+    """A source, an event of it that needs attention, and a delivery that failed."""
+    none, now = dt.timedelta(0), timezone.now()
+    source = Source(system="qualia", partner=partner)
+    source.give_secret("secret", now=now, overlap=none)
+    source.save()
+    inbound = InboundEvent.objects.create(
+        source=source,
+        identity="1",
+        body=b"{}",
+        headers={},
+        request_id="r",
+        status="needs_attention",
+        reason_code="validation_error",
+        settled_at=now,
+    )
+    endpoint = Endpoint(
+        partner=partner, livemode=True, url="https://a.example.com/", event_types=["*"], last_success_at=now
+    )
+    endpoint.give_secret("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", now=now, overlap=none)
+    endpoint.save()
+    event = Event.objects.create(type="key.revoked", partner=partner, livemode=True, data={})
+    delivery = Delivery.objects.create(
+        endpoint=endpoint, event=event, partner=partner, livemode=True, status="failed", settled_at=now
+    )
+    rows = {"source": source, "inbound": inbound, "endpoint": endpoint, "delivery": delivery}
+    return {name: str(row.pk) for name, row in rows.items()}
+
+
 def everything() -> Any:
     """All that an action could change."""
     users = get_user_model().objects.order_by("pk")
     return [
         list(ApiKey.objects.order_by("pk").values()),
         list(Partner.objects.order_by("pk").values()),
-        list(Deed.objects.values("pk", "status")),
+        list(Deed.objects.values("pk", "status", "held_at")),
+        list(Contract.objects.values()),
+        list(LedgerEntry.objects.values("pk", "amount")),
+        list(BillingPeriod.objects.values()),
+        ReconciliationRun.objects.count(),
+        list(Source.objects.values()),
+        list(Endpoint.objects.values()),
+        list(Delivery.objects.values()),
+        list(InboundEvent.objects.values("pk", "status", "corrected_body")),
         AuditEntry.objects.count(),
         [(user.pk, user.password, user.is_active, [*user.groups.values_list("name")]) for user in users],
         list(users.values_list("authenticator__id")),
@@ -134,6 +267,8 @@ def test_each_role_does_its_work_and_no_other(world: dict[str, str], role: str) 
         }
         before = everything()
         answer = client.get(path) if action.form is None else client.post(path, form)
+        if answer.streaming:
+            answer.getvalue()
         if role not in action.allowed:
             if answer.status_code != 403 or everything() != before:
                 wrong.append(f"{role} may not {name}: {answer.status_code}")

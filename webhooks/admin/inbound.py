@@ -40,7 +40,9 @@ class NeedsAttention(admin.SimpleListFilter):
 
 
 class CorrectionForm(forms.Form):
-    body = forms.CharField(widget=forms.Textarea(attrs={"rows": 24, "cols": 90, "spellcheck": "false"}))
+    body = forms.CharField(
+        widget=forms.Textarea(attrs={"rows": 24, "class": "w-full", "spellcheck": "false"})
+    )
     reason = forms.CharField(max_length=200, help_text="Kept in the audit trail.")
 
 

@@ -79,7 +79,7 @@ class DeliveryAdmin(ReadOnly):
     def carries(self, delivery: Delivery) -> str:
         return format_html(PRE, json.dumps(delivery.event.data, indent=2))
 
-    @admin.display(description="attempts")
+    @admin.display(description="attempt log")
     def log(self, delivery: Delivery) -> str:
         rows = (
             (f"{one.at:%Y-%m-%d %H:%M:%S}", one.status_code or "", one.error or "received", one.latency_ms)
