@@ -41,7 +41,9 @@ class Deployment:
         }
 
     def start(self, name: str, *arguments: str) -> Child:
-        log = self.folder / f"{name}.log"
+        # A second one of a name has a log of its own: both write while one replaces the other.
+        others = sum(child.name == name for child in self.children)
+        log = self.folder / (f"{name}-{others + 1}.log" if others else f"{name}.log")
         child = Child(name, [sys.executable, *arguments], log=log, env=self.env)
         self.children.append(child)
         return child

@@ -1,5 +1,6 @@
 """Migrations one at a time, roles that can do their work and no more, backups that come back whole."""
 
+import json
 import os
 import secrets
 import subprocess
@@ -11,12 +12,14 @@ from typing import Any
 
 import psycopg
 import pytest
+from django.utils import timezone
 
 from deeds import tasks
 from keys.models import Partner
 from partner_api import backup
 from partner_api.ops.health import own_connection
 from tests.api import Api
+from tests.billing.books import agree
 
 ROOT = Path(__file__).parent.parent.parent
 ROLES = ("app", "migration", "readonly")
@@ -143,25 +146,28 @@ def _insert_for(url: str, insert: str) -> str:
 def test_a_backup_under_load_comes_back_whole(
     transactional_db: None, database: str, acme: Partner, order: Any, main_api: Any, tmp_path: Path
 ) -> None:
+    agree(acme, starts_on=timezone.now().date().replace(day=1))
     api = Api.of(acme)
-    for number in range(5):
+
+    def make(number: int) -> None:
+        """A live deed, from the order to its charge."""
         api.post("/v2/deeds", order() | {"order_id": f"B-{number}"})
-    for deed in acme.deeds.all():
-        tasks.render(str(deed.pk))
+        tasks.render(str(acme.deeds.get(order_id=f"B-{number}").pk))
+
+    for number in range(5):
+        make(number)
     stop = threading.Event()
     written = []
 
-    def keep_ordering() -> None:
+    def keep_making() -> None:
         from django.db import connection
 
-        number = 100
         while not stop.is_set():
-            api.post("/v2/deeds", order() | {"order_id": f"B-{number}"})
-            written.append(number)
-            number += 1
+            make(100 + len(written))
+            written.append(1)
         connection.close()
 
-    load = threading.Thread(target=keep_ordering)
+    load = threading.Thread(target=keep_making)
     load.start()
     try:
         facts = backup.backup(tmp_path / "backup")
@@ -169,19 +175,26 @@ def test_a_backup_under_load_comes_back_whole(
         stop.set()
         load.join()
     assert written
-    assert facts["deeds"] == 5
-    assert 5 <= facts["tables"]["external_deeds"] <= 5 + len(written)
+    assert 5 <= facts["deeds"] <= facts["tables"]["external_deeds"] <= 5 + len(written)
     restored = _restore(tmp_path / "backup", database)
     assert restored.returncode == 0, restored.stderr
     with psycopg.connect(database) as connection:
         assert connection.execute("SELECT count(*) FROM external_deeds").fetchone() == (
             facts["tables"]["external_deeds"],
         )
+        # Each deed that was completed at that moment has its charge, and no other has one.
+        assert connection.execute(
+            "SELECT count(*), sum(amount), bool_and(is_priced) FROM ledger_entries"
+        ).fetchone() == (facts["deeds"], 1250 * facts["deeds"], True)
         # The rules came along: the audit trail is append-only here as well.
         triggers = connection.execute("SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal").fetchone()
         assert triggers is not None
         assert triggers[0] > 0
     assert backup.missing_pdfs(tmp_path / "backup") == []
+    reconciling = manage("reconcile", "--json", url=database)
+    said, error = reconciling.communicate(timeout=60)
+    assert reconciling.returncode == 0, said + error
+    assert (json.loads(said)["total"], json.loads(said)["error"]) == (0, None)
 
 
 def test_what_is_missing_is_named(
