@@ -80,7 +80,8 @@ def deployment(transactional_db: None, acme: Partner, tmp_path: Path) -> Iterato
     try:
         yield running
     finally:
+        # Outright: how they stop is what other tests look at, and waiting for it takes long.
         for child in reversed(running.children):
-            child.stop(seconds=8)
+            child.kill()
     for log in tmp_path.glob("*.log"):
         assert leaks(log.read_text(errors="replace")) == [], f"{log.name} shows what no log may"

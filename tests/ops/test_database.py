@@ -7,6 +7,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +27,8 @@ ROOT = Path(__file__).parent.parent.parent
 ROLES = ("app", "migration", "readonly")
 
 
-@pytest.fixture
-def database() -> Iterator[str]:
+@contextmanager
+def beside() -> Iterator[str]:
     """The URL of an empty database beside the tests' own."""
     server = os.environ["DATABASE_URL"].rpartition("/")[0]
     name = f"beside_{secrets.token_hex(4)}"
@@ -35,6 +37,12 @@ def database() -> Iterator[str]:
     yield f"{server}/{name}"
     with psycopg.connect(f"{server}/postgres", autocommit=True) as admin:
         admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def database() -> Iterator[str]:
+    with beside() as url:
+        yield url
 
 
 def manage(*arguments: str, url: str) -> subprocess.Popen[str]:
@@ -48,12 +56,27 @@ def manage(*arguments: str, url: str) -> subprocess.Popen[str]:
     )
 
 
-def test_two_migrations_at_once_are_one(database: str) -> None:
-    both = [manage("migrate_safely", url=database) for _ in range(2)]
-    said = [one.communicate(timeout=120) for one in both]
-    assert [one.returncode for one in both] == [0, 0], said
-    assert sorted("No migrations to apply" in out for out, _ in said) == [False, True]
-    with psycopg.connect(database) as connection:
+@dataclass(frozen=True)
+class Migrated:
+    """A database whose tables the migrations' role made, by two commands at once."""
+
+    url_of: Callable[[str], str]
+    said: list[tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def migrated() -> Iterator[Migrated]:
+    with beside() as url:
+        url_of = roles(url)
+        both = [manage("migrate_safely", url=url_of("migration")) for _ in range(2)]
+        said = [(*one.communicate(timeout=120), one) for one in both]
+        yield Migrated(url_of, [(one.returncode, out, error) for out, error, one in said])
+
+
+def test_two_migrations_at_once_are_one(migrated: Migrated) -> None:
+    assert [code for code, _, _ in migrated.said] == [0, 0], migrated.said
+    assert sorted("No migrations to apply" in out for _, out, _ in migrated.said) == [False, True]
+    with psycopg.connect(migrated.url_of("migration")) as connection:
         rows = connection.execute(
             "SELECT count(*), count(DISTINCT (app, name)) FROM django_migrations"
         ).fetchone()
@@ -96,11 +119,8 @@ def refused(url: str, statement: str) -> None:
         connection.execute(statement)
 
 
-def test_each_role_can_do_its_work_and_no_more(database: str) -> None:
-    url_of = roles(database)
-    migrating = manage("migrate_safely", url=url_of("migration"))
-    _, error = migrating.communicate(timeout=120)
-    assert migrating.returncode == 0, error
+def test_each_role_can_do_its_work_and_no_more(migrated: Migrated) -> None:
+    url_of = migrated.url_of
     insert = (
         "INSERT INTO keys_partner (id, name, contact_email, status, created_at)"
         " VALUES (gen_random_uuid(), 'X', '', 'active', now())"

@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import compose_spec
 import kubernetes_validate
 import pytest
 import yaml
+from django.core.management import get_commands, load_command_class
 
 ROOT = Path(__file__).parent.parent.parent
 KUBERNETES = ROOT / "deploy" / "kubernetes"
@@ -196,14 +196,8 @@ def test_the_image_is_not_roots_and_has_no_tests() -> None:
 )
 def test_the_images_commands_exist(command: str) -> None:
     if command.startswith("manage.py"):
-        done = subprocess.run(
-            [sys.executable, *command.split(), "--help"],
-            cwd=ROOT,
-            capture_output=True,
-            check=False,
-            timeout=60,
-        )
-        assert done.returncode == 0
+        name = command.removeprefix("manage.py ")
+        assert load_command_class(get_commands()[name], name)
     else:
         assert "-A partner_api" in command
 

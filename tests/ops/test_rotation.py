@@ -83,14 +83,16 @@ def test_a_changed_secret_holds_at_once_and_the_old_one_no_more(
         assert (takes(now), takes(before)) == (True, False)
 
 
-@pytest.mark.parametrize(("name", "is_live"), [("SANDBOX_TOKEN", False), ("MAIN_API_INTERNAL_TOKEN", True)])
+@pytest.mark.parametrize(
+    ("name", "environment"), [("SANDBOX_TOKEN", "test"), ("MAIN_API_INTERNAL_TOKEN", "live")]
+)
 def test_a_deed_waits_while_a_renderers_token_is_changed(
-    acme: Any, order: Any, main_api: Any, settings: Any, name: str, is_live: bool
+    acme: Any, order: Any, main_api: Any, settings: Any, name: str, environment: str
 ) -> None:
     """The other side has the new one first; the deed is made as soon as we have it too."""
     main_api.answer = SandboxApp(NEW)
     setattr(settings, name, OLD)
-    Api.of(acme, livemode=is_live).post("/v2/deeds", order())
+    Api.of(acme, environment=environment).post("/v2/deeds", order())
     deed = acme.deeds.get()
     tasks.render(str(deed.pk))
     deed.refresh_from_db()
