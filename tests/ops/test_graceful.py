@@ -112,6 +112,8 @@ def _replaced(web: Any, load: Load, reload: Any) -> None:
 
 def test_a_worker_that_is_stopped_loses_no_deed(deployment: Deployment, acme: Partner, order: Any) -> None:
     deployment.env |= {"SANDBOX_RENDER_SECONDS": "0.3", "WORKER_CONCURRENCY": "2"}
+    # A message that was on its way to the worker as it stopped is only a hint: the sweeper gives it again.
+    deployment.env |= {"DEED_HINT_AGAIN_SECONDS": "2", "SWEEP_SECONDS": "1"}
     deployment.start_sandbox()
     deployment.start_worker()
     first = deployment.children[-1]
@@ -132,6 +134,7 @@ def test_a_worker_that_is_stopped_loses_no_deed(deployment: Deployment, acme: Pa
     assert done < 12
     # What it had taken it has finished: nothing waits for a lease to run out.
     assert Deed.objects.filter(status="rendering").count() == 0
+    deployment.start_beat()
     deployment.start_worker()
     second = deployment.children[-1]
     second.wait_until(lambda: Deed.objects.filter(status="completed").count() == 12, seconds=60)
