@@ -177,7 +177,7 @@ def test_a_backup_under_load_comes_back_whole(
     for number in range(5):
         make(number)
     stop = threading.Event()
-    written = []
+    written: list[int] = []
 
     def keep_making() -> None:
         from django.db import connection
