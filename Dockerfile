@@ -1,9 +1,11 @@
-# One image for web, worker, beat and sandbox; the command says which:
+# One image for web, workers, beat and sandbox; the command says which:
 #   web      (default)
-#   worker   python -m celery -A partner_api worker --without-gossip --without-mingle
+#   worker   python -m celery -A partner_api -q worker --without-gossip --without-mingle -Q deeds,deeds-bulk,upkeep
+#   webhooks python -m celery -A partner_api -q worker --without-gossip --without-mingle -Q webhooks
 #   beat     python -m celery -A partner_api -q beat --schedule /tmp/celerybeat-schedule
 #   sandbox  python manage.py runsandbox --host 0.0.0.0
-# The root file system may be read-only; /tmp must be writable, and /data where deeds are kept locally.
+# The root file system may be read-only; /tmp must be writable, /spool (the request log until it is stored;
+# mount a volume), and /data where deeds are kept locally.
 
 FROM python:3.13-slim AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
@@ -24,17 +26,18 @@ ENV PATH=/opt/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     DEED_STORAGE_DIR=/data/deeds \
-    VAR_DIR=/tmp/var
+    VAR_DIR=/tmp/var \
+    USAGE_SPOOL_DIR=/spool
 RUN groupadd --gid 10001 app \
     && useradd --uid 10001 --gid app --no-create-home --shell /usr/sbin/nologin app \
-    && install -d -o app -g app /data \
+    && install -d -o app -g app /data /spool \
     && rm -rf /usr/local/lib/python3.13/site-packages/pip* /usr/local/bin/pip*
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /app /app
 WORKDIR /app
 USER 10001:10001
 EXPOSE 8000
-VOLUME /data
+VOLUME /data /spool
 # The Host header is one that ALLOWED_HOSTS has; 127.0.0.1 is none of them in production.
 HEALTHCHECK --interval=15s --timeout=3s --start-period=20s \
     CMD ["python", "-c", "import os, urllib.request as u; u.urlopen(u.Request('http://127.0.0.1:8000/healthz', headers={'Host': os.environ['PUBLIC_BASE_URL'].split('/')[2]}), timeout=2)"]

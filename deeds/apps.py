@@ -14,7 +14,7 @@ class DeedsConfig(AppConfig):
             checks,  # noqa: F401 - importing registers them
             circuit,
             looks,
-            order_metrics,
+            metrics,
             storage,
         )
         from deeds.signals import deed_settled  # noqa: PLC0415 - beside them
@@ -26,4 +26,4 @@ class DeedsConfig(AppConfig):
         health.register("main_api", circuit.check)
         register_collector(looks.backlog)
         watching.register_watch("main_api_failing", looks.main_api_failing)
-        deed_settled.connect(order_metrics.count_settled, dispatch_uid="deeds.metrics")
+        deed_settled.connect(metrics.count_settled, dispatch_uid="deeds.metrics")

@@ -12,7 +12,7 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework.request import Request
 
-from deeds import answers, downloads, order_metrics, storage
+from deeds import answers, downloads, metrics, storage
 from deeds.models import Deed, DeedDownload
 from deeds.storage import StoreUnavailable
 from keys.permissions import PUBLIC
@@ -57,7 +57,7 @@ class PdfFile(ApiView):
         try:
             response = _response(deed, expires_at=dt.datetime.fromtimestamp(int(expires), dt.UTC))
         except StoreUnavailable as error:
-            order_metrics.STORAGE_ERRORS.labels("read").inc()
+            metrics.STORAGE_ERRORS.labels("read").inc()
             log.warning("storage_unavailable", deed=str(deed.pk), reason=str(error))
             detail = "The PDF is there, but can't be read now."
             raise Problem("storage_unavailable", detail, headers={"Retry-After": "30"}) from error

@@ -7,7 +7,6 @@ result. A worker that is stopped gives its deed back.
 
 import datetime as dt
 import random
-import time
 import uuid
 
 import structlog
@@ -25,7 +24,6 @@ from deeds import (
     line,
     mapping,
     metrics,
-    order_metrics,
     pdf,
     reading,
     refusals,
@@ -129,7 +127,7 @@ def _render_and_store(deed: Deed, lease: uuid.UUID, *, is_probe: bool) -> None:
         with tracing.span("storage.store"):
             kept = _kept(deed, checked)
     except StoreUnavailable as error:
-        order_metrics.STORAGE_ERRORS.labels("store").inc()
+        metrics.STORAGE_ERRORS.labels("store").inc()
         unavailable = MainApiError("storage_unavailable", str(error), is_temporary=True, said=said)
         _settle_error(deed, lease, unavailable)
         return
@@ -158,7 +156,6 @@ def _rendered(deed: Deed, *, is_probe: bool) -> tuple[CheckedPdf, Said]:
 def _called(deed: Deed, call: Call, *, is_probe: bool) -> Rendering:
     """The call itself; tells the circuit how it went, and releases those who waited once it closes."""
     renderer = renderer_for(livemode=deed.livemode)
-    started = time.perf_counter()
     try:
         # A probe only looks whether the renderer is back; it asks once.
         rendering = render(renderer, call, attempts=1 if is_probe else None)
@@ -167,8 +164,6 @@ def _called(deed: Deed, call: Call, *, is_probe: bool) -> Rendering:
         if not error.is_outage:
             _note_that_it_answers(deed)
         raise
-    finally:
-        metrics.RENDER_SECONDS.labels(renderer.name).observe(time.perf_counter() - started)
     _note_that_it_answers(deed)
     return rendering
 
@@ -232,7 +227,7 @@ def _settle_error(deed: Deed, lease: uuid.UUID, error: MainApiError, *, is_probe
         with transaction.atomic():
             if deed.put_back(lease, now=now, next_attempt_at=now + pause, reason=error.code):
                 _note(deed, error.code, now=now, said=error.said, reason=reason)
-        order_metrics.DEEDS_PUT_BACK.labels(error.code).inc()
+        metrics.DEEDS_PUT_BACK.labels(error.code).inc()
         log.warning("deed_put_back", code=error.code, reason=reason, pause=str(pause))
         return
     with transaction.atomic():
@@ -270,7 +265,6 @@ def _message_for_partner(error: MainApiError) -> str:
 
 def _note(deed: Deed, outcome: str, *, now: dt.datetime, said: Said, reason: str = "") -> None:
     attempts.note(deed, outcome, now=now, said=said, reason=reason)
-    metrics.ATTEMPTS.labels(renderer_for(livemode=deed.livemode).name, outcome).inc()
 
 
 def _announce(deed: Deed) -> None:

@@ -19,7 +19,7 @@ import tenacity
 from django.conf import settings
 from django.utils import timezone
 
-from deeds import order_metrics
+from deeds import metrics
 
 _LIMIT_REASON: Final = 2000
 _LIMIT_ID: Final = 128
@@ -151,7 +151,7 @@ def _pause(state: tenacity.RetryCallState) -> float:
 
 
 def _counted(renderer: Renderer, call: Call) -> Rendering:
-    with order_metrics.one_call(renderer.name):
+    with metrics.one_call(renderer.name):
         return _call_once(renderer, call)
 
 

@@ -15,7 +15,7 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from billing import quotas, telling
-from deeds import backlog, order_metrics, reading
+from deeds import backlog, metrics, reading
 from deeds.hints import hint, hint_all
 from deeds.models import Deed, first_entry
 from deeds.models.own_deed import own_deed
@@ -205,7 +205,7 @@ def order_sha256(given: dict[str, Any]) -> str:
 def _accepted(deeds: list[Deed], *, is_bulk: bool) -> None:
     """After the commit: counts them, and tells the workers."""
     for deed in deeds:
-        order_metrics.ORDERS.labels(deed.deed_type, deed.source).inc()
+        metrics.ORDERS.labels(deed.deed_type, deed.source).inc()
     hint_all([deed.pk for deed in deeds], is_bulk=is_bulk)
 
 

@@ -1,29 +1,34 @@
 """Migrations one at a time, roles that can do their work and no more, backups that come back whole."""
 
+import json
 import os
 import secrets
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from django.utils import timezone
 
 from deeds import tasks
 from keys.models import Partner
 from partner_api import backup
 from partner_api.ops.health import own_connection
 from tests.api import Api
+from tests.billing.books import agree
 
 ROOT = Path(__file__).parent.parent.parent
 ROLES = ("app", "migration", "readonly")
 
 
-@pytest.fixture
-def database() -> Iterator[str]:
+@contextmanager
+def beside() -> Iterator[str]:
     """The URL of an empty database beside the tests' own."""
     server = os.environ["DATABASE_URL"].rpartition("/")[0]
     name = f"beside_{secrets.token_hex(4)}"
@@ -32,6 +37,12 @@ def database() -> Iterator[str]:
     yield f"{server}/{name}"
     with psycopg.connect(f"{server}/postgres", autocommit=True) as admin:
         admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def database() -> Iterator[str]:
+    with beside() as url:
+        yield url
 
 
 def manage(*arguments: str, url: str) -> subprocess.Popen[str]:
@@ -45,12 +56,27 @@ def manage(*arguments: str, url: str) -> subprocess.Popen[str]:
     )
 
 
-def test_two_migrations_at_once_are_one(database: str) -> None:
-    both = [manage("migrate_safely", url=database) for _ in range(2)]
-    said = [one.communicate(timeout=120) for one in both]
-    assert [one.returncode for one in both] == [0, 0], said
-    assert sorted("No migrations to apply" in out for out, _ in said) == [False, True]
-    with psycopg.connect(database) as connection:
+@dataclass(frozen=True)
+class Migrated:
+    """A database whose tables the migrations' role made, by two commands at once."""
+
+    url_of: Callable[[str], str]
+    said: list[tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def migrated() -> Iterator[Migrated]:
+    with beside() as url:
+        url_of = roles(url)
+        both = [manage("migrate_safely", url=url_of("migration")) for _ in range(2)]
+        said = [(*one.communicate(timeout=120), one) for one in both]
+        yield Migrated(url_of, [(one.returncode, out, error) for out, error, one in said])
+
+
+def test_two_migrations_at_once_are_one(migrated: Migrated) -> None:
+    assert [code for code, _, _ in migrated.said] == [0, 0], migrated.said
+    assert sorted("No migrations to apply" in out for _, out, _ in migrated.said) == [False, True]
+    with psycopg.connect(migrated.url_of("migration")) as connection:
         rows = connection.execute(
             "SELECT count(*), count(DISTINCT (app, name)) FROM django_migrations"
         ).fetchone()
@@ -93,11 +119,8 @@ def refused(url: str, statement: str) -> None:
         connection.execute(statement)
 
 
-def test_each_role_can_do_its_work_and_no_more(database: str) -> None:
-    url_of = roles(database)
-    migrating = manage("migrate_safely", url=url_of("migration"))
-    _, error = migrating.communicate(timeout=120)
-    assert migrating.returncode == 0, error
+def test_each_role_can_do_its_work_and_no_more(migrated: Migrated) -> None:
+    url_of = migrated.url_of
     insert = (
         "INSERT INTO keys_partner (id, name, contact_email, status, created_at)"
         " VALUES (gen_random_uuid(), 'X', '', 'active', now())"
@@ -143,25 +166,28 @@ def _insert_for(url: str, insert: str) -> str:
 def test_a_backup_under_load_comes_back_whole(
     transactional_db: None, database: str, acme: Partner, order: Any, main_api: Any, tmp_path: Path
 ) -> None:
+    agree(acme, starts_on=timezone.now().date().replace(day=1))
     api = Api.of(acme)
-    for number in range(5):
-        api.post("/v2/deeds", order() | {"order_id": f"B-{number}"})
-    for deed in acme.deeds.all():
-        tasks.render(str(deed.pk))
-    stop = threading.Event()
-    written = []
 
-    def keep_ordering() -> None:
+    def make(number: int) -> None:
+        """A live deed, from the order to its charge."""
+        api.post("/v2/deeds", order() | {"order_id": f"B-{number}"})
+        tasks.render(str(acme.deeds.get(order_id=f"B-{number}").pk))
+
+    for number in range(5):
+        make(number)
+    stop = threading.Event()
+    written: list[int] = []
+
+    def keep_making() -> None:
         from django.db import connection
 
-        number = 100
         while not stop.is_set():
-            api.post("/v2/deeds", order() | {"order_id": f"B-{number}"})
-            written.append(number)
-            number += 1
+            make(100 + len(written))
+            written.append(1)
         connection.close()
 
-    load = threading.Thread(target=keep_ordering)
+    load = threading.Thread(target=keep_making)
     load.start()
     try:
         facts = backup.backup(tmp_path / "backup")
@@ -169,19 +195,26 @@ def test_a_backup_under_load_comes_back_whole(
         stop.set()
         load.join()
     assert written
-    assert facts["deeds"] == 5
-    assert 5 <= facts["tables"]["external_deeds"] <= 5 + len(written)
+    assert 5 <= facts["deeds"] <= facts["tables"]["external_deeds"] <= 5 + len(written)
     restored = _restore(tmp_path / "backup", database)
     assert restored.returncode == 0, restored.stderr
     with psycopg.connect(database) as connection:
         assert connection.execute("SELECT count(*) FROM external_deeds").fetchone() == (
             facts["tables"]["external_deeds"],
         )
+        # Each deed that was completed at that moment has its charge, and no other has one.
+        assert connection.execute(
+            "SELECT count(*), sum(amount), bool_and(is_priced) FROM ledger_entries"
+        ).fetchone() == (facts["deeds"], 1250 * facts["deeds"], True)
         # The rules came along: the audit trail is append-only here as well.
         triggers = connection.execute("SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal").fetchone()
         assert triggers is not None
         assert triggers[0] > 0
     assert backup.missing_pdfs(tmp_path / "backup") == []
+    reconciling = manage("reconcile", "--json", url=database)
+    said, error = reconciling.communicate(timeout=60)
+    assert reconciling.returncode == 0, said + error
+    assert (json.loads(said)["total"], json.loads(said)["error"]) == (0, None)
 
 
 def test_what_is_missing_is_named(

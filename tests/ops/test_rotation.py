@@ -1,16 +1,22 @@
 """Secrets are rotated as the runbook says, and nothing that was made by the old one stops working."""
 
 import time
+from collections.abc import Callable
 from typing import Any
 
+import jwt
 import pytest
 from cryptography.fernet import Fernet, InvalidToken
 from django.core.management import call_command
 from django.db import connection, models
+from django.test import Client
 from django.test.utils import isolate_apps
 
+from deeds import tasks
+from deeds.sandbox.app import SandboxApp
 from partner_api.http import signed_links
 from partner_api.ops.vault import EncryptedTextField
+from tests.api import Api
 
 
 def test_a_link_outlives_the_key_that_signed_it(settings: Any) -> None:
@@ -48,3 +54,51 @@ def test_kept_secrets_outlive_the_key_that_encrypted_them(db: None, settings: An
     settings.FIELD_ENCRYPTION_KEYS = [old]
     with pytest.raises(InvalidToken):
         Kept.objects.exclude(secret=None).get()
+
+
+OLD, NEW = "old-" * 10, "new-" * 10
+
+
+def _admin_api_takes(secret: str) -> bool:
+    now = int(time.time())
+    claims = {"sub": "maria", "role": "owner", "aud": "partner-api-admin", "iss": "main-api"}
+    token = jwt.encode({**claims, "iat": now, "exp": now + 60}, secret, algorithm="HS256")
+    bearer = {"Authorization": f"Bearer {token}"}
+    return Client().get("/admin-api/v1/partners", headers=bearer).status_code == 200
+
+
+def _metrics_take(secret: str) -> bool:
+    return Client().get("/metrics", headers={"Authorization": f"Bearer {secret}"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("name", "takes"), [("ADMIN_JWT_SECRET", _admin_api_takes), ("METRICS_TOKEN", _metrics_take)]
+)
+def test_a_changed_secret_holds_at_once_and_the_old_one_no_more(
+    db: None, settings: Any, name: str, takes: Callable[[str], bool]
+) -> None:
+    settings.ADMIN_JWT_AUDIENCE, settings.ADMIN_JWT_ISSUER = "partner-api-admin", "main-api"
+    for now, before in ((OLD, NEW), (NEW, OLD)):
+        setattr(settings, name, now)
+        assert (takes(now), takes(before)) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("name", "environment"), [("SANDBOX_TOKEN", "test"), ("MAIN_API_INTERNAL_TOKEN", "live")]
+)
+def test_a_deed_waits_while_a_renderers_token_is_changed(
+    acme: Any, order: Any, main_api: Any, settings: Any, name: str, environment: str
+) -> None:
+    """The other side has the new one first; the deed is made as soon as we have it too."""
+    main_api.answer = SandboxApp(NEW)
+    setattr(settings, name, OLD)
+    Api.of(acme, environment=environment).post("/v2/deeds", order())
+    deed = acme.deeds.get()
+    tasks.render(str(deed.pk))
+    deed.refresh_from_db()
+    assert (deed.status, deed.failure_code) == ("queued", "")
+    setattr(settings, name, NEW)
+    acme.deeds.update(next_attempt_at=deed.created_at)
+    tasks.render(str(deed.pk))
+    deed.refresh_from_db()
+    assert deed.status == "completed"

@@ -69,7 +69,7 @@ def test_one_trace_leads_from_the_order_to_the_storage(
             found.setdefault(one.trace_id, set()).add(one.name)
         return found
 
-    wanted = {"POST v2/deeds", "run/deeds.tasks.render", "POST", "storage.store"}
+    wanted = {"POST v2/deeds", "run/deeds.tasks.serve", "POST", "storage.store"}
     deployment.children[0].wait_until(
         lambda: any(wanted <= names for names in by_trace().values()), seconds=15
     )
