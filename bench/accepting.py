@@ -17,11 +17,13 @@ SECONDS = 1.5
 # More than a turn can send: each order and each event is sent once.
 LINES = 2500
 SECRET = "bench-secret"
+# All load comes from one address, which a door that needs no key would soon close for.
+OPEN = {"PUBLIC_RATE_LIMIT_PER_MINUTE": "10000000", "PUBLIC_RATE_LIMIT_BURST": "10000000"}
 ACCEPTED = frozenset({"202"})
 
 
 def run(bench: Bench) -> list[Figure]:
-    url = bench.web()
+    url = bench.web(**OPEN)
     makers = _makers()
 
     def turn(make: Callable[[int], str], numbers: Iterator[int], seconds: float = SECONDS) -> float:
