@@ -108,7 +108,9 @@ def _sandbox(render_seconds: float) -> Iterator[None]:
     settings.MAIN_API_INTERNAL_TOKEN = "bench"
     arguments = ["manage.py", "runsandbox", "--port", str(port), "--render-seconds", str(render_seconds)]
     env = {**os.environ, "SANDBOX_TOKEN": "bench", "LOG_LEVEL": "WARNING"}
-    with subprocess.Popen([sys.executable, *arguments], env=env) as process:  # noqa: S603 - our own command
+    with subprocess.Popen(  # noqa: S603 - our own command
+        [sys.executable, *arguments], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
         try:
             _wait(settings.MAIN_API_BASE_URL)
             yield
