@@ -60,7 +60,7 @@ class Bench:
             "DJANGO_SETTINGS_MODULE": "bench.settings",
             "SECRET_KEY": secrets.token_hex(32),
             "FIELD_ENCRYPTION_KEYS": engines.fernet_key(),
-            "ALLOWED_HOSTS": "127.0.0.1",
+            "ALLOWED_HOSTS": "127.0.0.1,testserver",
             "VAR_DIR": str(folder / "var"),
             "LOG_LEVEL": "INFO",
             "SANDBOX_TOKEN": "token",
