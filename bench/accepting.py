@@ -24,7 +24,7 @@ ACCEPTED = frozenset({"202"})
 
 
 def run(bench: Bench) -> list[Figure]:
-    url = bench.web(**OPEN)
+    url = bench.web(env=OPEN)
     makers = _makers()
 
     def turn(make: Callable[[int], str], numbers: Iterator[int], seconds: float = SECONDS) -> float:

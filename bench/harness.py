@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -77,10 +77,10 @@ class Bench:
         # What is measured in this process says only what went wrong; servers write their logs as ever.
         os.environ.update(env | {"LOG_LEVEL": "ERROR"})
 
-    def web(self, *, workers: int = 1, **env: str) -> str:
+    def web(self, *, workers: int = 1, env: Mapping[str, str] | None = None) -> str:
         """Starts gunicorn, and returns where it answers."""
         address = f"127.0.0.1:{engines.free_port()}"
-        ours = {"WEB_BIND": address, "WEB_WORKERS": str(workers), **env}
+        ours = {"WEB_BIND": address, "WEB_WORKERS": str(workers), **(env or {})}
         arguments = [
             "-m",
             "gunicorn",
@@ -165,7 +165,7 @@ def ratio(values: dict[str, list[float]], name: str, other: str) -> float:
     return statistics.median(one / two for one, two in zip(values[name], values[other], strict=True))
 
 
-def main(suites: dict[str, Callable[[Bench], list[Figure]]], wanted: list[str], report: Path) -> int:
+def main(suites: Mapping[str, Callable[[Bench], list[Figure]]], wanted: list[str], report: Path) -> int:
     """Runs the suites and writes the report. The exit code is 1 when a target is missed."""
     if unknown := set(wanted) - set(suites):
         print(f"No such suite: {', '.join(sorted(unknown))}. There are {', '.join(suites)}.")
@@ -201,7 +201,7 @@ def _told(figures: list[Figure], started: float) -> list[Figure]:
 
 def _sql(server: str, statement: str) -> None:
     with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
-        connection.execute(statement)  # type: ignore[arg-type]  # a name of ours, no value
+        connection.execute(statement)
 
 
 def _answers(url: str) -> bool:
