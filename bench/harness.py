@@ -111,7 +111,7 @@ class Bench:
         call_command("migrate", interactive=False, verbosity=0)
         # A database that someone is connected to can't be copied.
         connection.close()
-        connection.close_pool()
+        connection.close_pool()  # type: ignore[attr-defined]  # the Postgres backend has one
         server, _, name = self.env["DATABASE_URL"].rpartition("/")
         _sql(server, f"CREATE DATABASE {BLANK} TEMPLATE {name}")
 

@@ -198,7 +198,7 @@ def _ahead(period: BillingPeriod, item: str) -> int:
 
 def _take(room: _Room, wanted: Sequence[Wanted]) -> bool:
     """One conditional UPDATE: places for all of them, or for none. The period then is as it was left."""
-    facts = {
+    facts: dict[str, Any] = {
         "period": room.period.pk,
         "count": len(wanted),
         "amount": room.total(wanted),
