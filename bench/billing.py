@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import requests
 
+from bench.harness import Bench, Figure, at_least, facts
+
 if TYPE_CHECKING:
     from keys.models import Partner
 
@@ -33,6 +35,15 @@ PATH: Final = "/v1/billing/meter_events"
 # Each happens to about one call in five hundred.
 FAULTS: Final = ("lost", "500_after", "429", "outage")
 WANTED_RATE: Final = 500
+
+
+def run(bench: Bench) -> list[Figure]:
+    found = ledger_sync_rate()
+    if found["violations"]:
+        message = f"Stripe's rules were broken: {found['violations'][:3]}"
+        raise RuntimeError(message)
+    detail = facts(cpu_ms_per_entry=found["cpu_ms_per_entry"])
+    return [at_least("ledger_sync_rate", found["ledger_sync_rate"], WANTED_RATE, f"entries/s, {detail}")]
 
 
 def month(partners: int, entries: int, *, syncs: int = 2) -> dict[str, Any]:

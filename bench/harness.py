@@ -12,11 +12,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import psycopg
 import requests
 
 from bench.load import Measured, Task
@@ -24,6 +25,8 @@ from partner_api.local import engines
 from partner_api.local.processes import Child, Family
 
 OK: Final = 200
+SUCCESSES: Final = frozenset({"200", "201", "202"})
+BLANK: Final = "blank"
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class Bench:
             "DJANGO_SETTINGS_MODULE": "bench.settings",
             "SECRET_KEY": secrets.token_hex(32),
             "FIELD_ENCRYPTION_KEYS": engines.fernet_key(),
-            "ALLOWED_HOSTS": "127.0.0.1",
+            "ALLOWED_HOSTS": "127.0.0.1,testserver",
             "VAR_DIR": str(folder / "var"),
             "LOG_LEVEL": "INFO",
             "SANDBOX_TOKEN": "token",
@@ -69,13 +72,15 @@ class Bench:
             child, env[name] = start(data, password=password, log=data.with_suffix(".log"), durable=True)
             self.family.add(child)
         env["PUBLIC_BASE_URL"] = "http://127.0.0.1"
+        self._engines = len(self.family.children)
         self.env = env
-        os.environ.update(env)
+        # What is measured in this process says only what went wrong; servers write their logs as ever.
+        os.environ.update(env | {"LOG_LEVEL": "ERROR"})
 
-    def web(self, *, workers: int = 1, **env: str) -> str:
+    def web(self, *, workers: int = 1, env: Mapping[str, str] | None = None) -> str:
         """Starts gunicorn, and returns where it answers."""
         address = f"127.0.0.1:{engines.free_port()}"
-        ours = {"WEB_BIND": address, "WEB_WORKERS": str(workers), **env}
+        ours = {"WEB_BIND": address, "WEB_WORKERS": str(workers), **(env or {})}
         arguments = [
             "-m",
             "gunicorn",
@@ -92,14 +97,44 @@ class Bench:
         child = Child(name, [sys.executable, *arguments], log=log, env={**os.environ, **self.env, **env})
         return self.family.add(child)
 
+    def database(self, name: str) -> str:
+        """The address of a new database, migrated and empty."""
+        server = self.env["DATABASE_URL"].rpartition("/")[0]
+        _sql(server, f"CREATE DATABASE {name} TEMPLATE {BLANK}")
+        return f"{server}/{name}"
+
+    def prepare(self) -> None:
+        """Migrates, and keeps a copy that stays empty."""
+        from django.core.management import call_command  # noqa: PLC0415 - Django must be set up first
+        from django.db import connection  # noqa: PLC0415
+
+        call_command("migrate", interactive=False, verbosity=0)
+        # A database that someone is connected to can't be copied.
+        connection.close()
+        connection.close_pool()  # type: ignore[attr-defined]  # the Postgres backend has one
+        server, _, name = self.env["DATABASE_URL"].rpartition("/")
+        _sql(server, f"CREATE DATABASE {BLANK} TEMPLATE {name}")
+
+    def end_suite(self) -> None:
+        """Ends what a suite has started, so that the next one has the machine for itself."""
+        for child in reversed(self.family.children[self._engines :]):
+            child.stop(seconds=10)
+        del self.family.children[self._engines :]
+
     def stop(self) -> None:
         self.family.stop()
 
 
 def measure(
-    url: str, lines: list[str], *, seconds: float, connections: int = 8, rate: float = 0.0
+    url: str,
+    lines: list[str],
+    *,
+    seconds: float,
+    connections: int = 8,
+    rate: float = 0.0,
+    wanted: frozenset[str] = SUCCESSES,
 ) -> Measured:
-    """Load on a server from a process of its own. Raises RuntimeError when an answer is no success."""
+    """Load on a server from a process of its own. Raises RuntimeError when an answer is not as wanted."""
     host, _, port = url.removeprefix("http://").partition(":")
     task = Task(host, int(port), lines, connections, seconds, rate)
     done = subprocess.run(
@@ -110,7 +145,7 @@ def measure(
         check=True,
     )
     measured = Measured(**json.loads(done.stdout))
-    if not set(measured.statuses) <= {"200", "201", "202"}:
+    if not set(measured.statuses) <= wanted:
         message = f"{lines[0].splitlines()[0]} was answered {measured.statuses}"
         raise RuntimeError(message)
     return measured
@@ -130,21 +165,24 @@ def ratio(values: dict[str, list[float]], name: str, other: str) -> float:
     return statistics.median(one / two for one, two in zip(values[name], values[other], strict=True))
 
 
-def main(suites: dict[str, Callable[[Bench], list[Figure]]], wanted: list[str], report: Path) -> int:
+def main(suites: Mapping[str, Callable[[Bench], list[Figure]]], wanted: list[str], report: Path) -> int:
     """Runs the suites and writes the report. The exit code is 1 when a target is missed."""
+    if unknown := set(wanted) - set(suites):
+        print(f"No such suite: {', '.join(sorted(unknown))}. There are {', '.join(suites)}.")
+        return 2
     started = time.monotonic()
     figures: list[Figure] = []
     with tempfile.TemporaryDirectory(prefix="partner-api-bench-") as folder:
         bench = Bench(Path(folder))
         try:
             import django  # noqa: PLC0415 - the environment must be there first
-            from django.core.management import call_command  # noqa: PLC0415
 
             django.setup()
-            call_command("migrate", interactive=False, verbosity=0)
+            bench.prepare()
             for name, suite in suites.items():
                 if not wanted or name in wanted:
                     figures += _told(suite(bench), started)
+                    bench.end_suite()
         finally:
             bench.stop()
     report.parent.mkdir(parents=True, exist_ok=True)
@@ -159,6 +197,11 @@ def _told(figures: list[Figure], started: float) -> list[Figure]:
         at = f"[{time.monotonic() - started:5.1f} s]"
         print(f"{at} {mark} {figure.name} = {figure.value} ({figure.target}): {figure.detail}", flush=True)
     return figures
+
+
+def _sql(server: str, statement: str) -> None:
+    with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
+        connection.execute(statement)
 
 
 def _answers(url: str) -> bool:

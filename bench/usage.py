@@ -14,6 +14,8 @@ import sys
 import time
 from typing import Any, Final
 
+from bench.harness import Bench, Figure, at_least, at_most, facts
+
 PARTNERS: Final = 50
 KEYS_PER_PARTNER: Final = 2
 DAYS: Final = 90
@@ -62,14 +64,27 @@ FROM cells, generate_series(1, requests) AS n WHERE moment >= %s AND moment < %s
 """
 
 
+def run(bench: Bench) -> list[Figure]:
+    found = measure(bench.database("usage_small"))
+    rows, seconds = found["filled"]["large"]["count"], found["filled"]["large"]["rows"]
+    figures = []
+    for question in (USAGE, STAFF):
+        last = {f"{size}_p99_ms": times["p99"] for size, times in found[f"{question}_ms"].items()}
+        name = f"{question}_10m_vs_10k"
+        figures.append(at_most(name, found[name], 2, facts(rows=rows, fill_seconds=seconds, **last)))
+    rates = {name: found[name] for name in ("with_per_second", "without_per_second")}
+    return [*figures, at_least("metering_overhead", found["metering_overhead"], 0.9, facts(**rates))]
+
+
 def make_holders() -> None:
     """The partners, and their keys. Prints the key that asks."""
+    from bench.orders import FAST
     from keys.models import ApiKey, Partner
 
     for number in range(PARTNERS):
         partner = Partner.objects.create(name=f"Bench {number}")
         for _ in range(KEYS_PER_PARTNER):
-            _, text = ApiKey.issue(partner, name="Bench", environment="live", scopes=["usage:read"])
+            _, text = ApiKey.issue(partner, name="Bench", environment="live", scopes=["usage:read"], **FAST)
     print(text)
 
 
@@ -89,6 +104,7 @@ def fill(rows: int) -> dict[str, float]:
     seconds: dict[str, float] = {}
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SET LOCAL statement_timeout = 0")
+        cursor.execute("SET LOCAL synchronous_commit = off")
         cursor.execute("SET LOCAL work_mem = '256MB'")
         cursor.execute("SET LOCAL maintenance_work_mem = '512MB'")
         began = time.monotonic()
@@ -192,12 +208,12 @@ def overhead(key: str) -> dict[str, float]:
     }
 
 
-def measure() -> dict[str, Any]:
+def measure(database: str) -> dict[str, Any]:
     """`usage_10m_vs_10k` and `admin_usage_10m_vs_10k`: p99 against p99, and what they are made of.
 
-    Needs DATABASE_URL, of a database that is empty and migrated, on a server that may have another.
+    Needs the address of a database that is empty and migrated, on a server that may have another.
     """
-    server, _, name = os.environ["DATABASE_URL"].rpartition("/")
+    server, _, name = database.rpartition("/")
     key = _run("make_holders", f"{server}/{name}").strip()
     _sql(f"{server}/postgres", f"CREATE DATABASE {name}_large TEMPLATE {name}")
     databases = {"small": f"{server}/{name}", "large": f"{server}/{name}_large"}
@@ -253,4 +269,4 @@ if __name__ == "__main__":
         case ["overhead", key]:
             print(json.dumps(overhead(key)))
         case []:
-            print(json.dumps(measure(), indent=2))
+            print(json.dumps(measure(os.environ["DATABASE_URL"]), indent=2))

@@ -14,11 +14,23 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 import django
 import psutil
 import requests
+
+from bench.harness import Bench, Figure, at_most, facts
+
+DEEDS: Final = 40
+RENDER_SECONDS: Final = 0.45
+
+
+def run(bench: Bench) -> list[Figure]:
+    """`worker_overhead`, with a Main API that takes as long as the real one."""
+    found = measure(deeds=DEEDS, render_seconds=RENDER_SECONDS)
+    detail = facts(call_ms=found["call_ms"], own_ms=found["own_ms"], deeds=found["completed"])
+    return [at_most("worker_overhead", found["worker_overhead"], 1.05, detail)]
 
 
 def measure(*, deeds: int, render_seconds: float, memory_every: int = 500) -> dict[str, Any]:
@@ -96,7 +108,9 @@ def _sandbox(render_seconds: float) -> Iterator[None]:
     settings.MAIN_API_INTERNAL_TOKEN = "bench"
     arguments = ["manage.py", "runsandbox", "--port", str(port), "--render-seconds", str(render_seconds)]
     env = {**os.environ, "SANDBOX_TOKEN": "bench", "LOG_LEVEL": "WARNING"}
-    with subprocess.Popen([sys.executable, *arguments], env=env) as process:  # noqa: S603 - our own command
+    with subprocess.Popen(  # noqa: S603 - our own command
+        [sys.executable, *arguments], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
         try:
             _wait(settings.MAIN_API_BASE_URL)
             yield

@@ -7,12 +7,14 @@ and whoever waits for it holds nothing that its holder needs.
 """
 
 import datetime as dt
+import json
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final
 
+from django.db import connection
 from django.db.models import Exists, F, OuterRef, Sum
 from django.utils import timezone
 
@@ -22,6 +24,26 @@ from billing.pricing import major, minor, shares
 from keys.models import Partner
 from partner_api.http.problems import Problem
 
+_COUNTERS: Final = (
+    "deeds_used",
+    "deeds_reserved",
+    "extra_deeds",
+    "money_used",
+    "money_reserved",
+    "extra_budget",
+)
+# Whoever runs it holds the period's row until the commit, and all orders of the partner wait for that: what
+# must be known of the row afterwards comes with it.
+_TAKE: Final = f"""
+    UPDATE billing_periods
+    SET deeds_reserved = deeds_reserved + %(count)s, money_reserved = money_reserved + %(amount)s
+    WHERE id = %(period)s
+      AND (%(deeds)s::bigint IS NULL
+           OR deeds_used + deeds_reserved + %(count)s <= %(deeds)s::bigint + extra_deeds)
+      AND (%(money)s::numeric IS NULL
+           OR money_used + money_reserved + %(amount)s <= %(money)s::numeric + extra_budget)
+    RETURNING {", ".join(_COUNTERS)}, told::text
+"""  # noqa: S608 - names of our own
 PROBLEMS: Final = ("quota_exceeded", "budget_exceeded", "payment_required")
 
 
@@ -79,7 +101,7 @@ def reserve(partner: Partner, wanted: Sequence[Wanted], *, livemode: bool) -> di
         )
         for one in accepted
     )
-    if accepted and (room.deeds is not None or room.money is not None):
+    if accepted and telling.is_due(room.period, deeds=room.deeds, money=room.money):
         telling.thresholds(room.period.pk, deeds=room.deeds, money=room.money)
     return refused
 
@@ -175,20 +197,23 @@ def _ahead(period: BillingPeriod, item: str) -> int:
 
 
 def _take(room: _Room, wanted: Sequence[Wanted]) -> bool:
-    """One conditional UPDATE: places for all of them, or for none."""
-    count, amount = len(wanted), room.total(wanted)
-    fitting = BillingPeriod.objects.filter(pk=room.period.pk)
-    if room.is_hard and room.deeds is not None:
-        fitting = fitting.filter(deeds_used__lte=room.deeds - count + F("extra_deeds") - F("deeds_reserved"))
-    if room.is_hard and room.money is not None:
-        fitting = fitting.filter(
-            money_used__lte=room.money - amount + F("extra_budget") - F("money_reserved")
-        )
-    return bool(
-        fitting.update(
-            deeds_reserved=F("deeds_reserved") + count, money_reserved=F("money_reserved") + amount
-        )
-    )
+    """One conditional UPDATE: places for all of them, or for none. The period then is as it was left."""
+    facts: dict[str, Any] = {
+        "period": room.period.pk,
+        "count": len(wanted),
+        "amount": room.total(wanted),
+        "deeds": room.deeds if room.is_hard else None,
+        "money": room.money if room.is_hard else None,
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(_TAKE, facts)
+        left = cursor.fetchone()
+    if left is None:
+        return False
+    for name, value in zip(_COUNTERS, left[:-1], strict=True):
+        setattr(room.period, name, value)
+    room.period.told = json.loads(left[-1])
+    return True
 
 
 def _those_that_fit(room: _Room, wanted: Sequence[Wanted]) -> tuple[list[Wanted], dict[uuid.UUID, Problem]]:

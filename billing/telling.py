@@ -5,6 +5,7 @@ orders that cross a threshold at once one tells.
 """
 
 import uuid
+from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any, Final
 
@@ -30,6 +31,19 @@ def thresholds(
 ) -> None:
     """Tells of each threshold that is reached now. The limits are without what staff granted."""
     period = BillingPeriod.objects.select_for_update(no_key=True).select_related("partner").get(pk=period_id)
+    for quota, percent in _reached(period, deeds=deeds, money=money, requests=requests):
+        _tell_once(period, quota, percent)
+
+
+def is_due(period: BillingPeriod, *, deeds: int | None, money: Decimal | None) -> bool:
+    """Whether there is anything to tell of a period whose row the caller has just changed and holds."""
+    reached = _reached(period, deeds=deeds, money=money, requests=None)
+    return any(_mark(quota, percent) not in period.told for quota, percent in reached)
+
+
+def _reached(
+    period: BillingPeriod, *, deeds: int | None, money: Decimal | None, requests: int | None
+) -> Iterator[tuple[str, int]]:
     levels: tuple[tuple[str, int | Decimal | None, int | Decimal, int | Decimal], ...] = (
         ("deeds", deeds, period.extra_deeds, period.deeds_used + period.deeds_reserved),
         ("budget", money, period.extra_budget, period.money_used + period.money_reserved),
@@ -40,7 +54,7 @@ def thresholds(
             continue
         for percent in THRESHOLDS:
             if level * 100 >= (limit + extra) * percent:
-                _tell_once(period, quota, percent)
+                yield quota, percent
 
 
 def refusal(partner: Partner, problem: Problem) -> None:
@@ -61,8 +75,12 @@ def refusal(partner: Partner, problem: Problem) -> None:
         _tell_once(period, quota, None)
 
 
+def _mark(quota: str, percent: int | None) -> str:
+    return f"{quota}:{'exceeded' if percent is None else percent}"
+
+
 def _tell_once(period: BillingPeriod, quota: str, percent: int | None) -> None:
-    mark = f"{quota}:{'exceeded' if percent is None else percent}"
+    mark = _mark(quota, percent)
     if mark in period.told:
         return
     period.told = [*period.told, mark]

@@ -34,6 +34,13 @@ _MAX_LENGTH: Final = 255
 QUOTED: Final = r'"((?:[\x20-\x21\x23-\x5b\x5d-\x7e]|\\["\\])+)"'
 BARE: Final = r"[\x21\x23-\x2b\x2d-\x5b\x5d-\x7e]+"
 _RETRY_AFTER: Final = "1"
+_KEPT: Final = ("id", "scope", "key", "fingerprint", "status", "headers_and_body", "expires_at")
+# Two statements in one round trip. They can't be one: the look must see what was committed until the lock
+# was given, and a statement sees what was committed until it began.
+_LOCK_AND_LOOK: Final = f"""
+    SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 0));
+    SELECT {", ".join(_KEPT)} FROM kept_answers WHERE scope = %s AND key = %s AND expires_at > %s
+"""  # noqa: S608 - names of our own
 
 
 class Provisional(Response):
@@ -101,11 +108,13 @@ def _lock_and_look(scope: str, key: str) -> KeptAnswer | None:
     """Raises Problem `idempotency_in_progress` while another transaction has the key."""
     with connection.cursor() as cursor:
         name = f"idempotency:{scope}:{key}"
-        cursor.execute("SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 0))", [name])
+        cursor.execute(_LOCK_AND_LOOK, [name, scope, key, timezone.now()])
         if not cursor.fetchone()[0]:
             detail = "The first request with this key is still running."
             raise Problem("idempotency_in_progress", detail, headers={"Retry-After": _RETRY_AFTER})
-    return KeptAnswer.objects.filter(scope=scope, key=key, expires_at__gt=timezone.now()).first()
+        cursor.nextset()
+        found = cursor.fetchone()
+    return None if found is None else KeptAnswer(**dict(zip(_KEPT, found, strict=True)))
 
 
 def _keep(scope: str, key: str, fingerprint: str, response: Response) -> KeptAnswer:
