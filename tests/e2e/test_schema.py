@@ -12,7 +12,7 @@ from tests.api import Api
 from tests.e2e.conftest import Deployment
 
 ROOT = Path(__file__).parent.parent.parent
-EXAMPLES = "8"
+EXAMPLES = "4"
 
 
 def test_the_document_in_docs_is_the_current_one(tmp_path: Path) -> None:
