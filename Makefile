@@ -71,7 +71,7 @@ restore: .venv/local-stamp ## fill an empty database from a backup, and compare:
 	@$(PY) -m partner_api.backup restore "$(BACKUP)"
 
 pytest: .venv/dev-stamp ## the test suite, on real Postgres and Redis
-	$(PY) -m pytest -n auto
+	$(PY) -m pytest -n auto --dist worksteal
 
 bench: .venv/dev-stamp ## measure what claims to be fast, as ratios; writes var/bench/report.json
 	$(PY) -m bench
