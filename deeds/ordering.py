@@ -9,6 +9,7 @@ import json
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from django.db import IntegrityError, transaction
@@ -84,6 +85,7 @@ def place_read(origin: Origin, order: Reading) -> Placement:
             transaction.on_commit(lambda: _accepted([deed], is_bulk=deed.is_bulk))
     except Problem as refusal:
         telling.refusal(deed.partner, refusal)
+        refusal.after_undoing = partial(telling.refusal, deed.partner, refusal)
         raise
     except IntegrityError as error:
         if "one_live_deed_per_order" not in str(error):

@@ -67,6 +67,22 @@ def run(
     if key is None:
         response = handler(request, *args, **kwargs)
         return response.then() if isinstance(response, Provisional) else response
+    try:
+        return _once(request, scope, key, handler, *args, **kwargs)
+    except Problem as problem:
+        if problem.after_undoing is not None:
+            problem.after_undoing()
+        raise
+
+
+def _once(
+    request: Request,
+    scope: str,
+    key: str,
+    handler: Callable[..., HttpResponseBase],
+    *args: Any,
+    **kwargs: Any,
+) -> HttpResponseBase:
     fingerprint = _fingerprint(request)
     with transaction.atomic():
         kept = _lock_and_look(scope, key)

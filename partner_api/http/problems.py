@@ -4,7 +4,7 @@ One exception type carries code, status and detail; one handler shapes it. Djang
 (unknown path, bad host, crash) end here as well, so that no client ever gets HTML.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,6 +52,8 @@ class Problem(Exception):
     errors: list[FieldError] = field(default_factory=list)
     headers: dict[str, str] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
+    # What must stand although the transaction of the request is undone: that a quota was exceeded.
+    after_undoing: Callable[[], object] | None = None
 
     @property
     def status(self) -> int:

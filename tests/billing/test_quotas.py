@@ -22,6 +22,7 @@ from keys import audit
 from keys.models import Partner
 from tests.api import Api
 from tests.conftest import MainApi
+from webhooks.models import Event
 
 Orders = Callable[..., dict[str, Any]]
 FINANCE = audit.Actor("staff", "finance")
@@ -340,3 +341,13 @@ def test_orders_and_failures_of_one_order_at_once_do_not_stop_each_other(order: 
     assert statuses <= {200, 202, 409}
     waiting = Deed.objects.filter(status="queued").count()
     assert BillingPeriod.objects.get().deeds_reserved == Reservation.objects.count() == waiting
+
+
+def test_a_refusal_is_told_with_an_idempotency_key_too(api: Api, order: Orders) -> None:
+    """The request's transaction is undone with the order; that the quota is exceeded stands."""
+    allow(api.partner, monthly_deed_quota=1)
+    api.post("/v2/deeds", order(order_id="A"))
+    answer = api.post("/v2/deeds", order(order_id="B"), Idempotency_Key="b-1")
+    assert (answer.status_code, answer.json()["code"]) == (402, "quota_exceeded")
+    assert Event.objects.filter(type="quota.exceeded").count() == 1
+    assert Deed.objects.count() == 1
