@@ -71,8 +71,10 @@ backup: .venv/local-stamp ## back up the database that the settings name: make b
 restore: .venv/local-stamp ## fill an empty database from a backup, and compare: make restore BACKUP=folder
 	@$(PY) -m partner_api.backup restore "$(BACKUP)"
 
+# More than the cores: many tests wait for processes of their own to start and end.
+WORKERS ?= 3
 pytest: .venv/dev-stamp ## the test suite, on real Postgres and Redis
-	$(PY) -m pytest -n auto --dist worksteal
+	$(PY) -m pytest -n $(WORKERS) --dist worksteal
 
 bench: .venv/dev-stamp ## measure what claims to be fast, as ratios; writes var/bench/report.json
 	$(PY) -m bench

@@ -123,7 +123,9 @@ def test_the_checker_finds_what_it_is_for() -> None:
 
 def test_a_disk_that_is_full_ends_nothing(deployment: Deployment, acme: Partner, order: Any) -> None:
     """All that web and worker write fails with ENOSPC; requests are answered and deeds are made."""
+    deployment.env |= {"SWEEP_SECONDS": "1", "DEED_HINT_AGAIN_SECONDS": "2"}
     deployment.start_sandbox()
+    deployment.start_beat()
     full = Path("/dev/full")
     web = ["-m", "gunicorn", "-c", "python:partner_api.gunicorn_conf", "partner_api.wsgi:application"]
     worker = ["-m", "celery", "-A", "partner_api", "worker", "--without-gossip", "--without-mingle"]
