@@ -26,17 +26,19 @@ Orders = Callable[..., dict[str, Any]]
 def test_no_order_is_lost_or_doubled_while_processes_die(
     transactional_db: None, tmp_path: Path, settings: Any
 ) -> None:
-    """40 orders, the first 6 of them while there is no renderer; 3 kills and a storage that refuses."""
+    """30 orders, the first 6 of them while there is no renderer; 3 kills and a storage that refuses."""
     server = os.environ["DATABASE_URL"].rpartition("/")[0]
     use_store(settings, "local.LocalStore", location=str(tmp_path / "storage"))
-    plan = Plan(seed=5, orders=40, kills=3, clients=6, away=6, interval=0.8, limit=90, retries="1,1,1,2,2,3")
+    plan = Plan(
+        seed=5, orders=30, kills=3, clients=6, away=6, interval=0.8, limit=90, retries="1,1,1,2,2,3,3,5,5"
+    )
     result = run(
         plan, tmp_path, database_url=f"{server}/{connection.settings_dict['NAME']}", say=lambda _: None
     )
     assert {name: faults for name, faults in result.faults.items() if faults} == {}
     assert len(result.faults) == len(CHECKS)
     assert result.kills == 3
-    assert sum(result.outcomes.values()) == 40
+    assert sum(result.outcomes.values()) == 30
 
 
 def test_a_run_can_be_repeated_by_its_seed() -> None:

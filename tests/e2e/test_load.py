@@ -15,7 +15,7 @@ from tests.api import Api
 from tests.e2e.conftest import Deployment
 
 CLIENTS = 20
-ORDERS = 120
+ORDERS = 80
 PATIENCE_SECONDS = 150
 
 

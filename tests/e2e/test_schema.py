@@ -32,8 +32,8 @@ def test_a_fuzzer_finds_nothing(deployment: Deployment, acme: Partner, environme
     tool = [sys.executable, "-m", "schemathesis.cli", "--config-file", configuration, "run"]
     options = {"--checks": "all", "--max-examples": EXAMPLES, "--header": f"Authorization: Bearer {api.text}"}
     if environment == "test":
-        # The same code in another mode: each operation once, and the values at its bounds.
-        options["--phases"] = "examples,coverage"
+        # The same code in another mode: those operations that the mode decides about.
+        options["--include-path-regex"] = "^/v2/deeds"
     done = subprocess.run(
         [*tool, f"{deployment.url}/schema/", *(part for pair in options.items() for part in pair)],
         capture_output=True,
@@ -42,4 +42,5 @@ def test_a_fuzzer_finds_nothing(deployment: Deployment, acme: Partner, environme
         cwd=deployment.folder,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "Operations:       39 selected / 39 total" in done.stdout
+    selected = 39 if environment == "live" else 7
+    assert f"Operations:       {selected} selected / 39 total" in done.stdout
