@@ -1,11 +1,14 @@
 """The OpenAPI document and its two readers, served from our own static files."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from django.views.generic import TemplateView
 from drf_spectacular.views import SpectacularAPIView, SpectacularRedocView, SpectacularSwaggerSplitView
+from rest_framework.request import Request
+from rest_framework.response import Response
 
 from partner_api.http.codes import CODES
+from partner_api.http.security_headers import REDOC
 
 
 class Schema(SpectacularAPIView):
@@ -31,3 +34,8 @@ class Redoc(SpectacularRedocView):
     schema = None
     http_method_names = ["get", "head"]
     scopes: ClassVar = {"GET": "public"}
+
+    def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        response: Response = super().get(request, *args, **kwargs)
+        response["Content-Security-Policy"] = REDOC
+        return response

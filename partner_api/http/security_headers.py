@@ -18,6 +18,9 @@ PAGE: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
     "connect-src 'self'; worker-src 'self' blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+# Redoc writes its styles into the page while it runs, and shows nothing without them. Styles only: its
+# script still comes from us, and none may stand in the page.
+REDOC: Final = PAGE.replace("style-src 'self'", "style-src 'self' 'unsafe-inline'")
 ADMIN: Final = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data:; object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
