@@ -50,6 +50,9 @@ class Stack:
             "WEBHOOKS_ALLOW_PRIVATE_ADDRESSES": os.environ.get(
                 "WEBHOOKS_ALLOW_PRIVATE_ADDRESSES", "127.0.0.1/32,::1/128"
             ),
+            # Tools on this machine fetch many PDFs from one address.
+            "PUBLIC_RATE_LIMIT_PER_MINUTE": os.environ.get("PUBLIC_RATE_LIMIT_PER_MINUTE", "60000"),
+            "PUBLIC_RATE_LIMIT_BURST": os.environ.get("PUBLIC_RATE_LIMIT_BURST", "6000"),
             "METRICS_ALLOWED_CIDRS": os.environ.get("METRICS_ALLOWED_CIDRS", "127.0.0.1/32"),
             "PROMETHEUS_MULTIPROC_DIR": _empty(var_dir / "run" / "metrics"),
         }
