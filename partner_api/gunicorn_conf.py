@@ -31,6 +31,7 @@ limit_request_line = 4094
 limit_request_field_size = 8190
 # The access log is ours (partner_api.http.request_id), with request id, route and latency.
 accesslog = None
+logger_class = "partner_api.http.worker.Log"
 logconfig_dict = {
     **logging_config(
         level=os.environ.get("LOG_LEVEL", "INFO"), log_format=os.environ.get("LOG_FORMAT", "json")
