@@ -6,6 +6,7 @@ seconds.
 """
 
 import datetime as dt
+import json
 import threading
 import time
 import uuid
@@ -13,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from django.conf import settings
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import F
 from django.utils import timezone
 from rest_framework.permissions import BasePermission
@@ -24,6 +25,27 @@ from billing.models import BillingPeriod, Contract
 from keys.models import Partner
 from partner_api.http.problems import Problem
 
+# Adds to all periods that are open, in one statement; answers whose they are, and the partner's quota.
+_COUNT: Final = """
+WITH given AS (
+  SELECT * FROM jsonb_to_recordset(%s::jsonb) AS given(partner_id uuid, at timestamptz, number bigint)
+), open AS MATERIALIZED (
+  SELECT id, partner_id, starts_at, ends_at FROM billing_periods AS period
+  WHERE closed_at IS NULL AND EXISTS (
+    SELECT FROM given WHERE given.partner_id = period.partner_id
+      AND given.at >= period.starts_at AND given.at < period.ends_at)
+  ORDER BY partner_id, starts_at FOR NO KEY UPDATE
+), counted AS (
+  SELECT open.id, sum(number) AS number
+  FROM open JOIN given ON given.partner_id = open.partner_id
+    AND given.at >= open.starts_at AND given.at < open.ends_at
+  GROUP BY open.id
+)
+UPDATE billing_periods AS period SET requests_used = requests_used + counted.number
+FROM counted, keys_partner AS partner
+WHERE period.id = counted.id AND partner.id = period.partner_id
+RETURNING period.id, period.partner_id, period.starts_at, period.ends_at, partner.monthly_request_quota
+"""
 # What a partner needs to see why it is refused.
 _ALWAYS: Final = {"billing:read", "usage:read"}
 
@@ -37,8 +59,34 @@ def is_counted(*, livemode: bool, status: int) -> bool:
 def count(requests: Mapping[tuple[uuid.UUID, dt.datetime], int]) -> None:
     """Adds so many requests of a partner at a moment. Call it once for each request, with its log row.
 
-    Partners are locked in one order, so that two writers of the log don't wait for each other.
+    Periods are locked in one order, so that two writers of the log don't wait for each other.
     """
+    given = [
+        {"partner_id": str(partner_id), "at": moment.isoformat(), "number": number}
+        for (partner_id, moment), number in requests.items()
+    ]
+    if not given:
+        return
+    with connection.cursor() as cursor:
+        cursor.execute(_COUNT, [json.dumps(given)])
+        counted = cursor.fetchall()
+    for period_id, *_, quota in counted:
+        if quota is not None:
+            telling.thresholds(period_id, requests=quota)
+    spans = [(partner_id, starts_at, ends_at) for _, partner_id, starts_at, ends_at, _ in counted]
+    _count_singly(
+        {
+            (partner_id, moment): number
+            for (partner_id, moment), number in requests.items()
+            if not any(whose == partner_id and start <= moment < end for whose, start, end in spans)
+        }
+    )
+
+
+def _count_singly(requests: Mapping[tuple[uuid.UUID, dt.datetime], int]) -> None:
+    """Those whose period must be made first, or is closed already."""
+    if not requests:
+        return
     partners = Partner.objects.in_bulk({partner_id for partner_id, _ in requests})
     for (partner_id, moment), number in sorted(
         requests.items(), key=lambda item: (str(item[0][0]), item[0][1])
