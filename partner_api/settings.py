@@ -116,6 +116,8 @@ DATABASES["default"].setdefault("OPTIONS", {}).update(
             "max_size": env.int("DATABASE_POOL_SIZE", default=16),
             "timeout": env.float("DATABASE_POOL_TIMEOUT_SECONDS", default=10.0),
         },
+        # How often a statement must come before it is prepared: at once, or never.
+        "prepare_threshold": 0 if env.bool("DATABASE_PREPARED_STATEMENTS", default=True) else None,
         # A query that runs away must not hold a thread, nor a lock, for ever.
         "options": (
             f"-c statement_timeout={env.int('DATABASE_STATEMENT_TIMEOUT_MS', default=15_000)}"

@@ -10,6 +10,7 @@ from typing import Any
 from django.db import connection
 
 from deeds.models.deed import Deed
+from partner_api import prepared
 
 Convert = Callable[[Any, Any, Any], Any]
 
@@ -17,7 +18,7 @@ Convert = Callable[[Any, Any, Any], Any]
 def own_deed(partner_id: uuid.UUID, *, livemode: bool, deed_id: uuid.UUID) -> Deed | None:
     """The partner's own deed of this mode, or None for any other."""
     sql, names, converters = _statement()
-    with connection.cursor() as cursor:
+    with prepared.cursor() as cursor:
         cursor.execute(sql, [deed_id, partner_id, livemode])
         row = cursor.fetchone()
     if row is None:

@@ -1,0 +1,18 @@
+"""Cursors for the few statements that every request runs: Postgres prepares them, and keeps their plan.
+
+Django's own write the parameters into the text, so that each text is another one, made here and parsed
+and planned there anew. Behind a pooler that gives a statement to any session, DATABASE_PREPARED_STATEMENTS
+is switched off; parameters then still go beside the text. It stands below both `http` and `ops`.
+"""
+
+from django.db import connection
+from django.db.backends.postgresql.base import ServerBindingCursor
+from django.db.backends.utils import CursorWrapper
+
+
+def cursor() -> CursorWrapper:
+    """A cursor of the current connection. A parameter's type must follow from the text, or be cast in it."""
+    connection.ensure_connection()
+    with connection.wrap_database_errors:
+        wrapped: CursorWrapper = connection._prepare_cursor(ServerBindingCursor(connection.connection))  # noqa: SLF001 - what `cursor()` does
+    return wrapped
