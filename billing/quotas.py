@@ -18,32 +18,27 @@ from django.db import connection
 from django.db.models import Exists, F, OuterRef, Sum
 from django.utils import timezone
 
-from billing import periods, prices, telling
+from billing import periods, places, prices, quota_answers, telling
 from billing.models import BillingPeriod, Contract, Invoice, PeriodCount, Reservation
-from billing.pricing import major, minor, shares
+from billing.pricing import minor, shares
 from keys.models import Partner
 from partner_api.http.problems import Problem
 
-_COUNTERS: Final = (
-    "deeds_used",
-    "deeds_reserved",
-    "extra_deeds",
-    "money_used",
-    "money_reserved",
-    "extra_budget",
-)
-# Whoever runs it holds the period's row until the commit, and all orders of the partner wait for that: what
-# must be known of the row afterwards comes with it.
 _TAKE: Final = f"""
     UPDATE billing_periods
     SET deeds_reserved = deeds_reserved + %(count)s, money_reserved = money_reserved + %(amount)s
-    WHERE id = %(period)s
-      AND (%(deeds)s::bigint IS NULL
-           OR deeds_used + deeds_reserved + %(count)s <= %(deeds)s::bigint + extra_deeds)
-      AND (%(money)s::numeric IS NULL
-           OR money_used + money_reserved + %(amount)s <= %(money)s::numeric + extra_budget)
-    RETURNING {", ".join(_COUNTERS)}, told::text
+    WHERE id = %(period)s AND {places.ROOM}
+    RETURNING {", ".join(places.COUNTERS)}, told::text
 """  # noqa: S608 - names of our own
+_RELEASE: Final = """
+    WITH held AS (
+      DELETE FROM quota_reservations WHERE source_id = %s RETURNING period_id, amount
+    )
+    UPDATE billing_periods
+    SET deeds_reserved = deeds_reserved - 1, money_reserved = money_reserved - held.amount
+    FROM held WHERE id = held.period_id
+    RETURNING id
+"""
 PROBLEMS: Final = ("quota_exceeded", "budget_exceeded", "payment_required")
 
 
@@ -56,9 +51,24 @@ class Wanted:
     is_reissue: bool
 
 
+@dataclass(frozen=True)
+class Reserved:
+    """What became of orders that asked for a place.
+
+    `refused` are the problems of those that got none, by their ids: `quota_exceeded`, `budget_exceeded` or
+    `payment_required`. `headers` say what is left of the quota, as `headers` would.
+    """
+
+    refused: dict[uuid.UUID, Problem]
+    headers: dict[str, str]
+
+
 @dataclass
 class _Room:
-    """What a period allows, and what each order would take of it. Money is in minor units."""
+    """What a period allows, and what each order would take of it. Money is in minor units.
+
+    `is_steady` says that an order costs the same whatever was ordered before it.
+    """
 
     period: BillingPeriod
     contract: Contract | None
@@ -66,24 +76,40 @@ class _Room:
     deeds: int | None
     money: Decimal | None
     is_hard: bool
+    is_steady: bool = True
     costs: dict[uuid.UUID, tuple[str, Decimal]] = field(default_factory=dict)
 
     def total(self, wanted: Sequence[Wanted]) -> Decimal:
         return sum((self.costs[one.source_id][1] for one in wanted), Decimal(0))
 
 
-def reserve(partner: Partner, wanted: Sequence[Wanted], *, livemode: bool) -> dict[uuid.UUID, Problem]:
-    """Takes places for all that fit; the problems of those that don't, by their ids.
+def reserve(partner: Partner, wanted: Sequence[Wanted], *, livemode: bool) -> Reserved:
+    """Takes places for all that fit. Test orders always fit.
 
-    Each problem is `quota_exceeded`, `budget_exceeded` or `payment_required`. Test orders always fit.
     Call it inside the transaction that inserts the orders, after the insert.
     """
     if not livemode or not wanted:
-        return {}
+        return Reserved({}, {})
     now = timezone.now()
+    if len(wanted) > 1:
+        return _reserve(partner, wanted, now)
+    (one,) = wanted
+    kind = (partner.pk, one.deed_type, one.is_reissue)
+    terms = places.recall(kind)
+    period = terms and places.take(terms, one.source_id, now=now)
+    if terms is None or period is None:
+        places.forget(kind)
+        return _reserve(partner, wanted, now)
+    if telling.is_due(period, deeds=terms.deeds, money=terms.money):
+        telling.thresholds(period.pk, deeds=terms.deeds, money=terms.money)
+    return Reserved({}, quota_answers.headers_of(period, terms.quota))
+
+
+def _reserve(partner: Partner, wanted: Sequence[Wanted], now: dt.datetime) -> Reserved:
     period = _current(partner, now)
     if period.is_unpaid:
-        return dict.fromkeys((one.source_id for one in wanted), _payment_required(partner, now))
+        problem = quota_answers.payment_required(partner, now)
+        return Reserved(dict.fromkeys((one.source_id for one in wanted), problem), {})
     room = _room(period, wanted, now)
     refused: dict[uuid.UUID, Problem] = {}
     if _take(room, wanted):
@@ -103,18 +129,36 @@ def reserve(partner: Partner, wanted: Sequence[Wanted], *, livemode: bool) -> di
     )
     if accepted and telling.is_due(room.period, deeds=room.deeds, money=room.money):
         telling.thresholds(room.period.pk, deeds=room.deeds, money=room.money)
-    return refused
+    if room.is_steady:
+        _remember(period.partner, room, accepted)
+    return Reserved(refused, quota_answers.headers_of(room.period, period.partner.monthly_deed_quota))
+
+
+def _remember(partner: Partner, room: _Room, accepted: Sequence[Wanted]) -> None:
+    for one in {(one.deed_type, one.is_reissue): one for one in accepted}.values():
+        item, amount = room.costs[one.source_id]
+        terms = places.Terms(
+            period_id=room.period.pk,
+            ends_at=room.period.ends_at,
+            quota=partner.monthly_deed_quota,
+            cap=partner.budget_cap,
+            contract_id=room.contract.pk if room.contract else None,
+            is_free=room.deeds is None and room.money is None,
+            is_hard=room.is_hard,
+            deeds=room.deeds,
+            money=room.money,
+            item=item,
+            amount=amount,
+        )
+        places.remember((partner.pk, one.deed_type, one.is_reissue), terms)
 
 
 def release(source_id: uuid.UUID) -> uuid.UUID | None:
     """Gives an order's place back; the id of its period, or None where it holds none (any more)."""
-    held = Reservation.objects.filter(pk=source_id).first()
-    if held is None or not Reservation.objects.filter(pk=source_id).delete()[0]:
-        return None
-    BillingPeriod.objects.filter(pk=held.period_id).update(
-        deeds_reserved=F("deeds_reserved") - 1, money_reserved=F("money_reserved") - held.amount
-    )
-    return held.period_id
+    with connection.cursor() as cursor:
+        cursor.execute(_RELEASE, [source_id])
+        released = cursor.fetchone()
+    return None if released is None else released[0]
 
 
 def reserve_again(partner: Partner, wanted: Wanted, *, livemode: bool) -> None:
@@ -144,7 +188,7 @@ def headers(partner: Partner, *, livemode: bool) -> dict[str, str]:
     if not livemode or partner.monthly_deed_quota is None:
         return {}
     period = periods.at(partner, timezone.now())
-    return _headers(period, partner.monthly_deed_quota)
+    return quota_answers.headers_of(period, partner.monthly_deed_quota)
 
 
 def _current(partner: Partner, now: dt.datetime) -> Any:
@@ -185,7 +229,9 @@ def _estimate(room: _Room, wanted: Sequence[Wanted]) -> None:
         item = prices.item_of(room.contract, one.deed_type, is_reissue=one.is_reissue)
         tiers = prices.tiers_of(room.contract, item) or prices.FREE
         if item not in positions:
-            positions[item] = _ahead(room.period, item) if room.money is not None and len(tiers) > 1 else 0
+            is_steady = room.money is None or len(tiers) == 1
+            positions[item] = 0 if is_steady else _ahead(room.period, item)
+            room.is_steady = room.is_steady and is_steady
         (share,) = shares(tiers, before=positions[item], quantity=1)
         room.costs[one.source_id] = (item, minor(share.unit_price, room.currency))
         positions[item] += 1
@@ -210,7 +256,7 @@ def _take(room: _Room, wanted: Sequence[Wanted]) -> bool:
         left = cursor.fetchone()
     if left is None:
         return False
-    for name, value in zip(_COUNTERS, left[:-1], strict=True):
+    for name, value in zip(places.COUNTERS, left[:-1], strict=True):
         setattr(room.period, name, value)
     room.period.told = json.loads(left[-1])
     return True
@@ -228,51 +274,11 @@ def _those_that_fit(room: _Room, wanted: Sequence[Wanted]) -> tuple[list[Wanted]
     for one in wanted:
         cost = room.costs[one.source_id][1]
         if deeds is not None and taken_deeds + 1 > deeds:
-            refused[one.source_id] = _quota_exceeded(period, deeds, taken_deeds)
+            refused[one.source_id] = quota_answers.deeds_exceeded(period, deeds, taken_deeds)
         elif money is not None and taken_money + cost > money:
-            refused[one.source_id] = _budget_exceeded(period, money, taken_money, room.currency)
+            refused[one.source_id] = quota_answers.budget_exceeded(period, money, taken_money, room.currency)
         else:
             accepted.append(one)
             taken_deeds += 1
             taken_money += cost
     return accepted, refused
-
-
-def _quota_exceeded(period: BillingPeriod, limit: int, used: int) -> Problem:
-    detail = (
-        f"All {limit} deeds of this period are used or being made. The next period starts "
-        f"{period.ends_at:%Y-%m-%d}; ask us for a larger quota, or for more in this period."
-    )
-    extra = {"limit": limit, "used": used, "resets_at": _time(period.ends_at)}
-    return Problem(
-        "quota_exceeded", detail, headers=_headers(period, limit - period.extra_deeds), extra=extra
-    )
-
-
-def _budget_exceeded(period: BillingPeriod, limit: Decimal, used: Decimal, currency: str) -> Problem:
-    limit_text, used_text = (f"{major(amount, currency).normalize():f}" for amount in (limit, used))
-    detail = (
-        f"This deed would exceed this period's budget of {limit_text} {currency}. The next period starts "
-        f"{period.ends_at:%Y-%m-%d}; ask us to raise the budget cap."
-    )
-    extra = {"limit": limit_text, "used": used_text, "currency": currency, "resets_at": _time(period.ends_at)}
-    return Problem("budget_exceeded", detail, extra=extra)
-
-
-def _payment_required(partner: Partner, now: dt.datetime) -> Problem:
-    invoice = Invoice.objects.overdue(now).filter(partner=partner).earliest("grace_ends_at")
-    due = f", due {invoice.due_at:%Y-%m-%d}," if invoice.due_at else ""
-    detail = f"Invoice {invoice}{due} is not paid. Pay it and orders are accepted again at once."
-    extra = {"invoice": str(invoice.pk), "pay_at": invoice.hosted_invoice_url or None}
-    return Problem("payment_required", detail, extra=extra)
-
-
-def _headers(period: BillingPeriod, quota: int) -> dict[str, str]:
-    limit = quota + period.extra_deeds
-    remaining = max(0, limit - period.deeds_used - period.deeds_reserved)
-    reset = int(period.ends_at.timestamp())
-    return {"X-Quota-Limit": str(limit), "X-Quota-Remaining": str(remaining), "X-Quota-Reset": str(reset)}
-
-
-def _time(moment: dt.datetime) -> str:
-    return moment.astimezone(dt.UTC).isoformat().replace("+00:00", "Z")

@@ -8,17 +8,17 @@ import hashlib
 import json
 import uuid
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from django.db import IntegrityError, transaction
+from django.db import transaction
 from django.utils import timezone
 
 from billing import quotas, telling
 from deeds import backlog, metrics, reading
 from deeds.hints import hint, hint_all
-from deeds.models import Deed, first_entry
+from deeds.models import Deed, first_entry, new_deed
 from deeds.models.own_deed import own_deed
 from deeds.reading import Reading
 from deeds.signals import deed_settled
@@ -49,10 +49,14 @@ class Origin:
 
 @dataclass(frozen=True)
 class Placement:
-    """A deed, and whether this order made it (or it was there before)."""
+    """A deed, and whether this order made it (or it was there before).
+
+    `headers` say what a new one left of the partner's quota.
+    """
 
     deed: Deed
     is_new: bool
+    headers: dict[str, str] = field(default_factory=dict)
 
 
 def place(origin: Origin, body: Any) -> Placement:
@@ -73,26 +77,37 @@ def place_read(origin: Origin, order: Reading) -> Placement:
         if live is None or deed.reissue_of is not None:
             raise backlog.full()
         return _against(deed, live)
-    try:
-        with transaction.atomic():
-            if deed.reissue_of is not None:
-                Deed.objects.filter(pk=deed.reissue_of.pk, superseded_at=None).update(
-                    superseded_at=deed.created_at
-                )
-            deed.save(force_insert=True)
-            for refusal in quotas.reserve(deed.partner, [_wanted(deed)], livemode=deed.livemode).values():
-                raise refusal
-            transaction.on_commit(lambda: _accepted([deed], is_bulk=deed.is_bulk))
-    except Problem as refusal:
-        telling.refusal(deed.partner, refusal)
-        refusal.after_undoing = partial(telling.refusal, deed.partner, refusal)
-        raise
-    except IntegrityError as error:
-        if "one_live_deed_per_order" not in str(error):
-            raise
+    is_reissue = deed.reissue_of is not None
+    # Without a savepoint: an order that is not accepted leaves nothing behind but for what it would replace.
+    with transaction.atomic(savepoint=is_reissue):
+        outcome = _insert(deed)
+        if is_reissue and not isinstance(outcome, Placement):
+            transaction.set_rollback(True)
+    if outcome is None:
         return _against(deed, _live_deed(deed))
+    if isinstance(outcome, Problem):
+        telling.refusal(deed.partner, outcome)
+        outcome.after_undoing = partial(telling.refusal, deed.partner, outcome)
+        raise outcome
     backlog.add(origin.partner, 1)
-    return Placement(deed, is_new=True)
+    return outcome
+
+
+def _insert(deed: Deed) -> Placement | Problem | None:
+    """Stores a deed with its place in the quota. None where another stands for the order.
+
+    A problem says that there is no place; then there is no deed either.
+    """
+    if deed.reissue_of is not None:
+        Deed.objects.filter(pk=deed.reissue_of.pk, superseded_at=None).update(superseded_at=deed.created_at)
+    if not new_deed.insert(deed):
+        return None
+    reserved = quotas.reserve(deed.partner, [_wanted(deed)], livemode=deed.livemode)
+    if reserved.refused:
+        new_deed.take_back(deed)
+        return reserved.refused[deed.pk]
+    transaction.on_commit(lambda: _accepted([deed], is_bulk=deed.is_bulk))
+    return Placement(deed, is_new=True, headers=reserved.headers)
 
 
 def place_all(origin: Origin, bodies: list[Any]) -> list[Placement | Problem]:
@@ -141,7 +156,7 @@ def _insert_those_that_are_new(origin: Origin, deeds: list[Deed]) -> dict[Identi
         live = _live_among(origin, offered)
         new = {deed.pk for deed in deeds} & {deed.pk for deed in live.values()}
         wanted = [_wanted(deed) for deed in deeds if deed.pk in new]
-        refused = quotas.reserve(origin.partner, wanted, livemode=origin.livemode)
+        refused = quotas.reserve(origin.partner, wanted, livemode=origin.livemode).refused
         if refused:
             Deed.objects.filter(pk__in=refused).delete()
         accepted = [deed for deed in inserted if deed.pk in new and deed.pk not in refused]

@@ -77,7 +77,7 @@ class Deeds(ApiView):
         placement = ordering.place(origin_of(request, Deed.Source.V2), request.data)
         note_placements(request, [placement])
         seconds = wanted_wait(request)
-        quota = quotas.headers(request.partner, livemode=request.api_key.livemode)
+        quota = quota_headers(request, placement)
 
         def answer() -> dict[str, Any]:
             deed = placement.deed
@@ -230,6 +230,12 @@ def note_placements(request: PartnerRequest, outcomes: Sequence[ordering.Placeme
     new = [one.deed for one in outcomes if isinstance(one, ordering.Placement) and one.is_new]
     # A batch may hold one order twice; it is still one deed.
     note_deeds(request, Counter({deed.pk: deed.deed_type for deed in new}.values()))
+
+
+def quota_headers(request: PartnerRequest, placement: ordering.Placement) -> dict[str, str]:
+    if placement.is_new:
+        return placement.headers
+    return quotas.headers(request.partner, livemode=request.api_key.livemode)
 
 
 def origin_of(request: PartnerRequest, source: str) -> ordering.Origin:

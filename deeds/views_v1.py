@@ -13,7 +13,7 @@ from billing import quotas
 from deeds import answers, catalog, documents, ordering, v1, waiting
 from deeds.catalog import DEED_TYPES
 from deeds.models import Deed
-from deeds.views import note_placements, origin_of, own_deed
+from deeds.views import note_placements, origin_of, own_deed, quota_headers
 from keys.authentication import PartnerRequest
 from partner_api.http.idempotency import Provisional
 from partner_api.http.problems import FieldError, Problem, not_found
@@ -50,7 +50,7 @@ class V1Deed(ApiView):
         origin = origin_of(request, Deed.Source.V1)
         placement = ordering.place_read(origin, v1.read(deed, request.data))
         note_placements(request, [placement])
-        quota = quotas.headers(request.partner, livemode=request.api_key.livemode)
+        quota = quota_headers(request, placement)
 
         def after_waiting() -> Response:
             waiting.wait_for(placement.deed, seconds=settings.V1_WAIT_SECONDS)

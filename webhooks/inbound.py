@@ -98,6 +98,8 @@ def process(event: InboundEvent) -> None:
         _refuse_hopeless(event)
         _place(event, reading_of(event))
     except Problem as problem:
+        if problem.after_undoing is not None:
+            problem.after_undoing()
         status = _UNPROCESSABLE if problem.code == "malformed_json" else problem.status
         event.set_aside(
             now=timezone.now(),
