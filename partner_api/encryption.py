@@ -4,6 +4,8 @@ The first of FIELD_ENCRYPTION_KEYS encrypts, all of them decrypt: put a new key 
 `rotate`, then drop the old one. It stands below both `http` and `ops`, which may not know each other.
 """
 
+from functools import lru_cache
+
 from cryptography.fernet import Fernet, MultiFernet
 from django.conf import settings
 
@@ -23,4 +25,9 @@ def rotate(token: str) -> str:
 
 
 def _fernet() -> MultiFernet:
-    return MultiFernet([Fernet(key) for key in settings.FIELD_ENCRYPTION_KEYS])
+    return _of(tuple(settings.FIELD_ENCRYPTION_KEYS))
+
+
+@lru_cache(maxsize=4)
+def _of(keys: tuple[str, ...]) -> MultiFernet:
+    return MultiFernet([Fernet(key) for key in keys])

@@ -34,7 +34,7 @@ _MAX_LENGTH: Final = 255
 QUOTED: Final = r'"((?:[\x20-\x21\x23-\x5b\x5d-\x7e]|\\["\\])+)"'
 BARE: Final = r"[\x21\x23-\x2b\x2d-\x5b\x5d-\x7e]+"
 _RETRY_AFTER: Final = "1"
-_KEPT: Final = ("id", "scope", "key", "fingerprint", "status", "headers_and_body", "expires_at")
+_KEPT: Final = ("scope", "key", "fingerprint", "status", "headers_and_body", "expires_at")
 # Two statements in one round trip. They can't be one: the look must see what was committed until the lock
 # was given, and a statement sees what was committed until it began.
 _LOCK_AND_LOOK: Final = f"""
@@ -92,12 +92,16 @@ def _once(
                     f"The key {key!r} came with another body or address before; each request needs its own."
                 )
                 raise Problem("idempotency_mismatch", detail)
-            return kept.as_response()
+            return kept.as_response(is_replayed=True)
         response = handler(request, *args, **kwargs)
         if not isinstance(response, Response) or response.status_code >= 400:  # noqa: PLR2004 - refusals
             return response
-        kept = _keep(scope, key, fingerprint, response)
-    return _bettered(kept, response) if isinstance(response, Provisional) else response
+        expires_at = timezone.now() + dt.timedelta(seconds=settings.IDEMPOTENCY_KEY_SECONDS)
+        kept = KeptAnswer(scope=scope, key=key, fingerprint=fingerprint, expires_at=expires_at)
+        kept.hold(response)
+        kept.store()
+    # The very text that is kept is sent, so that it is made once.
+    return _bettered(kept, response) if isinstance(response, Provisional) else kept.as_response()
 
 
 def key_of(request: Request) -> str | None:
@@ -133,37 +137,19 @@ def _lock_and_look(scope: str, key: str) -> KeptAnswer | None:
     return None if found is None else KeptAnswer(**dict(zip(_KEPT, found, strict=True)))
 
 
-def _keep(scope: str, key: str, fingerprint: str, response: Response) -> KeptAnswer:
-    expires_at = timezone.now() + dt.timedelta(seconds=settings.IDEMPOTENCY_KEY_SECONDS)
-    kept = KeptAnswer(
-        scope=scope,
-        key=key,
-        fingerprint=fingerprint,
-        expires_at=expires_at,
-        **KeptAnswer.content_of(response),
-    )
-    # One that has expired and is not purged yet is written over.
-    KeptAnswer.objects.bulk_create(
-        [kept],
-        update_conflicts=True,
-        unique_fields=["scope", "key"],
-        update_fields=["fingerprint", "status", "headers_and_body", "expires_at"],
-    )
-    return kept
-
-
-def _bettered(kept: KeptAnswer, provisional: Provisional) -> Response:
+def _bettered(kept: KeptAnswer, provisional: Provisional) -> HttpResponseBase:
+    mine = KeptAnswer.objects.filter(scope=kept.scope, key=kept.key, fingerprint=kept.fingerprint)
     try:
         response = provisional.then()
     except Problem:
         # It was undone after all (a deed that failed), so that the same request may try again.
-        KeptAnswer.objects.filter(pk=kept.pk, fingerprint=kept.fingerprint).delete()
+        mine.delete()
         raise
-    if (response.status_code, response.data) != (provisional.status_code, provisional.data):
-        KeptAnswer.objects.filter(pk=kept.pk, fingerprint=kept.fingerprint).update(
-            **KeptAnswer.content_of(response)
-        )
-    return response
+    if (response.status_code, response.data) == (provisional.status_code, provisional.data):
+        return kept.as_response()
+    kept.hold(response)
+    mine.update(status=kept.status, headers_and_body=kept.headers_and_body)
+    return kept.as_response()
 
 
 def _fingerprint(request: Request) -> str:

@@ -15,7 +15,6 @@ from django.db import DatabaseError, connection
 from deeds import hints, ordering, tasks, waiting
 from deeds.models import Deed
 from keys.models import Partner
-from partner_api.http import idempotency
 from partner_api.http import tasks as http_tasks
 from partner_api.http.models import KeptAnswer
 from tests.api import Api, errors_of
@@ -248,7 +247,7 @@ def test_without_its_record_there_is_no_effect(
         raise DatabaseError
 
     with monkeypatch.context() as patch:
-        patch.setattr(idempotency, "_keep", breaks)
+        patch.setattr(KeptAnswer, "store", breaks)
         assert api.post("/v2/deeds", order(), **KEY).status_code == 500
     assert not Deed.objects.exists()
     assert sent == []

@@ -5,7 +5,7 @@ A row is written by the transaction that holds what the request did: there is no
 
 import datetime as dt
 import json
-from typing import Any, Self
+from typing import Final, Self
 
 from django.db import models
 from django.db.models import Q
@@ -13,7 +13,14 @@ from django.http import HttpResponse
 from rest_framework.renderers import JSONRenderer
 from rest_framework.response import Response
 
+from partner_api import prepared
 from partner_api.encryption import decrypt, encrypt
+
+_STORED: Final = ("scope", "key", "fingerprint", "status", "headers_and_body", "expires_at")
+_STORE: Final = f"""
+INSERT INTO kept_answers ({", ".join(_STORED)}) VALUES ({", ".join(["%s"] * len(_STORED))})
+ON CONFLICT (scope, key) DO UPDATE SET {", ".join(f"{name} = EXCLUDED.{name}" for name in _STORED[2:])}
+"""  # noqa: S608 - names of our own
 
 
 class KeptAnswerQuerySet(models.QuerySet["KeptAnswer"]):
@@ -35,6 +42,9 @@ class KeptAnswer(models.Model):
 
     objects = KeptAnswerQuerySet.as_manager()
 
+    # Headers and body in clear, where this process has just made them.
+    _content: tuple[dict[str, str], str] | None = None
+
     class Meta:
         db_table = "kept_answers"
         indexes = [models.Index(fields=["expires_at"], name="kept_answers_by_expiry")]
@@ -46,20 +56,24 @@ class KeptAnswer(models.Model):
     def __str__(self) -> str:
         return f"{self.scope} {self.key}"
 
-    @classmethod
-    def content_of(cls, response: Response) -> dict[str, Any]:
-        """The fields that hold a response: `status` and `headers_and_body`."""
+    def hold(self, response: Response) -> None:
+        """Takes its status, headers and body; nothing is stored yet."""
         body = b"" if response.data is None else JSONRenderer().render(response.data)
         # DRF decides on the media type when it renders; until then the header has Django's default.
         headers = {name: value for name, value in response.headers.items() if name != "Content-Type"}
-        text = json.dumps([headers, body.decode()])
-        return {"status": response.status_code, "headers_and_body": encrypt(text)}
+        self.status = response.status_code
+        self._content = (headers, body.decode())
+        self.headers_and_body = encrypt(json.dumps(self._content))
 
-    def as_response(self) -> HttpResponse:
-        """Status, headers and body as they were, and the header that says so."""
-        headers, body = json.loads(decrypt(self.headers_and_body))
+    def store(self) -> None:
+        """One of the same key that has expired and is not purged yet is written over."""
+        with prepared.cursor() as cursor:
+            cursor.execute(_STORE, [getattr(self, name) for name in _STORED])
+
+    def as_response(self, *, is_replayed: bool = False) -> HttpResponse:
+        """Status, headers and body as they were; and, where it is replayed, the header that says so."""
+        headers, body = self._content or json.loads(decrypt(self.headers_and_body))
+        replayed = {"Idempotent-Replayed": "true"} if is_replayed else {}
         return HttpResponse(
-            body,
-            status=self.status,
-            headers={"Content-Type": "application/json", **headers, "Idempotent-Replayed": "true"},
+            body, status=self.status, headers={"Content-Type": "application/json", **headers, **replayed}
         )
