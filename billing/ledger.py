@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import F
 from django.utils import timezone
 
@@ -24,6 +24,11 @@ from keys.models import Partner
 Kind = LedgerEntry.Kind
 DEED_SOURCE: Final = "deed"
 PRICING_SOURCE: Final = "pricing"
+_COUNT: Final = """
+    INSERT INTO period_counts AS count (period_id, item, quantity) VALUES (%s, %s, %s)
+    ON CONFLICT (period_id, item) DO UPDATE SET quantity = count.quantity + EXCLUDED.quantity
+    RETURNING quantity
+"""
 
 
 @dataclass(frozen=True)
@@ -234,7 +239,8 @@ def _entry(
 
 def _count(period: BillingPeriod, contract: Contract | None, item: str, quantity: int) -> list[Share]:
     """Counts so many more of an item, and at what price each falls. The period is locked by the caller."""
-    count, _ = PeriodCount.objects.get_or_create(period=period, item=item)
-    PeriodCount.objects.filter(pk=count.pk).update(quantity=F("quantity") + quantity)
+    with connection.cursor() as cursor:
+        cursor.execute(_COUNT, [period.pk, item, quantity])
+        (after,) = cursor.fetchone()
     tiers = prices.tiers_of(contract, item) or prices.FREE
-    return list(shares(tiers, before=count.quantity, quantity=quantity))
+    return list(shares(tiers, before=after - quantity, quantity=quantity))

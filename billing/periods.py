@@ -23,7 +23,10 @@ def open_at(partner: Partner, moment: dt.datetime) -> BillingPeriod:
 
     What comes late is charged in a later period: an invoice that was drafted does not change.
     """
-    period = at(partner, moment)
+    running = BillingPeriod.objects.at(partner.pk, moment).select_for_update(no_key=True).first()
+    if running is not None and running.closed_at is None:
+        return running
+    period = running or _make(partner, moment)
     while True:
         locked = BillingPeriod.objects.select_for_update(no_key=True).get(pk=period.pk)
         if locked.closed_at is None:

@@ -34,6 +34,7 @@ from deeds.catalog import DEED_TYPES
 from deeds.circuit import Admission
 from deeds.main_api import Call, MainApiError, Rendering, Said, render, renderer_for
 from deeds.models import Deed
+from deeds.models.own_deed import own_deed
 from deeds.pdf import CheckedPdf
 from deeds.signals import deed_settled
 from deeds.storage import StoreUnavailable
@@ -120,7 +121,8 @@ def _render_and_store(deed: Deed, lease: uuid.UUID, *, is_probe: bool) -> None:
     except MainApiError as error:
         _settle_error(deed, lease, error, is_probe=is_probe)
         return
-    if not deed.renew(lease, now=timezone.now()):
+    # The heartbeat renews it; whoever lost it must not store.
+    if not deed.is_held(lease):
         log.warning("lease_lost", step="store")
         return
     try:
@@ -269,6 +271,8 @@ def _note(deed: Deed, outcome: str, *, now: dt.datetime, said: Said, reason: str
 
 def _announce(deed: Deed) -> None:
     """Inside the transaction: tells the other apps. After it: wakes the request that waits."""
-    deed.refresh_from_db()
-    deed_settled.send(sender=Deed, deed=deed)
+    settled = own_deed(deed.partner_id, livemode=deed.livemode, deed_id=deed.pk)
+    if settled is not None:
+        settled.partner = deed.partner
+        deed_settled.send(sender=Deed, deed=settled)
     transaction.on_commit(lambda: waiting.wake(deed.pk))

@@ -199,6 +199,10 @@ class Deed(KeptPdf):
         expires_at = now + dt.timedelta(seconds=settings.DEED_LEASE_SECONDS)
         return bool(self._leased(lease).update(lease_expires_at=expires_at))
 
+    def is_held(self, lease: uuid.UUID) -> bool:
+        """Whether the lease is still this deed's."""
+        return self._leased(lease).exists()
+
     def complete(
         self, lease: uuid.UUID, *, now: dt.datetime, name: str, sha256: str, size: int, pages: int
     ) -> bool:
