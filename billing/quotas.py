@@ -96,7 +96,7 @@ def reserve(partner: Partner, wanted: Sequence[Wanted], *, livemode: bool) -> Re
     (one,) = wanted
     kind = (partner.pk, one.deed_type, one.is_reissue)
     terms = places.recall(kind)
-    period = terms and places.take(terms, one.source_id, now=now)
+    period = None if terms is None else places.take(terms, one.source_id, now=now)
     if terms is None or period is None:
         places.forget(kind)
         return _reserve(partner, wanted, now)

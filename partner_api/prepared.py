@@ -14,5 +14,6 @@ def cursor() -> CursorWrapper:
     """A cursor of the current connection. A parameter's type must follow from the text, or be cast in it."""
     connection.ensure_connection()
     with connection.wrap_database_errors:
-        wrapped: CursorWrapper = connection._prepare_cursor(ServerBindingCursor(connection.connection))  # noqa: SLF001 - what `cursor()` does
-    return wrapped
+        bare = ServerBindingCursor(connection.connection)  # type: ignore[call-arg]  # its stub has no base
+        # What `connection.cursor()` does with its own.
+        return connection._prepare_cursor(bare)  # type: ignore[attr-defined,no-any-return]  # noqa: SLF001
