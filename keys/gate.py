@@ -5,6 +5,7 @@ itself. A breaker keeps them from waiting for a Redis that does not answer, one 
 again, and the log and a metric say so once.
 """
 
+import hashlib
 import secrets
 import threading
 import time
@@ -13,7 +14,7 @@ from typing import Any, Final
 import structlog
 from django.conf import settings
 from django_redis import get_redis_connection
-from redis.exceptions import RedisError
+from redis.exceptions import NoScriptError, RedisError
 
 from keys import key_cache, metrics
 from keys.rate_limit import Decision, Limit, MemoryLimiter
@@ -43,6 +44,8 @@ if over > 0 then return {1, ARGV[1], 0, before - now, over} end
 redis.call('SET', KEYS[2], string.format('%.0f', after), 'PX', math.ceil((after - now) / 1000) + 1)
 return {1, ARGV[1], math.floor(-over / interval), after - now, 0}
 """
+# By which Redis knows it, once it has run it.
+_SHA: Final = hashlib.sha1(_TAKE.encode()).hexdigest()  # noqa: S324 - Redis' own choice
 
 
 class _Breaker:
@@ -80,7 +83,6 @@ class _Breaker:
 
 _breaker = _Breaker()
 _memory = MemoryLimiter(settings.LIMITER_MEMORY_ENTRIES)
-_script: Any = None
 _NO_LIMIT: Final = Limit(1, 1)
 
 
@@ -118,16 +120,33 @@ def _bucket(name: str) -> str:
 
 def _run(tag_name: str, bucket: str, tag: bytes, limit: Limit) -> list[Any] | None:
     """The script's answer; None while Redis is away."""
-    global _script  # noqa: PLW0603 - registered once, on the first use of the connection pool
     if not _breaker.may_ask():
         return None
-    arguments = [tag, secrets.token_hex(8), settings.KEY_TAG_SECONDS, limit.interval_us, limit.burst]
     try:
-        if _script is None:
-            _script = get_redis_connection("limiter").register_script(_TAKE)
-        found: list[Any] = _script(keys=[tag_name, bucket], args=arguments)
+        found = _ask(tag_name, bucket, tag, secrets.token_hex(8), limit)
     except RedisError as error:
         _breaker.failed(error)
         return None
     _breaker.succeeded()
+    return found
+
+
+def _ask(tag_name: str, bucket: str, tag: bytes, new_tag: str, limit: Limit) -> list[Any]:
+    """On a connection of the pool itself: the client around it costs as much again as the call.
+
+    It would also try again and again, for which the breaker is there. A connection that failed, or was
+    closed while it lay in the pool, is opened anew by redis-py.
+    """
+    redis = get_redis_connection("limiter")
+    arguments = (tag_name, bucket, tag, new_tag, settings.KEY_TAG_SECONDS, limit.interval_us, limit.burst)
+    connection = redis.connection_pool.get_connection()
+    try:
+        connection.send_command("EVALSHA", _SHA, 2, *arguments)
+        found: list[Any] = connection.read_response()
+    except NoScriptError:
+        # A Redis that was started anew.
+        connection.send_command("EVAL", _TAKE, 2, *arguments)
+        found = connection.read_response()
+    finally:
+        redis.connection_pool.release(connection)
     return found
