@@ -6,13 +6,13 @@ from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
 from django.utils import timezone
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from billing.usage import DAY, Group, Interval, Point, Question, Range, total_of
 from keys.models import ApiKey, Partner
 from partner_api.http.problems import invalid
-from partner_api.http.query import in_query
+from partner_api.http.reading import Strict, in_query
 
 DEFAULT_LENGTH: Final[dict[str, dt.timedelta]] = {"hour": 2 * DAY, "day": 30 * DAY}
 MAX_LENGTH: Final[dict[str, dt.timedelta]] = {"hour": 31 * DAY, "day": 400 * DAY}
@@ -32,16 +32,15 @@ def _moment(value: Any) -> dt.datetime:
     except (ValueError, OverflowError):
         pass
     raise PydanticCustomError(
-        "moment", "It must be a date, 2026-11-24, or a time in RFC 3339 with its zone, 2026-11-24T08:00:00Z"
+        "invalid_value",
+        "It must be a date, 2026-11-24, or a time in RFC 3339 with its zone, 2026-11-24T08:00:00Z.",
     )
 
 
 Moment = Annotated[dt.datetime, BeforeValidator(_moment)]
 
 
-class _RangeQuery(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+class _RangeQuery(Strict):
     from_: Moment | None = Field(
         None,
         alias="from",

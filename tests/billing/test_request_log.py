@@ -128,10 +128,10 @@ def test_a_request_over_the_limit_is_logged_and_free(
     from deeds import views
     from partner_api.http.problems import Problem
 
-    def refuse(_: Any) -> Any:
+    def refuse(*_: Any) -> Any:
         raise Problem("rate_limited", "Too many.")
 
-    monkeypatch.setattr(views, "parse_query", refuse)
+    monkeypatch.setattr(views, "read_query", refuse)
     assert api.get("/v2/deeds").status_code == 429
     [row] = logged()
     assert (row.status, row.error_code, row.key_id, row.cost_units) == (429, "rate_limited", api.key.pk, 0)
@@ -141,7 +141,7 @@ def test_a_request_over_the_limit_is_logged_and_free(
 def test_a_crash_is_logged(api: Api, logged: Logged, monkeypatch: pytest.MonkeyPatch) -> None:
     from deeds import views
 
-    monkeypatch.setattr(views, "parse_query", lambda _: 1 / 0)
+    monkeypatch.setattr(views, "read_query", lambda *_: 1 / 0)
     assert api.get("/v2/deeds").status_code == 500
     [row] = logged()
     assert (row.status, row.error_code, row.cost_units) == (500, "internal_error", 0)
