@@ -21,6 +21,7 @@ from keys.models import ApiKey, AuditEntry, Partner, Setup
 from partner_api.http.pagination import NewestFirst, page_of
 from partner_api.http.problems import FieldError, Problem, invalid, not_found
 from partner_api.http.reading import read_body, read_query, refused_by_model
+from partner_api.http.times import rfc3339
 
 # Of the answers that have a key's text: it is there once.
 _NOT_KEPT: Final = {"Cache-Control": "no-store"}
@@ -206,7 +207,7 @@ def partner_answer(partner: Partner) -> dict[str, Any]:
         "monthly_request_quota": partner.monthly_request_quota,
         "budget_cap": None if cap is None else f"{cap:.2f}",
         "key_max_age_days": partner.key_max_age_days,
-        "created_at": _time(partner.created_at),
+        "created_at": rfc3339(partner.created_at),
     }
 
 
@@ -223,15 +224,15 @@ def key_answer(key: ApiKey) -> dict[str, Any]:
         "rate_limit_per_minute": key.rate_limit_per_minute,
         "rate_limit_burst": key.rate_limit_burst,
         "allowed_cidrs": key.allowed_cidrs,
-        "not_before": _time(key.not_before),
-        "expires_at": _time(key.expires_at),
-        "rotation_due_at": _time(key.rotation_due_at()),
+        "not_before": rfc3339(key.not_before),
+        "expires_at": rfc3339(key.expires_at),
+        "rotation_due_at": rfc3339(key.rotation_due_at()),
         "replaced_by": str(key.replaced_by_id) if key.replaced_by_id else None,
-        "last_used_at": _time(key.last_used_at),
+        "last_used_at": rfc3339(key.last_used_at),
         "last_used_address": key.last_used_address,
-        "revoked_at": _time(key.revoked_at),
+        "revoked_at": rfc3339(key.revoked_at),
         "revoked_reason": key.revoked_reason,
-        "created_at": _time(key.created_at),
+        "created_at": rfc3339(key.created_at),
     }
 
 
@@ -239,7 +240,7 @@ def entry_answer(entry: AuditEntry) -> dict[str, Any]:
     return {
         "id": entry.pk,
         "object": "audit_entry",
-        "at": _time(entry.at),
+        "at": rfc3339(entry.at),
         "actor": {"kind": entry.actor_kind, "name": entry.actor},
         "action": entry.action,
         "target": {"kind": entry.target_kind, "id": entry.target_id},
@@ -287,7 +288,3 @@ def _key(key_pk: UUID) -> ApiKey:
 
 def _given(wanted: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in wanted.items() if value is not None}
-
-
-def _time(value: dt.datetime | None) -> str | None:
-    return value.astimezone(dt.UTC).isoformat().replace("+00:00", "Z") if value else None
