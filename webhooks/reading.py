@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from partner_api.http import reading
-from partner_api.http.problems import FieldError, invalid
+from partner_api.http.problems import FieldError, Problem, invalid
 from partner_api.http.reading import PageQuery, Says, Strict
 from webhooks import addresses
 from webhooks.event_types import PATTERNS, why_no_pattern
@@ -98,9 +98,10 @@ class DeliveryQuery(PageQuery):
         return {name: value for name, value in given.items() if value is not None}
 
 
-def check_url(url: str) -> None:
-    """Looks the name up. Raises Problem `validation_error`."""
+def why_refused(url: str) -> Problem | None:
+    """Looks the name up, so not inside a transaction: the `validation_error` of a URL that can't be used."""
     try:
         addresses.check(url)
     except addresses.Refused as reason:
-        raise invalid([FieldError("/url", "url_refused", str(reason))]) from reason
+        return invalid([FieldError("/url", "url_refused", str(reason))])
+    return None

@@ -22,6 +22,7 @@ from webhooks.reading import (
     EndpointChange,
     EventQuery,
     ReplayBody,
+    why_refused,
 )
 
 MANAGE = "webhook:manage"
@@ -58,6 +59,8 @@ class Endpoints(ApiView):
         tags=["Webhooks"],
     )
     def post(self, request: PartnerRequest) -> Response:
+        if self.refusal is not None:
+            raise self.refusal
         endpoint, secret = registering.create(
             _actor(request), request.partner, self.wanted, livemode=request.api_key.livemode
         )
@@ -65,8 +68,9 @@ class Endpoints(ApiView):
         return Response(answers.endpoint(endpoint, secret=secret), status=201, headers=headers)
 
     def prepare(self, request: Request) -> None:
-        """Reads the body, and with it asks whether its URL leads to a public address."""
+        """Also asks whether the URL leads to a public address; a repetition gets its first answer still."""
         self.wanted = read_body(EndpointBody, request.data)
+        self.refusal = why_refused(self.wanted.url)
 
 
 class EndpointDetail(ApiView):
