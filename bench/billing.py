@@ -136,7 +136,7 @@ def _fill(partners: list["Partner"], entries: int) -> None:
                     partner, uuid.uuid4(), kind, livemode=True, is_reissue=False, completed_at=now
                 )
                 templates.append(ledger.charge(facts))
-    fields = [field.attname for field in LedgerEntry._meta.fields if field.attname != "id"]  # noqa: SLF001
+    fields = [field.attname for field in LedgerEntry._meta.fields if field.attname != "id"]  # noqa: SLF001 - Django's documented name
     batch = []
     for number in range(entries - len(templates)):
         like = templates[number % len(templates)]

@@ -105,8 +105,8 @@ class Bench:
 
     def prepare(self) -> None:
         """Migrates, and keeps a copy that stays empty."""
-        from django.core.management import call_command  # noqa: PLC0415 - Django must be set up first
-        from django.db import connection  # noqa: PLC0415
+        from django.core.management import call_command
+        from django.db import connection
 
         call_command("migrate", interactive=False, verbosity=0)
         # A database that someone is connected to can't be copied.
@@ -175,7 +175,7 @@ def main(suites: Mapping[str, Callable[[Bench], list[Figure]]], wanted: list[str
     with tempfile.TemporaryDirectory(prefix="partner-api-bench-") as folder:
         bench = Bench(Path(folder))
         try:
-            import django  # noqa: PLC0415 - the environment must be there first
+            import django
 
             django.setup()
             bench.prepare()

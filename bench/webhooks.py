@@ -16,8 +16,11 @@ import time
 import uuid
 from collections import defaultdict
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+
+from cryptography.fernet import Fernet
 
 from bench.harness import Bench, Figure, at_most, facts
 
@@ -71,7 +74,7 @@ def measure(events: int, *, healthy: int, hanging: int, flaky: int) -> Run:
 
     What hangs and fails is healed once the healthy ones have all theirs.
     """
-    from keys.models import Partner  # noqa: PLC0415 - the settings must stand first
+    from keys.models import Partner
 
     partner = Partner.objects.create(name=f"Bench {uuid.uuid4()}")
     with tempfile.TemporaryDirectory(prefix="bench-webhooks-") as name:
@@ -118,8 +121,8 @@ def nothing_lost(partner: "Partner", folder: Path, port: int) -> list[str]:
     Every event of the partner has a delivery to each endpoint that wants it, which succeeded, and which
     the receiver's own log has at least once.
     """
-    from webhooks.event_types import wants  # noqa: PLC0415 - the settings must stand first
-    from webhooks.models import Delivery, Endpoint, Event  # noqa: PLC0415
+    from webhooks.event_types import wants
+    from webhooks.models import Delivery, Endpoint, Event
 
     received = defaultdict(set)
     for path, event in first_received(folder, "/"):
@@ -150,12 +153,10 @@ def first_received(folder: Path, prefix: str) -> dict[tuple[str, str], float]:
 
 def register(partner: "Partner", urls: list[str], event_types: str = "key.*") -> None:
     """Endpoints, as if they had answered before."""
-    from datetime import timedelta  # noqa: PLC0415
+    from django.utils import timezone
 
-    from django.utils import timezone  # noqa: PLC0415
-
-    from webhooks import signing  # noqa: PLC0415
-    from webhooks.models import Endpoint  # noqa: PLC0415
+    from webhooks import signing
+    from webhooks.models import Endpoint
 
     now = timezone.now()
     for url in urls:
@@ -168,10 +169,10 @@ def register(partner: "Partner", urls: list[str], event_types: str = "key.*") ->
 
 def publish(partner: "Partner", events: int) -> dict[str, float]:
     """Each event in a transaction of its own; when each was made, by id."""
-    from django.db import transaction  # noqa: PLC0415
+    from django.db import transaction
 
-    from webhooks.event_types import KeyNews  # noqa: PLC0415
-    from webhooks.outbox import publish as publish_one  # noqa: PLC0415
+    from webhooks.event_types import KeyNews
+    from webhooks.outbox import publish as publish_one
 
     created = {}
     for _ in range(events):
@@ -184,7 +185,7 @@ def publish(partner: "Partner", events: int) -> dict[str, float]:
 
 def _receiver(port: int, folder: Path) -> "subprocess.Popen[bytes]":
     (folder / "received.log").touch()
-    child = subprocess.Popen([sys.executable, "-m", "bench.receiver", str(port), str(folder)])  # noqa: S603
+    child = subprocess.Popen([sys.executable, "-m", "bench.receiver", str(port), str(folder)])
     _wait(lambda: _is_listening(port), "the receiver")
     return child
 
@@ -194,7 +195,7 @@ def _worker(folder: Path) -> "subprocess.Popen[bytes]":
     log = folder / "worker.log"
     argv = [sys.executable, "-m", "celery", "-A", "partner_api", "worker", *flags]
     with log.open("wb") as output:
-        child = subprocess.Popen(  # noqa: S603 - our own command
+        child = subprocess.Popen(
             [*argv, "-s", str(folder / "schedule"), "-l", "INFO"],
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -233,8 +234,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.webhooks", description=__doc__)
     parser.add_argument("--events", type=int, default=1000)
     arguments = parser.parse_args()
-    from cryptography.fernet import Fernet  # noqa: PLC0415
-
     var_dir = tempfile.mkdtemp(prefix="bench-var-")
     os.environ |= SETTINGS | {
         "SECRET_KEY": "bench",
@@ -242,8 +241,8 @@ def main() -> None:
         "VAR_DIR": var_dir,
         "DJANGO_SETTINGS_MODULE": "bench.settings",
     }
-    import django  # noqa: PLC0415 - the settings must stand first
-    from django.core.management import call_command  # noqa: PLC0415
+    import django
+    from django.core.management import call_command
 
     try:
         django.setup()

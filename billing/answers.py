@@ -15,6 +15,7 @@ from billing import invoicing, periods
 from billing.models import BillingPeriod, Contract, Invoice
 from billing.pricing import exponent, major, minor
 from keys.models import Partner
+from partner_api.http.times import rfc3339
 
 Status = Literal["draft", "open", "paid", "void", "uncollectible"]
 
@@ -34,17 +35,17 @@ def invoice(row: Invoice, *, with_lines: bool) -> dict[str, Any]:
         "is_sent": row.is_sent,
         "number": row.number or None,
         "currency": row.currency,
-        "period_start": _time(period.starts_at) if period else None,
-        "period_end": _time(period.ends_at) if period else None,
+        "period_start": rfc3339(period.starts_at) if period else None,
+        "period_end": rfc3339(period.ends_at) if period else None,
         "subtotal": money(row.subtotal, row.currency),
         "tax": money(row.tax, row.currency),
         "total": money(row.total, row.currency),
         "amount_paid": money(row.amount_paid, row.currency),
         "amount_due": money(row.amount_due, row.currency),
-        "created_at": _time(row.created_at),
-        "finalized_at": _time(row.finalized_at),
-        "due_at": _time(row.due_at),
-        "paid_at": _time(row.paid_at),
+        "created_at": rfc3339(row.created_at),
+        "finalized_at": rfc3339(row.finalized_at),
+        "due_at": rfc3339(row.due_at),
+        "paid_at": rfc3339(row.paid_at),
         "hosted_invoice_url": row.hosted_invoice_url or None,
         "invoice_pdf_url": row.invoice_pdf_url or None,
     }
@@ -73,7 +74,7 @@ def account(partner: Partner) -> dict[str, Any]:
     unpaid = partner.invoices.filter(status=Invoice.Status.OPEN)
     return {
         "object": "billing",
-        "period": {"start": _time(period.starts_at), "end": _time(period.ends_at)},
+        "period": {"start": rfc3339(period.starts_at), "end": rfc3339(period.ends_at)},
         "contract": _contract(contract) if contract else None,
         "quotas": _quotas(partner, period, currency or "USD"),
         "estimate": [
@@ -140,10 +141,6 @@ def _quotas(partner: Partner, period: BillingPeriod, currency: str) -> dict[str,
             "reserved": money(period.money_reserved, currency),
         },
     }
-
-
-def _time(value: dt.datetime | None) -> str | None:
-    return value.astimezone(dt.UTC).isoformat().replace("+00:00", "Z") if value else None
 
 
 class InvoiceLineAnswer(BaseModel):

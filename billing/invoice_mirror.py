@@ -28,6 +28,7 @@ from billing.models import (
 )
 from billing.models.contract import REQUEST
 from billing.pricing import major
+from billing.stripe_client import invoices
 from billing.stripe_facts import InvoiceFacts, LineFacts
 from billing.stripe_metrics import HELD_INVOICES
 from keys.models import Partner
@@ -47,14 +48,14 @@ def mirror(stripe_invoice_id: str, *, event: StripeEvent | None = None) -> None:
     """
     fetched_at = timezone.now()
     try:
-        facts = stripe_client.invoice(stripe_invoice_id)
+        facts = invoices.read(stripe_invoice_id)
     except stripe_client.Gone:
         if event is not None:
             event.settle(StripeEvent.State.IGNORED, now=timezone.now(), note="the invoice is gone at Stripe")
         return
     is_ours = facts.status == Status.DRAFT and facts.billing_reason == _CYCLE and bool(facts.subscription)
     if is_ours and facts.is_automatic:
-        stripe_client.hold_invoice(facts.id, idempotency_key=f"hold:{facts.id}")
+        invoices.hold(facts.id, idempotency_key=f"hold:{facts.id}")
     customer = StripeCustomer.objects.select_related("partner").filter(customer_id=facts.customer).first()
     with transaction.atomic():
         if event is not None and not event.settle(StripeEvent.State.DONE, now=timezone.now()):
@@ -91,13 +92,13 @@ def release(at_stripe: StripeInvoice) -> bool:
     if waiting:
         _note(at_stripe, f"{waiting} entries are not at Stripe yet")
         return False
-    facts = stripe_client.invoice(invoice.stripe_invoice_id)
+    facts = invoices.read(invoice.stripe_invoice_id)
     if facts.status == Status.DRAFT:
         behind = [text for line in facts.lines if (text := _is_behind(line, at_stripe))]
         if behind:
             _note(at_stripe, f"Stripe has not counted all: {'; '.join(behind)}")
             return False
-        stripe_client.release_invoice(facts.id, idempotency_key=f"release:{facts.id}")
+        invoices.release(facts.id, idempotency_key=f"release:{facts.id}")
     StripeInvoice.objects.filter(pk=at_stripe.pk).update(is_held=False, note="")
     log.info("stripe_invoice_released", invoice=str(invoice.pk))
     mirror(facts.id)

@@ -15,6 +15,7 @@ from django.utils import timezone
 from billing import stripe_client, stripe_prices
 from billing.models import Contract, StripeCustomer, StripeLane, StripeSubscription
 from billing.pricing import period_of
+from billing.stripe_client import catalog, customers, metering, subscriptions
 from billing.stripe_facts import PriceTerms
 from keys import audit
 from keys.models import Partner
@@ -84,12 +85,12 @@ def _steps(contract: Contract, *, is_dry_run: bool) -> Iterator[Step]:
         customer = _make_customer(contract.partner)
     yield _product(contract, is_dry_run=is_dry_run)
     items = sorted({price.item for price in contract.prices.all()})
-    known = stripe_client.meters()
+    known = metering.meters()
     for item in items:
         name = stripe_prices.event_name(item)
         yield Step(f"meter {name}", name in known)
         if name not in known and not is_dry_run:
-            known[name] = stripe_client.create_meter(
+            known[name] = metering.create_meter(
                 name, stripe_prices.title_of(item), idempotency_key=f"meter:{name}"
             )
     subscription = StripeSubscription.objects.filter(contract=contract).first()
@@ -103,7 +104,7 @@ def _existing_customer(partner: Partner) -> StripeCustomer | None:
     if row is None:
         return None
     try:
-        is_deleted = stripe_client.customer(row.customer_id).is_deleted
+        is_deleted = customers.read(row.customer_id).is_deleted
     except stripe_client.Gone:
         is_deleted = True
     if is_deleted:
@@ -115,7 +116,7 @@ def _existing_customer(partner: Partner) -> StripeCustomer | None:
 def _make_customer(partner: Partner) -> StripeCustomer:
     before = StripeCustomer.objects.filter(partner=partner).first()
     generation = before.generation + 1 if before else 0
-    found = stripe_client.find_customer(str(partner.pk)) or stripe_client.create_customer(
+    found = customers.find(str(partner.pk)) or customers.create(
         str(partner.pk),
         name=partner.name,
         email=partner.contact_email,
@@ -143,7 +144,7 @@ def _product(contract: Contract, *, is_dry_run: bool) -> Step:
     what = f"product {product_id}"
     if is_dry_run:
         return Step(what, is_done=contract.stripe_product_id == product_id)
-    is_new = stripe_client.ensure_product(
+    is_new = catalog.ensure_product(
         product_id, name=f"{contract}", metadata={"partner": str(contract.partner_id)}
     )
     if contract.stripe_product_id != product_id:
@@ -159,7 +160,7 @@ def _price(contract: Contract, terms: PriceTerms, *, is_subscribed: bool, is_dry
         # A subscription keeps its price even when that is archived for new ones.
         return Step(what, is_done=True)
     marker = stripe_prices.marker_of(terms)
-    found = stripe_client.find_price(terms.lookup_key)
+    found = catalog.find_price(terms.lookup_key)
     is_right = found is not None and found.terms == marker
     if found is not None and is_right:
         if stored != found.id and not is_dry_run:
@@ -170,7 +171,7 @@ def _price(contract: Contract, terms: PriceTerms, *, is_subscribed: bool, is_dry
         _store_price(
             contract,
             item,
-            stripe_client.create_price(terms, idempotency_key=key, marker=marker),
+            catalog.create_price(terms, idempotency_key=key, marker=marker),
             terms.meter,
         )
     return Step(what, is_done=False)
@@ -210,14 +211,14 @@ def _subscribe(
 def _find_or_make(
     contract: Contract, customer: StripeCustomer, starts_at: dt.datetime
 ) -> tuple[StripeSubscription, bool]:
-    at_stripe = stripe_client.subscriptions(customer.customer_id)
+    at_stripe = subscriptions.running(customer.customer_id)
     found = next((one for one in at_stripe if one.contract == str(contract.pk)), None)
     is_new = found is None
     if found is None:
         contract.refresh_from_db()
         wanted = {price.stripe_price_id for price in contract.prices.all() if price.stripe_price_id}
         wanted |= {contract.stripe_base_price_id} - {""}
-        found = stripe_client.create_subscription(
+        found = subscriptions.create(
             customer.customer_id,
             contract=str(contract.pk),
             prices=sorted(wanted),
@@ -254,7 +255,7 @@ def _end(subscription: StripeSubscription, at: dt.datetime) -> None:
     # Stripe ends nothing in the past; a version that is provisioned late begins when it is.
     at = max(at, timezone.now() + dt.timedelta(minutes=1))
     key = f"end:{subscription.subscription_id}:{int(at.timestamp())}"
-    stripe_client.end_subscription(subscription.subscription_id, at, idempotency_key=key)
+    subscriptions.end(subscription.subscription_id, at, idempotency_key=key)
     StripeSubscription.objects.filter(pk=subscription.pk).update(ends_at=at)
 
 

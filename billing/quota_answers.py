@@ -7,6 +7,7 @@ from billing.models import BillingPeriod, Invoice
 from billing.pricing import major
 from keys.models import Partner
 from partner_api.http.problems import Problem
+from partner_api.http.times import rfc3339
 
 
 def headers_of(period: BillingPeriod, quota: int | None) -> dict[str, str]:
@@ -23,7 +24,7 @@ def deeds_exceeded(period: BillingPeriod, limit: int, used: int) -> Problem:
         f"All {limit} deeds of this period are used or being made. The next period starts "
         f"{period.ends_at:%Y-%m-%d}; ask us for a larger quota, or for more in this period."
     )
-    extra = {"limit": limit, "used": used, "resets_at": _time(period.ends_at)}
+    extra = {"limit": limit, "used": used, "resets_at": rfc3339(period.ends_at)}
     return Problem(
         "quota_exceeded", detail, headers=headers_of(period, limit - period.extra_deeds), extra=extra
     )
@@ -35,7 +36,12 @@ def budget_exceeded(period: BillingPeriod, limit: Decimal, used: Decimal, curren
         f"This deed would exceed this period's budget of {limit_text} {currency}. The next period starts "
         f"{period.ends_at:%Y-%m-%d}; ask us to raise the budget cap."
     )
-    extra = {"limit": limit_text, "used": used_text, "currency": currency, "resets_at": _time(period.ends_at)}
+    extra = {
+        "limit": limit_text,
+        "used": used_text,
+        "currency": currency,
+        "resets_at": rfc3339(period.ends_at),
+    }
     return Problem("budget_exceeded", detail, extra=extra)
 
 
@@ -45,7 +51,3 @@ def payment_required(partner: Partner, now: dt.datetime) -> Problem:
     detail = f"Invoice {invoice}{due} is not paid. Pay it and orders are accepted again at once."
     extra = {"invoice": str(invoice.pk), "pay_at": invoice.hosted_invoice_url or None}
     return Problem("payment_required", detail, extra=extra)
-
-
-def _time(moment: dt.datetime) -> str:
-    return moment.astimezone(dt.UTC).isoformat().replace("+00:00", "Z")

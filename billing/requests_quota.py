@@ -24,6 +24,7 @@ from billing import periods, telling
 from billing.models import BillingPeriod, Contract
 from keys.models import Partner
 from partner_api.http.problems import Problem
+from partner_api.http.times import rfc3339
 
 # Adds to all periods that are open, in one statement; answers whose they are, and the partner's quota.
 _COUNT: Final = """
@@ -115,7 +116,9 @@ class WithinRequestQuota(BasePermission):
                 "All requests of this period are used. The next period starts "
                 f"{ends_at:%Y-%m-%d}; ask us for a larger quota, or for more in this period."
             )
-            raise Problem("quota_exceeded", detail, extra={"quota": "requests", "resets_at": _time(ends_at)})
+            raise Problem(
+                "quota_exceeded", detail, extra={"quota": "requests", "resets_at": rfc3339(ends_at)}
+            )
         return True
 
 
@@ -157,7 +160,3 @@ def _read(now: dt.datetime) -> dict[uuid.UUID, dt.datetime]:
         if contract is not None and contract.quota_mode == Contract.QuotaMode.SOFT:
             del found[partner_id]
     return found
-
-
-def _time(moment: dt.datetime) -> str:
-    return moment.astimezone(dt.UTC).isoformat().replace("+00:00", "Z")

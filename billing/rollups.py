@@ -80,7 +80,7 @@ def rebuild(first: dt.date, last: dt.date) -> int:
         with transaction.atomic(), connection.cursor() as cursor:
             _take_turn(cursor)
             for table, unit in TABLES:
-                cursor.execute(f"DELETE FROM {table} WHERE moment >= %s AND moment < %s", _bounds(day))  # noqa: S608
+                cursor.execute(f"DELETE FROM {table} WHERE moment >= %s AND moment < %s", _bounds(day))  # noqa: S608 - names of our own
                 cursor.execute(adding_sql(table, unit, _of_day()), _bounds(day))
     return len(days)
 
@@ -93,11 +93,11 @@ def differences(first: dt.date, last: dt.date) -> list[dict[str, Any]]:
         with transaction.atomic(), connection.cursor() as cursor:
             _take_turn(cursor)
             for table, unit in TABLES:
-                kept = f"SELECT {columns} FROM {table} WHERE moment >= %s AND moment < %s"  # noqa: S608
-                summed = f"SELECT {columns} FROM ({summing_sql(unit, _of_day())}) AS summed"  # noqa: S608
+                kept = f"SELECT {columns} FROM {table} WHERE moment >= %s AND moment < %s"  # noqa: S608 - names of our own
+                summed = f"SELECT {columns} FROM ({summing_sql(unit, _of_day())}) AS summed"  # noqa: S608 - names of our own
                 for sign, one, other in (("missing", summed, kept), ("unfounded", kept, summed)):
                     cursor.execute(
-                        f"SELECT moment, level, requests FROM (({one}) EXCEPT ({other})) AS odd",  # noqa: S608
+                        f"SELECT moment, level, requests FROM (({one}) EXCEPT ({other})) AS odd",  # noqa: S608 - names of our own
                         _bounds(day) * 2,
                     )
                     found += [

@@ -16,6 +16,7 @@ from django.utils import timezone
 
 from billing import stripe_client, stripe_prices
 from billing.models import Invoice, LedgerEntry, StripeCustomer, StripeInvoice, StripeSubscription
+from billing.stripe_client import invoices, metering
 from billing.stripe_facts import MeterEvent
 
 # An hour short of Stripe's 35 days: an event must not grow too old on its way.
@@ -99,11 +100,11 @@ def send(entry: LedgerEntry, route: Route, *, invoice_id: str = "") -> str:
         dimension,
     )
     try:
-        stripe_client.send_meter_event(event, idempotency_key=str(entry.pk))
+        metering.send(event, idempotency_key=str(entry.pk))
     except stripe_client.KeyReused:
         # The same entry for another customer, within a day: its first one was deleted.
         key = f"{entry.pk}:{route.customer.customer_id}"
-        stripe_client.send_meter_event(event, idempotency_key=key)
+        metering.send(event, idempotency_key=key)
     except stripe_client.Gone:
         raise
     except stripe_client.Refused as refused:
@@ -123,12 +124,12 @@ def bill_as_item(entry: LedgerEntry, customer: StripeCustomer, *, invoice_id: st
         return f"{ITEM_PREFIX}nothing_to_bill"
     if entry.sync_attempts > 1:
         # An earlier call may have made it, longer ago than Stripe remembers our key.
-        made = stripe_client.find_invoice_item(customer.customer_id, str(entry.pk))
+        made = invoices.find_item(customer.customer_id, str(entry.pk))
         if made is not None:
             return made
     name = LedgerEntry.Kind(entry.kind).label.capitalize()
     text = f"{name}: {entry.reason or entry.item} ({entry.occurred_at:%Y-%m-%d})"
-    return stripe_client.create_invoice_item(
+    return invoices.create_item(
         customer.customer_id,
         amount=entry.amount_minor,
         currency=entry.currency,

@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from billing import invoice_mirror, stripe_client
 from billing.models import StripeCustomer, StripeEvent, StripeSubscription
-from billing.stripe_client import StripeFault
+from billing.stripe_client import StripeFault, customers, events, subscriptions
 from billing.stripe_facts import WebhookFacts
 from billing.stripe_metrics import WEBHOOKS
 
@@ -28,7 +28,7 @@ _OF_CUSTOMER: Final = ("customer.updated", "payment_method.", "setup_intent.succ
 
 def receive(body: bytes, signature: str) -> tuple[StripeEvent, bool]:
     """Stores a webhook. True when it is the first of its id. Raises BadSignature, ValueError."""
-    facts = stripe_client.read_webhook(body, signature)
+    facts = events.read(body, signature)
     event = StripeEvent(
         event_id=facts.id,
         kind=facts.kind,
@@ -60,7 +60,7 @@ def process(event_id: str) -> None:
     try:
         _act(event)
     except StripeFault as fault:
-        pause = min(_PAUSE_MAX_SECONDS, 2 ** min(event.attempts + 1, 12)) * random.uniform(0.5, 1)  # noqa: S311
+        pause = min(_PAUSE_MAX_SECONDS, 2 ** min(event.attempts + 1, 12)) * random.uniform(0.5, 1)  # noqa: S311 - jitter
         event.put_off(until=now + dt.timedelta(seconds=pause), note=str(fault))
         log.warning("stripe_event_put_off", event_id=event.pk, kind=event.kind, code=fault.code)
 
@@ -101,8 +101,8 @@ def _act(event: StripeEvent) -> None:
 
 def refresh_customer(customer_id: str) -> None:
     """The default payment method, as Stripe shows it. Raises StripeFault."""
-    found = stripe_client.customer(customer_id)
-    card = stripe_client.card(found.default_payment_method) if found.default_payment_method else None
+    found = customers.read(customer_id)
+    card = customers.card(found.default_payment_method) if found.default_payment_method else None
     StripeCustomer.objects.filter(customer_id=customer_id).update(
         is_deleted=found.is_deleted,
         card_brand=card.brand if card else "",
@@ -120,7 +120,7 @@ def _customer_is_gone(event: StripeEvent) -> None:
 
 
 def _refresh_subscriptions(event: StripeEvent) -> None:
-    found = {one.id: one for one in stripe_client.subscriptions(event.customer_id)}
+    found = {one.id: one for one in subscriptions.running(event.customer_id)}
     with transaction.atomic():
         if not event.settle(State.DONE, now=timezone.now()):
             return

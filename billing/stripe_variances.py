@@ -27,6 +27,7 @@ from billing.models import (
 from billing.models.contract import Contract
 from billing.pricing import minor, rounded, shares
 from billing.reconciliation import Variance
+from billing.stripe_client import metering
 from keys import audit
 from keys.models import Partner
 
@@ -81,12 +82,12 @@ def _counted(start: dt.datetime, end: dt.datetime, partner: Partner | None) -> I
     customers = StripeCustomer.objects.filter(is_deleted=False)
     if partner is not None:
         customers = customers.filter(partner=partner)
-    meters = stripe_client.meters() if customers else {}
+    meters = metering.meters() if customers else {}
     for customer in customers:
         sent, unsettled = _sent(customer, first, last)
         for item in sorted({item for item, _ in sent}):
             meter = meters.get(stripe_prices.event_name(item))
-            seen = stripe_client.meter_days(meter, customer.customer_id, first, last) if meter else {}
+            seen = metering.by_day(meter, customer.customer_id, first, last) if meter else {}
             days = {day for name, day in sent if name == item} | set(seen)
             for day in sorted(days):
                 ours, theirs = sent[item, day], seen.get(day, 0)

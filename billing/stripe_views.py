@@ -14,7 +14,7 @@ from rest_framework.response import Response
 
 from billing import stripe_client, stripe_events
 from billing.models import StripeCustomer, StripeEvent
-from billing.stripe_client import StripeFault
+from billing.stripe_client import StripeFault, customers
 from keys.authentication import PartnerRequest
 from keys.permissions import PUBLIC
 from partner_api.http.negotiation import AnyAccept
@@ -84,9 +84,7 @@ class BillingPortalSession(ApiView):
     def post(self, request: PartnerRequest) -> Response:
         customer = _customer_of(request)
         try:
-            url = stripe_client.portal_session(
-                customer.customer_id, return_url=settings.STRIPE_PORTAL_RETURN_URL
-            )
+            url = customers.portal_session(customer.customer_id, return_url=settings.STRIPE_PORTAL_RETURN_URL)
         except StripeFault as fault:
             raise _problem(fault) from fault
         return Response({"url": url}, headers={"Cache-Control": "no-store"})
@@ -107,7 +105,7 @@ class BillingSetupIntent(ApiView):
     def post(self, request: PartnerRequest) -> Response:
         customer = _customer_of(request)
         try:
-            secret = stripe_client.setup_intent(customer.customer_id)
+            secret = customers.setup_intent(customer.customer_id)
         except StripeFault as fault:
             raise _problem(fault) from fault
         return Response({"client_secret": secret}, headers={"Cache-Control": "no-store"})

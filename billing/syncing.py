@@ -21,6 +21,7 @@ from django.utils import timezone
 
 from billing import sending, stripe_client, stripe_prices
 from billing.models import LedgerEntry, StripeCustomer, StripeLane
+from billing.stripe_client import metering
 from billing.stripe_metrics import METER_EVENTS, SEND_SECONDS
 
 log = structlog.get_logger(__name__)
@@ -200,12 +201,12 @@ def _is_counted(entry: LedgerEntry, route: sending.Route) -> bool:
         return False
     minute = sending.timestamp_of(entry).replace(second=0, microsecond=0)
     end = minute + dt.timedelta(minutes=1)
-    meter = stripe_client.meters().get(stripe_prices.event_name(entry.item))
+    meter = metering.meters().get(stripe_prices.event_name(entry.item))
     if meter is None:
         return False
     others = LedgerEntry.objects.filter(partner=entry.partner_id, item=entry.item)
     known = accepted_quantity(sending.between(others, minute, end))
-    return stripe_client.meter_total(meter, route.customer.customer_id, minute, end) > known
+    return metering.total(meter, route.customer.customer_id, minute, end) > known
 
 
 def _note_attempts(ids: list[uuid.UUID]) -> None:

@@ -6,13 +6,14 @@ from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
 from django.utils import timezone
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from billing.usage import DAY, Group, Interval, Point, Question, Range, total_of
 from keys.models import ApiKey, Partner
 from partner_api.http.problems import invalid
-from partner_api.http.query import in_query
+from partner_api.http.reading import Strict, in_query
+from partner_api.http.times import rfc3339
 
 DEFAULT_LENGTH: Final[dict[str, dt.timedelta]] = {"hour": 2 * DAY, "day": 30 * DAY}
 MAX_LENGTH: Final[dict[str, dt.timedelta]] = {"hour": 31 * DAY, "day": 400 * DAY}
@@ -32,16 +33,15 @@ def _moment(value: Any) -> dt.datetime:
     except (ValueError, OverflowError):
         pass
     raise PydanticCustomError(
-        "moment", "It must be a date, 2026-11-24, or a time in RFC 3339 with its zone, 2026-11-24T08:00:00Z"
+        "invalid_value",
+        "It must be a date, 2026-11-24, or a time in RFC 3339 with its zone, 2026-11-24T08:00:00Z.",
     )
 
 
 Moment = Annotated[dt.datetime, BeforeValidator(_moment)]
 
 
-class _RangeQuery(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+class _RangeQuery(Strict):
     from_: Moment | None = Field(
         None,
         alias="from",
@@ -135,12 +135,12 @@ def answer(question: Question, points: list[Point]) -> dict[str, Any]:
     names = _names(question.group, {point.group for point in points})
     return {
         "data": [
-            {"period": _time(point.period), **names.get(point.group, {}), **point.sums.as_dict()}
+            {"period": rfc3339(point.period), **names.get(point.group, {}), **point.sums.as_dict()}
             for point in points
         ],
         "totals": total_of(points).as_dict(),
-        "from": _time(question.range.start),
-        "to": _time(question.range.end),
+        "from": rfc3339(question.range.start),
+        "to": rfc3339(question.range.end),
         "interval": question.interval,
         "group_by": question.group,
     }
@@ -163,7 +163,3 @@ def _names(group: Group | None, values: set[str]) -> dict[str, dict[str, Any]]:
             return {value: {"status": int(value)} for value in values}
         case "route" | "deed_type":
             return {value: {group: value or None} for value in values}
-
-
-def _time(value: dt.datetime) -> str:
-    return value.astimezone(dt.UTC).isoformat().replace("+00:00", "Z")

@@ -17,7 +17,7 @@ from billing.usage_query import (
 )
 from keys.admin_auth import AdminApiView
 from keys.authentication import PartnerRequest
-from partner_api.http.query import read_query
+from partner_api.http.reading import read_query
 from partner_api.http.view import ApiView
 
 

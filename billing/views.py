@@ -1,25 +1,23 @@
 """A partner's own invoices and account."""
 
-import re
-from typing import ClassVar
+from functools import partial
+from typing import Any, ClassVar
 from uuid import UUID
 
 from django.db.models import QuerySet
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import extend_schema
 from rest_framework.response import Response
 
 from billing import answers
 from billing.models import Invoice
 from keys.authentication import PartnerRequest
-from partner_api.http.pagination import MAX_LIMIT, NewestFirst
-from partner_api.http.problems import FieldError, invalid, not_found
+from partner_api.http.pagination import page_of
+from partner_api.http.problems import not_found
+from partner_api.http.reading import PageQuery, read_query
 from partner_api.http.view import ApiView
 
-_PAGE_PARAMETERS = {"limit", "cursor"}
-_PAGE_DOCUMENTS = [
-    OpenApiParameter("limit", {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT}),
-    OpenApiParameter("cursor", str, description="From `next` or `previous` of another page."),
-]
+# drf-spectacular takes a pydantic model here as it takes a serializer; its types don't know.
+_PAGE: list[Any] = [PageQuery]
 
 
 class Invoices(ApiView):
@@ -28,17 +26,13 @@ class Invoices(ApiView):
     @extend_schema(
         operation_id="list_invoices",
         summary="List invoices",
-        parameters=_PAGE_DOCUMENTS,
+        parameters=_PAGE,
         responses=answers.InvoicePage,
         tags=["Billing"],
     )
     def get(self, request: PartnerRequest) -> Response:
-        _refuse_unknown_parameters(request)
-        paginator = NewestFirst()
-        page = paginator.paginate_queryset(_own(request), request, view=self)
-        return paginator.get_paginated_response(
-            [answers.invoice(row, with_lines=False) for row in page or []]
-        )
+        read_query(PageQuery, request)
+        return page_of(_own(request), request, partial(answers.invoice, with_lines=False))
 
 
 class InvoiceDetail(ApiView):
@@ -75,18 +69,3 @@ def _own(request: PartnerRequest) -> QuerySet[Invoice]:
     """The partner's invoices. Test mode is never billed, and so has none."""
     invoices = request.partner.invoices.select_related("period")
     return invoices if request.api_key.livemode else invoices.none()
-
-
-def _refuse_unknown_parameters(request: PartnerRequest) -> None:
-    given = request.query_params
-    errors = [
-        FieldError(f"/{name}", "unknown_parameter", "There are limit and cursor.", where="query")
-        for name in given
-        if name not in _PAGE_PARAMETERS
-    ]
-    limit = given.get("limit")
-    if limit is not None and not (re.fullmatch(r"[0-9]{1,4}", limit) and 1 <= int(limit) <= MAX_LIMIT):
-        message = f"It must be a whole number from 1 to {MAX_LIMIT}."
-        errors.append(FieldError("/limit", "invalid_value", message, where="query"))
-    if errors:
-        raise invalid(errors)

@@ -14,11 +14,11 @@ from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.functional import cached_property
 from django.utils.html import format_html, format_html_join
-from unfold.admin import ModelAdmin
 
 from deeds import downloads, keeping, ordering, storage
 from deeds.models import Deed, DeedAttempt, DeedDownload, StorageFinding
 from keys import audit
+from keys.admin.read_only import NotEditable, ReadOnly
 from keys.audit import Actor
 
 
@@ -42,7 +42,7 @@ class EstimatingPaginator(Paginator):
 
 
 @admin.register(Deed)
-class DeedAdmin(ModelAdmin):
+class DeedAdmin(NotEditable):
     list_display = ("order_id", "partner", "deed_type", "status", "livemode", "attempts", "created_at")
     list_filter = ("status", "deed_type", "livemode", "partner")
     list_select_related = ("partner",)
@@ -60,25 +60,6 @@ class DeedAdmin(ModelAdmin):
         ("Failure", {"fields": ("failure_code", "failure_message", "failure_retryable", "failure_errors")}),
         ("Order", {"fields": ("as_given", "warnings", "reissue_of", "source", "request_id", "api_key")}),
     )
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def changeform_view(
-        self, request: HttpRequest, object_id: Any = None, form_url: str = "", extra_context: Any = None
-    ) -> HttpResponse:
-        """Nothing here can be edited, so nothing offers to save it."""
-        buttons = {"show_save": False, "show_save_and_continue": False}
-        page: HttpResponse = super().changeform_view(
-            request, object_id, form_url, {**(extra_context or {}), **buttons}
-        )
-        return page
-
-    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
-        return [name for _, options in self.fieldsets for name in options["fields"]]
 
     def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> Any:
         """Whole ids only: each is an index lookup, at any number of deeds."""
@@ -226,24 +207,15 @@ def _told(note: DeedAttempt) -> str:
     return ", ".join(part for part in parts if part)
 
 
-class _ReadOnlyAdmin(ModelAdmin):
+class _Log(ReadOnly):
     list_select_related = ("deed__partner",)
     list_per_page = 50
     show_full_result_count = False
     ordering = ("-id",)
 
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
 
 @admin.register(DeedDownload)
-class DeedDownloadAdmin(_ReadOnlyAdmin):
+class DeedDownloadAdmin(_Log):
     list_display = ("at", "deed", "kind", "who", "address", "status", "request_id")
     list_filter = ("kind", "partner")
     search_fields = ("=deed__id",)
@@ -259,6 +231,6 @@ class DeedDownloadAdmin(_ReadOnlyAdmin):
 
 
 @admin.register(StorageFinding)
-class StorageFindingAdmin(_ReadOnlyAdmin):
+class StorageFindingAdmin(_Log):
     list_display = ("deed", "kind", "found_at", "seen_at", "told_at", "resolved_at", "detail")
     list_filter = ("kind", ("resolved_at", admin.EmptyFieldListFilter))

@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 
 from deeds import storage
 from deeds.models import Deed
+from partner_api.http.times import rfc3339
 
 DELETED = "The PDF was kept as long as agreed and then deleted; the deed's facts are still there."
 
@@ -30,8 +31,8 @@ def v2(deed: Deed) -> dict[str, Any]:
         "failure": _failure(deed),
         "reissue_of": _text(deed.reissue_of_id),
         "timeline": deed.timeline,
-        "created_at": _time(deed.created_at),
-        "completed_at": _time(deed.completed_at),
+        "created_at": rfc3339(deed.created_at),
+        "completed_at": rfc3339(deed.completed_at),
     }
 
 
@@ -45,7 +46,7 @@ def v1(deed: Deed) -> dict[str, Any]:
         "property_address": deed.order["property"].get("address"),
         "pdf_url": pdf_url(deed),
         "status": deed.status,
-        "created_at": _time(deed.created_at),
+        "created_at": rfc3339(deed.created_at),
     }
 
 
@@ -72,8 +73,8 @@ def _pdf(deed: Deed) -> dict[str, Any] | None:
     link = storage.link_to(deed, now=timezone.now()) if deed.has_pdf else None
     return {
         "url": link.url if link else None,
-        "expires_at": _time(link.expires_at) if link else None,
-        "deleted_at": _time(deed.pdf_deleted_at),
+        "expires_at": rfc3339(link.expires_at) if link else None,
+        "deleted_at": rfc3339(deed.pdf_deleted_at),
         "sha256": deed.pdf_sha256,
         "pages": deed.pdf_pages,
         "bytes": deed.pdf_bytes,
@@ -89,10 +90,6 @@ def _failure(deed: Deed) -> dict[str, Any] | None:
         "retryable": deed.failure_retryable,
         "errors": deed.failure_errors,
     }
-
-
-def _time(value: dt.datetime | None) -> str | None:
-    return value.astimezone(dt.UTC).isoformat().replace("+00:00", "Z") if value else None
 
 
 def _text(value: UUID | None) -> str | None:

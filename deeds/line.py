@@ -18,8 +18,7 @@ import uuid_utils.compat
 from django.conf import settings
 from django.db import transaction
 
-from deeds.models import Deed
-from deeds.models.deed import timeline_entry
+from deeds.models import Deed, timeline
 
 # Why a deed was put back by no fault of its own: it need not wait once the renderer is there again.
 OUTAGE_CODES: Final = ("main_api_unavailable", "main_api_timeout", "main_api_busy")
@@ -93,7 +92,7 @@ def claim_parameters(
         "lease": lease,
         "lease_expires_at": now + dt.timedelta(seconds=settings.DEED_LEASE_SECONDS),
         "counts": 0 if is_probe else 1,
-        "entry": json.dumps([timeline_entry(Deed.Status.RENDERING, now, "")]),
+        "entry": json.dumps([timeline.entry(Deed.Status.RENDERING, now)]),
     }
 
 

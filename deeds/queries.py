@@ -1,29 +1,19 @@
 """What may stand in a list's query and around a batch, read as strictly as an order."""
 
-import datetime as dt
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Final, Literal
 from uuid import UUID
 
 from django.db.models import QuerySet
-from pydantic import (
-    AfterValidator,
-    AwareDatetime,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-)
-from rest_framework.request import Request
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from deeds.fields import Text100
 from deeds.models import Deed
-from partner_api.http.pagination import MAX_LIMIT
-from partner_api.http.parsing import pointer_to
 from partner_api.http.problems import FieldError, invalid
-from partner_api.http.suggestions import suggest
+from partner_api.http.reading import Moment, PageQuery, Says, Strict, read_body
 
-MAX_BATCH = 500
+MAX_BATCH: Final = 500
+_SEND: Final = 'Send {{"orders": [order, …]}}.'
+_SIZE: Final = f"It has {{actual_length}} orders; a batch has 1 to {MAX_BATCH}."
 
 DeedTypeName = Literal["grant", "quitclaim", "interspousal", "warranty", "tax"]
 
@@ -32,21 +22,11 @@ def _boolean(value: Any) -> Any:
     return {"true": True, "false": False}.get(value, value)
 
 
-def _in_utc(value: dt.datetime) -> dt.datetime:
-    """Postgres knows fewer offsets than RFC 3339; the ends of Python's calendar have no other zone."""
-    try:
-        return value.astimezone(dt.UTC)
-    except OverflowError:
-        return value.replace(tzinfo=dt.UTC)
-
-
-Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
-
-
-class DeedQuery(BaseModel):
+class DeedQuery(PageQuery):
     """The filters of a list of deeds."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Why no order can have such an id has codes in the order's own body only.
+    says: ClassVar[Says] = dict.fromkeys(("blank", "invalid_characters"), ("invalid_value", "{message}"))
 
     status: Literal["queued", "rendering", "completed", "failed", "cancelled"] | None = None
     deed_type: DeedTypeName | None = None
@@ -56,8 +36,6 @@ class DeedQuery(BaseModel):
     livemode: Annotated[bool, BeforeValidator(_boolean)] | None = Field(
         None, description="A key sees its own mode only; the other one's list is empty."
     )
-    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] | None = None
-    cursor: str | None = Field(None, description="From `next` or `previous` of another page.")
 
     def narrow(self, deeds: QuerySet[Deed]) -> QuerySet[Deed]:
         """The deeds that fit all filters given."""
@@ -82,71 +60,23 @@ class AllDeedsQuery(DeedQuery):
         return found if self.partner is None else found.filter(partner=self.partner)
 
 
-class BatchBody(BaseModel):
+class BatchBody(Strict):
     """Orders, each as `POST /v2/deeds` takes it."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(strict=True)
+    says: ClassVar[Says] = {
+        "missing": ("required", _SEND),
+        "list_type": ("invalid_type", "It must be a list of orders."),
+        "too_short": ("required", _SIZE),
+        "too_long": ("too_many", _SIZE),
+    }
 
     orders: list[Any] = Field(min_length=1, max_length=MAX_BATCH)
 
 
-_Query = TypeVar("_Query", bound=DeedQuery)
-
-
-def parse_query(request: Request) -> DeedQuery:
-    """Raises Problem `validation_error` that names the parameter."""
-    return read_query(request, DeedQuery)
-
-
-def read_query(request: Request, kind: type[_Query]) -> _Query:
-    """Raises Problem `validation_error` that names the parameter."""
-    given = request.query_params
-    repeated = [name for name in given if len(given.getlist(name)) > 1]
-    if repeated:
-        raise invalid([_in_query(name, "repeated", "Give it once.") for name in repeated])
-    try:
-        return kind.model_validate(given.dict())
-    except ValidationError as error:
-        raise invalid([_query_error(detail, list(kind.model_fields)) for detail in error.errors()]) from error
-
-
 def parse_batch(body: Any) -> list[Any]:
     """The orders, unread. Raises Problem `validation_error`."""
-    if not isinstance(body, dict) or "orders" not in body:
-        raise invalid([FieldError("/orders", "required", 'Send {"orders": [order, …]}.')])
-    unknown = [name for name in body if name != "orders"]
-    if unknown:
-        message = "There is no such field here; did you mean 'orders'?"
-        raise invalid([FieldError(pointer_to("", unknown[0]), "unknown_field", message)])
-    orders = body["orders"]
-    if not isinstance(orders, list):
-        raise invalid([FieldError("/orders", "invalid_type", "It must be a list of orders.")])
-    if not 1 <= len(orders) <= MAX_BATCH:
-        message = f"It has {len(orders)} orders; a batch has 1 to {MAX_BATCH}."
-        raise invalid([FieldError("/orders", "too_many" if orders else "required", message)])
-    return orders
-
-
-def _query_error(detail: Any, known: list[str]) -> FieldError:
-    name = str(detail["loc"][0])
-    match detail["type"]:
-        case "extra_forbidden":
-            message = f"There is no such parameter; {suggest(name, known)}"
-            return _in_query(name, "unknown_parameter", message)
-        case "literal_error":
-            message = f"It must be {detail['ctx']['expected']}."
-        case "uuid_parsing" | "uuid_type":
-            message = "It must be an id, a UUID."
-        case "bool_parsing" | "bool_type":
-            message = "It must be true or false."
-        case kind if kind.startswith(("datetime", "timezone")):
-            message = "It must be a time in RFC 3339, with its zone: 2026-11-24T08:00:00Z."
-        case kind if name == "limit":
-            message = f"It must be a whole number from 1 to {MAX_LIMIT}."
-        case _:
-            message = f"{detail['msg']}."
-    return _in_query(name, "invalid_value", message)
-
-
-def _in_query(name: str, code: str, message: str) -> FieldError:
-    return FieldError(pointer_to("", name), code, message, where="query")
+    if not isinstance(body, dict):
+        # A list of orders, most likely.
+        raise invalid([FieldError("/orders", "required", _SEND.format())])
+    return read_body(BatchBody, body).orders

@@ -18,13 +18,14 @@ from billing.request_log import note_deeds
 from deeds import answers, documents, downloads, ordering, reading, waiting
 from deeds.catalog import DEED_TYPES, DeedType
 from deeds.models import Deed, DeedDownload
-from deeds.queries import BatchBody, parse_batch, parse_query
+from deeds.queries import BatchBody, DeedQuery, parse_batch
 from keys.authentication import PartnerRequest
 from partner_api.http import request_id
 from partner_api.http.idempotency import Provisional
 from partner_api.http.negotiation import AnyAccept
-from partner_api.http.pagination import NewestFirst
+from partner_api.http.pagination import page_of
 from partner_api.http.problems import Problem, not_found
+from partner_api.http.reading import read_query
 from partner_api.http.view import ApiView
 
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?(?=$|[,;\s])")
@@ -50,11 +51,9 @@ class Deeds(ApiView):
         tags=["Deeds"],
     )
     def get(self, request: PartnerRequest) -> Response:
-        query = parse_query(request)
-        paginator = NewestFirst()
+        query = read_query(DeedQuery, request)
         found = query.narrow(request.partner.deeds.filter(livemode=request.api_key.livemode))
-        page = paginator.paginate_queryset(found, request, view=self)
-        return paginator.get_paginated_response([answers.v2(deed) for deed in page or []])
+        return page_of(found, request, answers.v2)
 
     @extend_schema(
         operation_id="create_deed",

@@ -1,27 +1,36 @@
 """What a partner may send about its keys, read as strictly as an order; and how a key looks from outside."""
 
 import datetime as dt
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from django.core.exceptions import ValidationError as ModelError
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 from keys.models import ApiKey
 from keys.scopes import GRANTABLE, why_not_grantable
-from partner_api.http.parsing import pointer_to
-from partner_api.http.problems import FieldError, invalid
-from partner_api.http.suggestions import suggest
+from partner_api.http import reading
+from partner_api.http.reading import Strict
+
+
+def _grantable(scope: Any) -> Any:
+    reason = why_not_grantable(scope) if isinstance(scope, str) else None
+    if reason is not None:
+        raise PydanticCustomError("unknown_scope", "{reason}", {"reason": reason})
+    return scope
+
 
 Name = Annotated[str, Field(min_length=1, max_length=100)]
 Rate = Annotated[int, Field(ge=1, le=1_000_000, strict=True)]
-# Which of them exist is checked, with a suggestion, by `read`.
-Scopes = Annotated[list[str], Field(json_schema_extra={"items": {"type": "string", "enum": list(GRANTABLE)}})]
-Moment = Annotated[AwareDatetime, Field(description="RFC 3339, with its zone.")]
+Scopes = Annotated[
+    list[Annotated[str, BeforeValidator(_grantable)]],
+    Field(json_schema_extra={"items": {"type": "string", "enum": list(GRANTABLE)}}),
+]
+Moment = Annotated[reading.Moment, Field(description="RFC 3339, with its zone.")]
 
 
-class Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
+class Body(Strict):
+    model_config = ConfigDict(str_strip_whitespace=True)
 
 
 class NewKey(Body):
@@ -113,54 +122,3 @@ def answer(key: ApiKey, now: dt.datetime, *, text: str | None = None) -> dict[st
         "created_at": key.created_at,
     }
     return shown if text is None else {**shown, "api_key": text}
-
-
-_Read = TypeVar("_Read", bound=Body)
-
-
-def read(model: type[_Read], body: Any) -> _Read:
-    """Raises Problem `validation_error` that names each field and what it needs."""
-    if not isinstance(body, dict):
-        raise invalid([FieldError("", "invalid_type", "The body must be a JSON object.")])
-    errors: list[FieldError] = []
-    read_body: _Read | None = None
-    try:
-        read_body = model.model_validate(body)
-    except ValidationError as error:
-        errors += [_field_error(detail, model) for detail in error.errors(include_url=False)]
-    scopes = body.get("scopes")
-    if isinstance(scopes, list):
-        errors += [
-            FieldError(f"/scopes/{index}", "unknown_scope", reason)
-            for index, scope in enumerate(scopes)
-            if isinstance(scope, str) and (reason := why_not_grantable(scope))
-        ]
-    if errors or read_body is None:
-        raise invalid(errors)
-    return read_body
-
-
-def from_model(error: ModelError) -> Exception:
-    """What the model refused, as a problem of the request."""
-    if hasattr(error, "error_dict"):
-        return invalid(
-            [
-                FieldError("" if name == "__all__" else f"/{name}", "invalid_value", " ".join(messages))
-                for name, messages in error.message_dict.items()
-            ]
-        )
-    return invalid([FieldError("", str(error.code or "invalid_value"), " ".join(error.messages))])
-
-
-def _field_error(detail: Any, model: type[Body]) -> FieldError:
-    pointer = ""
-    for part in detail["loc"]:
-        pointer = pointer_to(pointer, part)
-    match detail["type"]:
-        case "missing":
-            return FieldError(pointer, "required", "It is required.")
-        case "extra_forbidden":
-            name = str(detail["loc"][-1])
-            message = f"There is no field {name[:60]!r} here; {suggest(name, list(model.model_fields))}"
-            return FieldError(pointer, "unknown_field", message)
-    return FieldError(pointer, "invalid_value", f"{detail['msg']}.")

@@ -136,7 +136,7 @@ def _permissions() -> dict[tuple[str, str], Permission]:
         for action in sorted(action for other, action in wanted if other == label):
             codename = permission(label, action).partition(".")[2]
             if codename not in known:
-                title = f"Can {action.replace('_', ' ')} {model._meta.verbose_name}"  # noqa: SLF001
+                title = f"Can {action.replace('_', ' ')} {model._meta.verbose_name}"  # noqa: SLF001 - Django's documented name
                 known[codename] = Permission.objects.create(content_type=kind, codename=codename, name=title)
             found[label, action] = known[codename]
     return found

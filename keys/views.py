@@ -4,6 +4,7 @@ No key grants more than it has: neither scopes, nor networks, nor a longer life,
 """
 
 import datetime as dt
+from functools import partial
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -21,8 +22,9 @@ from keys.authentication import PartnerRequest
 from keys.models import ApiKey
 from keys.models.api_key import network_of
 from keys.scopes import lacking
-from partner_api.http.pagination import NewestFirst
+from partner_api.http.pagination import page_of
 from partner_api.http.problems import FieldError, Problem, invalid, not_found
+from partner_api.http.reading import read_body, refused_by_model
 from partner_api.http.view import ApiView
 
 
@@ -32,10 +34,7 @@ class Keys(ApiView):
 
     @extend_schema(operation_id="list_keys", summary="List keys", responses=bodies.KeyPage, tags=["Keys"])
     def get(self, request: PartnerRequest) -> Response:
-        paginator = NewestFirst()
-        page = paginator.paginate_queryset(_own(request), request, view=self)
-        now = timezone.now()
-        return paginator.get_paginated_response([bodies.answer(key, now) for key in page or []])
+        return page_of(_own(request), request, partial(bodies.answer, now=timezone.now()))
 
     @extend_schema(
         operation_id="create_key",
@@ -47,7 +46,7 @@ class Keys(ApiView):
         tags=["Keys"],
     )
     def post(self, request: PartnerRequest) -> Response:
-        wanted = bodies.read(bodies.NewKey, request.data)
+        wanted = read_body(bodies.NewKey, request.data)
         own = request.api_key
         fields: dict[str, Any] = {
             "rate_limit_per_minute": wanted.rate_limit_per_minute or own.rate_limit_per_minute,
@@ -67,7 +66,7 @@ class Keys(ApiView):
                 **fields,
             )
         except ValidationError as error:
-            raise bodies.from_model(error) from error
+            raise refused_by_model(error) from error
         return _shown_once(key, text)
 
 
@@ -88,7 +87,7 @@ class KeyDetail(ApiView):
     )
     def patch(self, request: PartnerRequest, key_id: UUID) -> Response:
         key = _own_key(request, key_id)
-        fields = bodies.read(bodies.KeyChange, request.data).model_dump(exclude_unset=True)
+        fields = read_body(bodies.KeyChange, request.data).given()
         nulls = [name for name, value in fields.items() if value is None and name != "expires_at"]
         if nulls:
             raise invalid([FieldError(f"/{name}", "invalid_type", "It can't be null.") for name in nulls])
@@ -96,7 +95,7 @@ class KeyDetail(ApiView):
         try:
             lifecycle.change(Actor.key(request, request.api_key), key, **fields)
         except ValidationError as error:
-            raise bodies.from_model(error) from error
+            raise refused_by_model(error) from error
         return Response(bodies.answer(key, timezone.now()))
 
     @extend_schema(
@@ -130,7 +129,7 @@ class KeyRotation(ApiView):
     )
     def post(self, request: PartnerRequest, key_id: UUID) -> Response:
         key = _own_key(request, key_id)
-        seconds = bodies.read(bodies.Rotation, request.data).overlap_seconds
+        seconds = read_body(bodies.Rotation, request.data).overlap_seconds
         _refuse_more_than_own(request.api_key, **_held(key))
         overlap = None if seconds is None else dt.timedelta(seconds=seconds)
         try:

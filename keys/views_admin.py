@@ -18,8 +18,10 @@ from keys import lifecycle
 from keys.admin_auth import CHALLENGE, PUBLIC, AdminApiView, actor_of, refuse_unless_on, refused
 from keys.audit import Actor
 from keys.models import ApiKey, AuditEntry, Partner, Setup
-from partner_api.http.pagination import NewestFirst
+from partner_api.http.pagination import NewestFirst, page_of
 from partner_api.http.problems import FieldError, Problem, invalid, not_found
+from partner_api.http.reading import read_body, read_query, refused_by_model
+from partner_api.http.times import rfc3339
 
 # Of the answers that have a key's text: it is there once.
 _NOT_KEPT: Final = {"Cache-Control": "no-store"}
@@ -29,17 +31,17 @@ class Partners(AdminApiView):
     roles: ClassVar = {"GET": "support", "POST": "key_staff"}
 
     def get(self, request: Request) -> Response:
-        query = bodies.read_query(bodies.PartnerQuery, request)
+        query = read_query(bodies.PartnerQuery, request)
         wanted = {"status": query.status, "name": query.name}
-        return _page(self, request, Partner.objects.filter(**_given(wanted)), partner_answer)
+        return page_of(Partner.objects.filter(**_given(wanted)), request, partner_answer)
 
     def post(self, request: Request) -> Response:
-        given = bodies.read(bodies.NewPartner, request.data).given()
+        given = read_body(bodies.NewPartner, request.data).given()
         given.pop("reason", None)
         try:
             partner = lifecycle.create_partner(actor_of(request), **given)
         except ValidationError as error:
-            raise bodies.refused_by_model(error) from error
+            raise refused_by_model(error) from error
         return Response(partner_answer(partner), status=201)
 
 
@@ -52,14 +54,14 @@ class PartnerDetail(AdminApiView):
     def patch(self, request: Request, partner_id: UUID) -> Response:
         """A suspension needs a `reason`."""
         partner = _partner(partner_id)
-        given = bodies.read(bodies.PartnerChange, request.data).given()
+        given = read_body(bodies.PartnerChange, request.data).given()
         reason = given.pop("reason", "").strip()
         if given.get("status") == Partner.Status.SUSPENDED != partner.status and not reason:
             raise invalid([FieldError("/reason", "required", "Say why the partner is suspended.")])
         try:
             lifecycle.change_partner(actor_of(request), partner, reason=reason, **given)
         except ValidationError as error:
-            raise bodies.refused_by_model(error) from error
+            raise refused_by_model(error) from error
         return Response(partner_answer(partner))
 
 
@@ -67,7 +69,7 @@ class Keys(AdminApiView):
     roles: ClassVar = {"GET": "support", "POST": "key_staff"}
 
     def get(self, request: Request) -> Response:
-        query = bodies.read_query(bodies.KeyQuery, request)
+        query = read_query(bodies.KeyQuery, request)
         is_active = {"true": False, "false": True}.get(query.revoked or "")
         wanted = {
             "partner": query.partner,
@@ -75,17 +77,17 @@ class Keys(AdminApiView):
             "revoked_at__isnull": is_active,
         }
         found = ApiKey.objects.select_related("partner").filter(**_given(wanted))
-        return _page(self, request, found, key_answer)
+        return page_of(found, request, key_answer)
 
     def post(self, request: Request) -> Response:
-        given = bodies.read(bodies.NewKey, request.data).given()
+        given = read_body(bodies.NewKey, request.data).given()
         partner = Partner.objects.filter(pk=given.pop("partner")).first()
         if partner is None:
             raise invalid([FieldError("/partner", "unknown_partner", "There is no partner with this id.")])
         try:
             key, text = lifecycle.issue(actor_of(request), partner, **given)
         except ValidationError as error:
-            raise bodies.refused_by_model(error) from error
+            raise refused_by_model(error) from error
         return Response({**key_answer(key), "api_key": text}, status=201, headers=_NOT_KEPT)
 
 
@@ -97,11 +99,11 @@ class KeyDetail(AdminApiView):
 
     def patch(self, request: Request, key_pk: UUID) -> Response:
         key = _key(key_pk)
-        given = bodies.read(bodies.KeyChange, request.data).given()
+        given = read_body(bodies.KeyChange, request.data).given()
         try:
             lifecycle.change(actor_of(request), key, **given)
         except ValidationError as error:
-            raise bodies.refused_by_model(error) from error
+            raise refused_by_model(error) from error
         return Response(key_answer(key))
 
 
@@ -111,7 +113,7 @@ class KeyRevocation(AdminApiView):
     def post(self, request: Request, key_pk: UUID) -> Response:
         """Answers the same when the key was revoked before; the first reason stays."""
         key = _key(key_pk)
-        lifecycle.revoke(actor_of(request), key, reason=bodies.read(bodies.Revocation, request.data).reason)
+        lifecycle.revoke(actor_of(request), key, reason=read_body(bodies.Revocation, request.data).reason)
         return Response(key_answer(key))
 
 
@@ -120,13 +122,13 @@ class KeyRotation(AdminApiView):
 
     def post(self, request: Request, key_pk: UUID) -> Response:
         key = _key(key_pk)
-        wanted = bodies.read(bodies.Rotation, request.data if request.data is not None else {})
+        wanted = read_body(bodies.Rotation, request.data if request.data is not None else {})
         seconds = wanted.overlap_seconds
         overlap = None if seconds is None else dt.timedelta(seconds=seconds)
         try:
             new, text = lifecycle.rotate(actor_of(request), key, overlap=overlap, reason=wanted.reason)
         except ValidationError as error:
-            raise bodies.refused_by_model(error) from error
+            raise refused_by_model(error) from error
         body = {**key_answer(new), "api_key": text, "replaces": key_answer(key)}
         return Response(body, status=201, headers=_NOT_KEPT)
 
@@ -135,7 +137,7 @@ class Audit(AdminApiView):
     roles: ClassVar = {"GET": "support"}
 
     def get(self, request: Request) -> Response:
-        query = bodies.read_query(bodies.AuditQuery, request)
+        query = read_query(bodies.AuditQuery, request)
         wanted = {
             "partner": query.partner,
             "actor_kind": query.actor_kind,
@@ -145,7 +147,7 @@ class Audit(AdminApiView):
             "at__gt": query.created_after,
             "at__lt": query.created_before,
         }
-        return _page(self, request, AuditEntry.objects.filter(**_given(wanted)), entry_answer, _EntriesFirst)
+        return page_of(AuditEntry.objects.filter(**_given(wanted)), request, entry_answer, _EntriesFirst)
 
 
 class SetupSecret(BaseAuthentication):
@@ -173,7 +175,7 @@ class Bootstrap(AdminApiView):
 
     def post(self, request: Request) -> Response:
         """The first partner and a key with all scopes. Of many at once one gets them."""
-        wanted = bodies.read(bodies.Bootstrap, request.data)
+        wanted = read_body(bodies.Bootstrap, request.data)
         actor = Actor.token(request, "setup secret")
         try:
             with transaction.atomic():
@@ -188,7 +190,7 @@ class Bootstrap(AdminApiView):
                 setup.partner = partner
                 setup.save(update_fields=["partner"])
         except ValidationError as error:
-            raise bodies.refused_by_model(error) from error
+            raise refused_by_model(error) from error
         body = {"partner": partner_answer(partner), "key": key_answer(key), "api_key": text}
         return Response(body, status=201, headers=_NOT_KEPT)
 
@@ -205,7 +207,7 @@ def partner_answer(partner: Partner) -> dict[str, Any]:
         "monthly_request_quota": partner.monthly_request_quota,
         "budget_cap": None if cap is None else f"{cap:.2f}",
         "key_max_age_days": partner.key_max_age_days,
-        "created_at": _time(partner.created_at),
+        "created_at": rfc3339(partner.created_at),
     }
 
 
@@ -222,15 +224,15 @@ def key_answer(key: ApiKey) -> dict[str, Any]:
         "rate_limit_per_minute": key.rate_limit_per_minute,
         "rate_limit_burst": key.rate_limit_burst,
         "allowed_cidrs": key.allowed_cidrs,
-        "not_before": _time(key.not_before),
-        "expires_at": _time(key.expires_at),
-        "rotation_due_at": _time(key.rotation_due_at()),
+        "not_before": rfc3339(key.not_before),
+        "expires_at": rfc3339(key.expires_at),
+        "rotation_due_at": rfc3339(key.rotation_due_at()),
         "replaced_by": str(key.replaced_by_id) if key.replaced_by_id else None,
-        "last_used_at": _time(key.last_used_at),
+        "last_used_at": rfc3339(key.last_used_at),
         "last_used_address": key.last_used_address,
-        "revoked_at": _time(key.revoked_at),
+        "revoked_at": rfc3339(key.revoked_at),
         "revoked_reason": key.revoked_reason,
-        "created_at": _time(key.created_at),
+        "created_at": rfc3339(key.created_at),
     }
 
 
@@ -238,7 +240,7 @@ def entry_answer(entry: AuditEntry) -> dict[str, Any]:
     return {
         "id": entry.pk,
         "object": "audit_entry",
-        "at": _time(entry.at),
+        "at": rfc3339(entry.at),
         "actor": {"kind": entry.actor_kind, "name": entry.actor},
         "action": entry.action,
         "target": {"kind": entry.target_kind, "id": entry.target_id},
@@ -270,14 +272,6 @@ def _take_setup() -> Setup:
     return setup
 
 
-def _page(
-    view: Any, request: Request, found: Any, shape: Any, pages: type[NewestFirst] = NewestFirst
-) -> Response:
-    paginator = pages()
-    page: list[Any] = paginator.paginate_queryset(found, request, view=view) or []
-    return paginator.get_paginated_response([shape(row) for row in page])
-
-
 def _partner(partner_id: UUID) -> Partner:
     partner = Partner.objects.filter(pk=partner_id).first()
     if partner is None:
@@ -294,7 +288,3 @@ def _key(key_pk: UUID) -> ApiKey:
 
 def _given(wanted: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in wanted.items() if value is not None}
-
-
-def _time(value: dt.datetime | None) -> str | None:
-    return value.astimezone(dt.UTC).isoformat().replace("+00:00", "Z") if value else None

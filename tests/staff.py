@@ -10,9 +10,10 @@ from django.utils import timezone
 from django_otp.oath import TOTP
 
 from keys import roles
-from keys.models import Authenticator
+from keys.models import AuditEntry, Authenticator
 
 PASSWORD = "correct horse battery staple"
+INSIDE = "/admin/jsi18n/"  # the cheapest page behind the login
 
 
 def hire(name: str, *held: str, is_superuser: bool = False, enrolled: bool = True) -> Any:
@@ -50,3 +51,13 @@ def post_login(client: Client, name: str, token: str = "", password: str = PASSW
     return client.post(
         "/admin/login/", {"username": name, "password": password, "token": token, "next": "/admin/", **form}
     )
+
+
+def is_in(client: Client) -> bool:
+    """Whether a page behind the login opens."""
+    return bool(client.get(INSIDE).status_code == 200)
+
+
+def actions() -> list[str]:
+    """What the audit trail has, in order."""
+    return list(AuditEntry.objects.order_by("id").values_list("action", flat=True))

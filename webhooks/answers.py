@@ -6,7 +6,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field
 
-from webhooks.messages import as_dict, time
+from partner_api.http.times import rfc3339
+from webhooks.messages import as_dict
 from webhooks.models import Attempt, Delivery, Endpoint
 
 event = as_dict
@@ -23,8 +24,8 @@ def endpoint(found: Endpoint, *, secret: str | None = None) -> dict[str, Any]:
         "description": found.description,
         "enabled": found.enabled,
         "disabled_reason": found.disabled_reason or None,
-        "failing_since": time(found.failing_since),
-        "created_at": time(found.created_at),
+        "failing_since": rfc3339(found.failing_since),
+        "created_at": rfc3339(found.created_at),
     }
     return shown if secret is None else {**shown, "secret": secret}
 
@@ -44,9 +45,9 @@ def delivery(found: Delivery) -> dict[str, Any]:
         "last_latency_ms": found.last_latency_ms,
         "last_error": found.last_error or None,
         "last_response": found.last_response,
-        "next_attempt_at": time(found.next_attempt_at) if is_pending else None,
-        "created_at": time(found.created_at),
-        "settled_at": time(found.settled_at),
+        "next_attempt_at": rfc3339(found.next_attempt_at) if is_pending else None,
+        "created_at": rfc3339(found.created_at),
+        "settled_at": rfc3339(found.settled_at),
     }
 
 
@@ -57,7 +58,7 @@ def delivery_with_log(found: Delivery) -> dict[str, Any]:
 
 def _attempt(attempt: Attempt) -> dict[str, Any]:
     return {
-        "at": time(attempt.at),
+        "at": rfc3339(attempt.at),
         "number": attempt.number,
         "status": attempt.status_code,
         "latency_ms": attempt.latency_ms,

@@ -1,9 +1,9 @@
 """The body of a message: the same bytes for the same event, whenever and how often it is sent."""
 
-import datetime as dt
 import json
 from typing import Any
 
+from partner_api.http.times import rfc3339
 from webhooks.models import Event
 
 
@@ -14,14 +14,10 @@ def as_dict(event: Event) -> dict[str, Any]:
         "object": "event",
         "type": event.type,
         "livemode": event.livemode,
-        "created_at": time(event.created_at),
+        "created_at": rfc3339(event.created_at),
         "data": event.data,
     }
 
 
 def body_of(event: Event) -> bytes:
     return json.dumps(as_dict(event), separators=(",", ":"), ensure_ascii=False).encode()
-
-
-def time(value: dt.datetime | None) -> str | None:
-    return value.astimezone(dt.UTC).isoformat().replace("+00:00", "Z") if value else None

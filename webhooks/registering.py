@@ -13,14 +13,16 @@ from keys.models import Partner
 from partner_api.http.problems import FieldError, invalid
 from webhooks import outbox, signing
 from webhooks.models import Endpoint
-from webhooks.reading import EndpointBody, EndpointChange, check_url
+from webhooks.reading import EndpointBody, EndpointChange, why_refused
 
 MAX_ENDPOINTS: Final = 50
 
 
 def create(actor: Actor, partner: Partner, body: EndpointBody, *, livemode: bool) -> tuple[Endpoint, str]:
-    """The endpoint and its secret. Raises Problem `validation_error`."""
-    check_url(body.url)
+    """The endpoint and its secret. Raises Problem `validation_error`.
+
+    Runs in the transaction of an idempotent request: whether the URL may be used was asked before it.
+    """
     if partner.webhook_endpoints.filter(livemode=livemode, deleted_at=None).count() >= MAX_ENDPOINTS:
         raise invalid([FieldError("", "too_many", f"There are {MAX_ENDPOINTS} endpoints; delete one first.")])
     secret = signing.new_secret()
@@ -42,8 +44,9 @@ def change(actor: Actor, endpoint: Endpoint, body: EndpointChange) -> None:
     """Raises Problem `validation_error`."""
     given = body.model_dump(exclude_none=True)
     enabled = given.pop("enabled", None)
-    if "url" in given:
-        check_url(given["url"])
+    refusal = why_refused(given["url"]) if "url" in given else None
+    if refusal is not None:
+        raise refusal
     before = _facts(endpoint)
     with transaction.atomic():
         if given:

@@ -3,15 +3,15 @@
 from typing import Any, ClassVar
 from uuid import UUID
 
-from django.db.models import QuerySet
 from drf_spectacular.utils import OpenApiResponse, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from keys.audit import Actor
 from keys.authentication import PartnerRequest
-from partner_api.http.pagination import NewestFirst
+from partner_api.http.pagination import page_of
 from partner_api.http.problems import not_found
+from partner_api.http.reading import PageQuery, read_body, read_query
 from partner_api.http.view import ApiView
 from webhooks import answers, outbox, registering
 from webhooks.event_types import EVENT_TYPES, wants
@@ -21,15 +21,13 @@ from webhooks.reading import (
     EndpointBody,
     EndpointChange,
     EventQuery,
-    Page,
     ReplayBody,
-    read_body,
-    read_query,
+    why_refused,
 )
 
 MANAGE = "webhook:manage"
 # drf-spectacular takes a pydantic model here as it takes a serializer; its types don't know.
-_PAGE: list[Any] = [Page]
+_PAGE: list[Any] = [PageQuery]
 _EVENT_QUERY: list[Any] = [EventQuery]
 _DELIVERY_QUERY: list[Any] = [DeliveryQuery]
 
@@ -46,11 +44,11 @@ class Endpoints(ApiView):
         tags=["Webhooks"],
     )
     def get(self, request: PartnerRequest) -> Response:
-        read_query(Page, request)
+        read_query(PageQuery, request)
         standing = request.partner.webhook_endpoints.filter(
             livemode=request.api_key.livemode, deleted_at=None
         )
-        return _page(self, request, standing, answers.endpoint)
+        return page_of(standing, request, answers.endpoint)
 
     @extend_schema(
         operation_id="create_webhook_endpoint",
@@ -61,6 +59,8 @@ class Endpoints(ApiView):
         tags=["Webhooks"],
     )
     def post(self, request: PartnerRequest) -> Response:
+        if self.refusal is not None:
+            raise self.refusal
         endpoint, secret = registering.create(
             _actor(request), request.partner, self.wanted, livemode=request.api_key.livemode
         )
@@ -68,8 +68,9 @@ class Endpoints(ApiView):
         return Response(answers.endpoint(endpoint, secret=secret), status=201, headers=headers)
 
     def prepare(self, request: Request) -> None:
-        """Reads the body, and with it asks whether its URL leads to a public address."""
+        """Also asks whether the URL leads to a public address; a repetition gets its first answer still."""
         self.wanted = read_body(EndpointBody, request.data)
+        self.refusal = why_refused(self.wanted.url)
 
 
 class EndpointDetail(ApiView):
@@ -180,7 +181,7 @@ class Events(ApiView):
         found = request.partner.events.filter(livemode=request.api_key.livemode)
         if query.type is not None:
             found = found.filter(type__in=[name for name in EVENT_TYPES if wants([query.type], name)])
-        return _page(self, request, found, answers.event)
+        return page_of(found, request, answers.event)
 
 
 class EventDetail(ApiView):
@@ -216,7 +217,7 @@ class Deliveries(ApiView):
         found = request.partner.webhook_deliveries.filter(
             livemode=request.api_key.livemode, **query.filters()
         )
-        return _page(self, request, found.select_related("event"), answers.delivery)
+        return page_of(found.select_related("event"), request, answers.delivery)
 
 
 class DeliveryDetail(ApiView):
@@ -266,12 +267,6 @@ def _delivery(request: PartnerRequest, delivery_id: UUID) -> Delivery:
     if delivery is None:
         raise not_found()
     return delivery
-
-
-def _page(view: ApiView, request: PartnerRequest, found: QuerySet[Any], shape: Any) -> Response:
-    paginator = NewestFirst()
-    page = paginator.paginate_queryset(found, request, view=view)
-    return paginator.get_paginated_response([shape(row) for row in page or []])
 
 
 def _actor(request: PartnerRequest) -> Actor:

@@ -13,9 +13,9 @@ from keys.permissions import PUBLIC
 from partner_api.http import request_id
 from partner_api.http.parsing import read_bounded
 from partner_api.http.problems import Problem, not_found
+from partner_api.http.times import rfc3339
 from partner_api.http.view import ApiView
 from webhooks import answers, inbound
-from webhooks.messages import time
 from webhooks.systems import SYSTEMS
 
 
@@ -78,7 +78,7 @@ class InboundWebhook(ApiView):
             "object": "inbound_event",
             "id": str(acceptance.id),
             "status": "accepted",
-            "received_at": time(acceptance.received_at),
+            "received_at": rfc3339(acceptance.received_at),
         }
         if acceptance.is_new:
             return Response(answer, status=202)

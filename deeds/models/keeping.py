@@ -1,4 +1,4 @@
-"""What a deed's row says of its PDF's life: checked, held, deleted."""
+"""What a deed's row says of its PDF: which it is, and whether it was checked, held or deleted."""
 
 import datetime as dt
 from typing import TYPE_CHECKING, Self
@@ -32,6 +32,10 @@ class KeptQuerySet(models.QuerySet["Deed"]):
 
 
 class KeptPdf(models.Model):
+    pdf_name = models.CharField(max_length=200, blank=True)
+    pdf_sha256 = models.CharField(max_length=64, blank=True)
+    pdf_bytes = models.PositiveIntegerField(null=True)
+    pdf_pages = models.PositiveIntegerField(null=True)
     # When it was last read back from the storage and compared; storing it counts.
     pdf_checked_at = models.DateTimeField(null=True)
     pdf_deleted_at = models.DateTimeField(null=True)

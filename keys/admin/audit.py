@@ -11,11 +11,11 @@ from django.db import connection
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, StreamingHttpResponse
 from django.urls import URLPattern, path
 from django.utils.html import format_html
-from unfold.admin import ModelAdmin
 from unfold.contrib.filters.admin import RangeDateTimeFilter
 from unfold.decorators import display
 
 from keys import audit, audit_chain
+from keys.admin.read_only import ReadOnly
 from keys.audit import Actor
 from keys.models import AuditEntry
 
@@ -62,7 +62,7 @@ class ActionFilter(admin.SimpleListFilter):
 
 
 @admin.register(AuditEntry)
-class AuditEntryAdmin(ModelAdmin):
+class AuditEntryAdmin(ReadOnly):
     list_display = ("at", "kind", "actor", "action", "target", "partner", "reason", "address")
     list_display_links = ("at",)
     list_filter = ("actor_kind", ActionFilter, "partner", ("at", RangeDateTimeFilter))
@@ -80,15 +80,6 @@ class AuditEntryAdmin(ModelAdmin):
         ("From where", {"fields": ("address", "request_id")}),
         ("Chain", {"fields": ("id", "previous_hash", "hash")}),
     )
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
 
     def has_export_permission(self, request: HttpRequest) -> bool:
         return bool(request.user.has_perm("keys.export_auditentry"))

@@ -1,11 +1,13 @@
 """Cursor pages over UUIDv7 ids: newest first, stable while rows are added, no COUNT."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from django.db.models import QuerySet
 from rest_framework.exceptions import NotFound
 from rest_framework.pagination import CursorPagination
+from rest_framework.request import Request
 from rest_framework.response import Response
 
 from partner_api.http.problems import FieldError, invalid
@@ -41,6 +43,18 @@ class NewestFirst(CursorPagination):
 
     def get_paginated_response(self, data: Sequence[Any]) -> Response:
         return Response({"data": data, "next": self.get_next_link(), "previous": self.get_previous_link()})
+
+
+def page_of(
+    found: QuerySet[Any],
+    request: Request,
+    shape: Callable[[Any], dict[str, Any]],
+    pages: type[NewestFirst] = NewestFirst,
+) -> Response:
+    """The page that the request asks for, each row in its shape. Raises Problem `validation_error`."""
+    paginator = pages()
+    rows = paginator.paginate_queryset(found, request) or []
+    return paginator.get_paginated_response([shape(row) for row in rows])
 
 
 def _bad_cursor() -> Exception:

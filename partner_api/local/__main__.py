@@ -42,7 +42,7 @@ def _exec(command: list[str]) -> int:
                 if not env.get(variable):
                     name = variable.partition("_")[0].lower()
                     data, log = Path(folder, name), Path(folder, f"{name}.log")
-                    child, url = start(data, password="local", log=log, durable=False)  # noqa: S106
+                    child, url = start(data, password="local", log=log, durable=False)  # noqa: S106 - throw-away engines, on this machine only
                     family.add(child)
                     env[variable] = url
             argv = command[1:] if command[:1] == ["--"] else command

@@ -42,7 +42,7 @@ def _who_counts() -> str:
 
 if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
     Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).mkdir(parents=True, exist_ok=True)
-    values.ValueClass = values.MultiProcessValue(_who_counts)  # type: ignore[no-untyped-call]
+    values.ValueClass = values.MultiProcessValue(_who_counts)  # type: ignore[no-untyped-call]  # of prometheus_client
 
 REQUESTS = Counter(
     "partner_api_requests_total",

@@ -22,15 +22,15 @@ def start(exporter: Any = None) -> None:
     global _tracer  # noqa: PLW0603 - a process has one
     if not settings.TRACING_ENDPOINT or _tracer is not None:
         return
-    from opentelemetry import trace  # noqa: PLC0415 - where it is off it costs nothing
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
-    from opentelemetry.instrumentation.celery import CeleryInstrumentor  # noqa: PLC0415
-    from opentelemetry.instrumentation.django import DjangoInstrumentor  # noqa: PLC0415
-    from opentelemetry.instrumentation.requests import RequestsInstrumentor  # noqa: PLC0415
-    from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
-    from opentelemetry.sdk.trace import SpanProcessor, TracerProvider  # noqa: PLC0415
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
-    from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased  # noqa: PLC0415
+    from opentelemetry import trace
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.instrumentation.celery import CeleryInstrumentor
+    from opentelemetry.instrumentation.django import DjangoInstrumentor
+    from opentelemetry.instrumentation.requests import RequestsInstrumentor
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 
     class Annotate(SpanProcessor):
         def on_start(self, span: Any, parent_context: Any = None) -> None:

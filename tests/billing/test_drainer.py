@@ -40,7 +40,7 @@ def _get(running: Deployment, api: Api, times: int) -> None:
             assert session.get(f"{running.url}/v2/deeds", timeout=10).status_code == 200
 
 
-def test_a_killed_worker_loses_no_row_of_an_answer(deployment: Deployment, acme: Partner) -> None:  # noqa: F811
+def test_a_killed_worker_loses_no_row_of_an_answer(deployment: Deployment, acme: Partner) -> None:  # noqa: F811 - the fixture
     # So long a pause that the worker is killed before it has stored anything.
     deployment.start_web(USAGE_DRAIN_SECONDS="3600", WEB_WORKERS="1")
     web = deployment.children[-1]
@@ -56,7 +56,7 @@ def test_a_killed_worker_loses_no_row_of_an_answer(deployment: Deployment, acme:
     assert UsageDaily.objects.get(level=7).requests == 40
 
 
-def test_a_worker_that_is_stopped_leaves_nothing_behind(deployment: Deployment, acme: Partner) -> None:  # noqa: F811
+def test_a_worker_that_is_stopped_leaves_nothing_behind(deployment: Deployment, acme: Partner) -> None:  # noqa: F811 - the fixture
     deployment.start_web(USAGE_DRAIN_SECONDS="3600", WEB_WORKERS="2")
     _get(deployment, Api.of(acme), 10)
     deployment.children[-1].stop(seconds=10)
@@ -65,7 +65,7 @@ def test_a_worker_that_is_stopped_leaves_nothing_behind(deployment: Deployment, 
 
 
 def test_while_postgres_is_away_requests_are_logged_all_the_same(
-    deployment: Deployment,  # noqa: F811
+    deployment: Deployment,  # noqa: F811 - the fixture
     acme: Partner,
 ) -> None:
     way = _Way(deployment.env["DATABASE_URL"])
@@ -92,7 +92,7 @@ def test_while_postgres_is_away_requests_are_logged_all_the_same(
     assert {row.request_id for row in failed} == {answer.headers["X-Request-ID"] for answer in answers}
 
 
-def test_a_client_that_goes_away_is_still_logged(deployment: Deployment, acme: Partner) -> None:  # noqa: F811
+def test_a_client_that_goes_away_is_still_logged(deployment: Deployment, acme: Partner) -> None:  # noqa: F811 - the fixture
     deployment.start_web(USAGE_DRAIN_SECONDS="0.1", WEB_WORKERS="1")
     api = Api.of(acme)
     host, port = deployment.env["WEB_BIND"].split(":")

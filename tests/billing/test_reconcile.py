@@ -315,7 +315,7 @@ def test_a_customer_made_anew_does_not_owe_what_the_first_one_did(
     books: Twin, acme: Partner, clock: Any
 ) -> None:
     contract = acme.contracts.get()
-    books.app.api.delete_customer({}, StripeCustomer.objects.get().customer_id)
+    books.app.api.customers.delete({}, StripeCustomer.objects.get().customer_id)
     deed(acme)
     syncing.sync()
     provisioning.provision(contract, ACTOR)

@@ -1,27 +1,17 @@
-"""Every request leaves one row, whatever became of it and of the processes."""
+"""Every request leaves one row, whatever became of it."""
 
-import datetime as dt
 import json
-import os
-import subprocess
-import sys
 import uuid
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
-from django.conf import settings as django_settings
-from django.db import OperationalError, connection
 from django.test import Client
-from prometheus_client import REGISTRY
 
-from billing import draining, ingest, request_log, retention
+from billing import request_log
 from billing.models import ApiUsage, UsageDaily
-from billing.spool import Spool
 from keys.models import Partner
 from tests.api import Api
-from tests.billing.rows import a_row, line
 
 Logged = Callable[[], list[ApiUsage]]
 Orders = Callable[..., dict[str, Any]]
@@ -128,10 +118,10 @@ def test_a_request_over_the_limit_is_logged_and_free(
     from deeds import views
     from partner_api.http.problems import Problem
 
-    def refuse(_: Any) -> Any:
+    def refuse(*_: Any) -> Any:
         raise Problem("rate_limited", "Too many.")
 
-    monkeypatch.setattr(views, "parse_query", refuse)
+    monkeypatch.setattr(views, "read_query", refuse)
     assert api.get("/v2/deeds").status_code == 429
     [row] = logged()
     assert (row.status, row.error_code, row.key_id, row.cost_units) == (429, "rate_limited", api.key.pk, 0)
@@ -141,7 +131,7 @@ def test_a_request_over_the_limit_is_logged_and_free(
 def test_a_crash_is_logged(api: Api, logged: Logged, monkeypatch: pytest.MonkeyPatch) -> None:
     from deeds import views
 
-    monkeypatch.setattr(views, "parse_query", lambda _: 1 / 0)
+    monkeypatch.setattr(views, "read_query", lambda *_: 1 / 0)
     assert api.get("/v2/deeds").status_code == 500
     [row] = logged()
     assert (row.status, row.error_code, row.cost_units) == (500, "internal_error", 0)
@@ -197,217 +187,3 @@ def test_a_file_is_logged_with_its_length(
     row = logged()[-1]
     assert (row.route, row.status) == ("/files/deeds/{deed_id}.pdf", 200)
     assert row.bytes_out == len(content) > 1000
-
-
-def test_nothing_waits_in_the_spool_after_a_drain(api: Api, logged: Logged, spool: Spool) -> None:
-    api.get("/v2/deeds")
-    assert spool.backlog()[0] > 0
-    assert len(logged()) == 1
-    assert spool.backlog()[0] == 0
-    assert list(spool.folder.iterdir()) == []
-    assert draining.drain() == 0
-
-
-def test_an_unwritable_spool_fails_no_request(api: Api, logged: Logged, spool: Spool) -> None:
-    spool.folder.parent.mkdir(parents=True, exist_ok=True)
-    spool.folder.write_text("a file is where the folder should be")
-    before = _metric("partner_api_usage_rows_lost_total", reason="unwritable")
-    assert api.get("/v2/deeds").status_code == 200
-    assert _metric("partner_api_usage_rows_lost_total", reason="unwritable") == before + 1
-    spool.folder.unlink()
-    assert api.get("/v2/deeds").status_code == 200
-    assert len(logged()) == 1
-
-
-def test_a_full_disk_tears_no_other_row(
-    api: Api, logged: Logged, spool: Spool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write = os.write
-    monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:20]))
-    assert api.get("/v2/deeds").status_code == 200
-    monkeypatch.setattr(os, "write", write)
-    assert api.get("/v2/deeds").status_code == 200
-    assert api.get("/v2/deeds").status_code == 200
-    unreadable = _metric("partner_api_usage_rows_unreadable_total")
-    assert len(logged()) == 2
-    assert _metric("partner_api_usage_rows_unreadable_total") == unreadable + 1
-
-
-def test_a_spool_has_an_end(api: Api, logged: Logged, spool: Spool) -> None:
-    spool.max_bytes = 100
-    api.get("/v2/deeds")
-    spool.backlog()
-    before = _metric("partner_api_usage_rows_lost_total", reason="full")
-    assert api.get("/v2/deeds").status_code == 200
-    assert _metric("partner_api_usage_rows_lost_total", reason="full") == before + 1
-    assert len(logged()) == 1
-    api.get("/v2/deeds")
-    assert len(logged()) == 2
-
-
-def test_while_postgres_is_away_rows_wait(
-    api: Api, logged: Logged, spool: Spool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    api.get("/v2/deeds")
-
-    def away(_: Any) -> Any:
-        raise OperationalError
-
-    with monkeypatch.context() as patch:
-        patch.setattr(ingest, "_store", away)
-        with pytest.raises(OperationalError):
-            draining.drain()
-        api.get("/v2/deeds")
-        # Files don't multiply with the attempts.
-        for _ in range(3):
-            with pytest.raises(OperationalError):
-                draining.drain()
-    assert len(list(spool.folder.iterdir())) == 2
-    assert len(logged()) == 2
-
-
-def test_a_drain_that_failed_lets_go_of_its_file(
-    api: Api, logged: Logged, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    api.get("/v2/deeds")
-
-    def away(_: Any) -> Any:
-        raise OperationalError
-
-    with monkeypatch.context() as patch:
-        patch.setattr(ingest, "_store", away)
-        with pytest.raises(OperationalError) as kept:
-            draining.drain()
-    # The exception, with all that its traceback holds, is still alive.
-    assert kept.value.__traceback__ is not None
-    assert len(logged()) == 1
-
-
-def test_a_drainer_that_dies_before_it_removes_the_file_stores_nothing_twice(
-    api: Api, logged: Logged, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for _ in range(3):
-        api.get("/v2/deeds")
-
-    def dies(*_: Any, **__: Any) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "unlink", dies)
-        with pytest.raises(KeyboardInterrupt):
-            draining.drain()
-    assert ApiUsage.objects.count() == 3
-    assert len(logged()) == 3
-    assert UsageDaily.objects.get(level=7).requests == 3
-
-
-def test_a_damaged_file_gives_what_is_whole(spool: Spool, logged: Logged, db: None) -> None:
-    good = a_row()
-    spool.folder.mkdir(parents=True)
-    odd = [b"", b"\x00\xff", b"[]", b"[1,2]", b"{", b'"text"', b"[" * 5000, line(a_row(id="no"))]
-    lines = [*odd, line(good), line(a_row(status="much")), b'["torn at the e']
-    (spool.folder / "1-host-1-x.rows").write_bytes(b"\n".join(lines))
-    assert [str(row.id) for row in logged()] == [good[0]]
-
-
-def test_values_out_of_bounds_are_brought_within(spool: Spool, logged: Logged, db: None) -> None:
-    spool.append(
-        line(
-            a_row(
-                at=9e12, status=-1, latency_ms=-5.0, bytes_in=2**80, error_code="é\x00" * 100, route="r" * 999
-            )
-        )
-    )
-    [row] = logged()
-    assert (row.at.year, row.status, row.latency_ms, row.bytes_in) == (2200, 0, 0.0, 2**62)
-    assert len(row.route) == 120
-
-
-def test_rows_that_postgres_refuses_hold_up_no_other(spool: Spool, logged: Logged, db: None) -> None:
-    good = [a_row() for _ in range(9)]
-    for position, row in enumerate(good):
-        if position in {0, 4, 5, 8}:
-            spool.append(line(a_row(address="nonsense")))
-        spool.append(line(row))
-    before = _metric("partner_api_usage_rows_unreadable_total")
-    assert {str(row.id) for row in logged()} == {row[0] for row in good}
-    assert _metric("partner_api_usage_rows_unreadable_total") == before + 4
-
-
-def test_a_month_without_partition_loses_nothing_and_is_mended(
-    spool: Spool, logged: Logged, db: None
-) -> None:
-    now = dt.datetime(2031, 5, 10, tzinfo=dt.UTC)
-    spool.append(line(a_row(at=now.timestamp())))
-    assert len(logged()) == 1
-    assert _count("api_usage_default") == 1
-    retention.keep(now)
-    assert (_count("api_usage_default"), _count("api_usage_2031_05")) == (0, 1)
-    assert len(logged()) == 1
-    retention.keep(now)
-    assert _metric("partner_api_usage_rows_without_partition") == 0
-
-
-def test_months_are_made_ahead_and_dropped_after_their_retention(
-    spool: Spool, logged: Logged, db: None, settings: Any
-) -> None:
-    settings.USAGE_RETENTION_MONTHS = 2
-    now = dt.datetime(2031, 12, 31, 23, 59, tzinfo=dt.UTC)
-    for months in range(4):
-        retention.keep(now - dt.timedelta(days=31 * months))
-    for day in (dt.datetime(2031, 9, 30, tzinfo=dt.UTC), dt.datetime(2031, 10, 1, tzinfo=dt.UTC)):
-        spool.append(line(a_row(at=day.timestamp())))
-    assert len(logged()) == 2
-    retention.keep(now)
-    assert [row.at.month for row in logged()] == [10]
-    assert _tables() >= {"api_usage_2032_03", "api_usage_2031_10"}
-    assert "api_usage_2031_09" not in _tables()
-    # What the dropped month came to is still known.
-    assert UsageDaily.objects.filter(level=7).count() == 2
-
-
-def test_a_forked_process_writes_a_file_of_its_own(spool: Spool, logged: Logged, db: None) -> None:
-    spool.append(line(a_row()))
-    child = os.fork()
-    if child == 0:
-        is_written = spool.append(line(a_row()))
-        os._exit(0 if is_written else 1)
-    assert os.waitpid(child, 0)[1] == 0
-    spool.append(line(a_row()))
-    assert len(list(spool.folder.iterdir())) == 2
-    assert len(logged()) == 3
-
-
-def test_a_file_that_a_living_process_writes_to_is_left_to_it(spool: Spool, logged: Logged, db: None) -> None:
-    code = (
-        "import sys, pathlib; from billing.spool import Spool;"
-        "Spool(pathlib.Path(sys.argv[1]), max_bytes=10**6).append(sys.argv[2].encode());"
-        "print('written', flush=True); sys.stdin.read()"
-    )
-    writer = subprocess.Popen(
-        [sys.executable, "-c", code, str(spool.folder), line(a_row())],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        cwd=django_settings.BASE_DIR,
-    )
-    assert writer.stdout is not None
-    assert writer.stdout.readline() == b"written\n"
-    assert logged() == []
-    writer.kill()
-    writer.communicate()
-    assert len(logged()) == 1
-
-
-def _metric(name: str, **labels: str) -> float:
-    return REGISTRY.get_sample_value(name, labels) or 0.0
-
-
-def _count(table: str) -> int:
-    with connection.cursor() as cursor:
-        cursor.execute(f"SELECT count(*) FROM {table}")  # noqa: S608 - a name of this file
-        return int(cursor.fetchone()[0])
-
-
-def _tables() -> set[str]:
-    with connection.cursor() as cursor:
-        return {info.name for info in connection.introspection.get_table_list(cursor)}

@@ -9,6 +9,7 @@ from uuid import uuid4
 import pytest
 
 from billing import stripe_client
+from billing.stripe_client import customers, metering
 from billing.stripe_facts import MeterEvent
 from partner_api.local.stripe_twin.server import Twin
 from partner_api.local.stripe_twin.world import Fault
@@ -16,8 +17,8 @@ from partner_api.local.stripe_twin.world import Fault
 
 @pytest.fixture
 def customer(twin: Twin) -> str:
-    stripe_client.create_meter("deed_grant", "Grant deeds", idempotency_key="meter")
-    return stripe_client.create_customer("p-1", name="Acme", email="", idempotency_key="p-1").id
+    metering.create_meter("deed_grant", "Grant deeds", idempotency_key="meter")
+    return customers.create("p-1", name="Acme", email="", idempotency_key="p-1").id
 
 
 def event(customer: str, **changes: Any) -> MeterEvent:
@@ -26,7 +27,7 @@ def event(customer: str, **changes: Any) -> MeterEvent:
 
 
 def send(one: MeterEvent) -> str:
-    return stripe_client.send_meter_event(one, idempotency_key=one.identifier)
+    return metering.send(one, idempotency_key=one.identifier)
 
 
 def accepted(twin: Twin) -> list[str]:
@@ -42,7 +43,7 @@ def test_it_works(twin: Twin, customer: str) -> None:
 def test_a_duplicate_identifier_is_done_already(twin: Twin, customer: str) -> None:
     one = event(customer)
     send(one)
-    assert stripe_client.send_meter_event(one, idempotency_key="another") == "duplicate"
+    assert metering.send(one, idempotency_key="another") == "duplicate"
     assert accepted(twin) == [one.identifier]
 
 
@@ -152,18 +153,18 @@ def test_an_identifier_has_a_hundred_characters_at_most(twin: Twin, customer: st
 
 
 def test_a_key_for_another_call_is_told_apart(twin: Twin, customer: str) -> None:
-    stripe_client.send_meter_event(event(customer), idempotency_key="one")
+    metering.send(event(customer), idempotency_key="one")
     with pytest.raises(stripe_client.KeyReused):
-        stripe_client.send_meter_event(event(customer), idempotency_key="one")
+        metering.send(event(customer), idempotency_key="one")
     assert twin.world.violations.pop("idempotency_key_reused") == 1
     assert len(accepted(twin)) == 1
 
 
 def test_a_deleted_customer_is_gone(twin: Twin, customer: str) -> None:
-    twin.app.api.delete_customer({}, customer)
+    twin.app.api.customers.delete({}, customer)
     with pytest.raises(stripe_client.Gone):
         send(event(customer))
-    assert stripe_client.customer(customer).is_deleted
+    assert customers.read(customer).is_deleted
 
 
 def test_a_wrong_key_is_our_fault(twin: Twin, customer: str, settings: Any) -> None:
@@ -173,23 +174,20 @@ def test_a_wrong_key_is_our_fault(twin: Twin, customer: str, settings: Any) -> N
 
 
 def test_aggregation_trails_behind(twin: Twin, customer: str) -> None:
-    meter = stripe_client.meters()["deed_grant"]
+    meter = metering.meters()["deed_grant"]
     twin.world.lag_seconds = 60
     send(event(customer))
     now = dt.datetime.now(dt.UTC).replace(second=0, microsecond=0)
     minutes = (now - dt.timedelta(minutes=2), now + dt.timedelta(minutes=2))
-    assert stripe_client.meter_total(meter, customer, *minutes) == 0
+    assert metering.total(meter, customer, *minutes) == 0
     twin.world.lag_seconds = 0
-    assert stripe_client.meter_total(meter, customer, *minutes) == 1
+    assert metering.total(meter, customer, *minutes) == 1
 
 
 def test_the_rate_is_kept_by_all_threads_together(twin: Twin, customer: str, settings: Any) -> None:
     settings.STRIPE_METER_EVENTS_PER_SECOND = 200
     twin.world.per_second = 230
-    lanes = [
-        stripe_client.create_customer(f"q-{n}", name="Q", email="", idempotency_key=f"q-{n}").id
-        for n in range(4)
-    ]
+    lanes = [customers.create(f"q-{n}", name="Q", email="", idempotency_key=f"q-{n}").id for n in range(4)]
 
     def run(lane: str) -> None:
         for _ in range(75):

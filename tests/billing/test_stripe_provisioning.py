@@ -12,8 +12,9 @@ from django.core.management import CommandError, call_command
 from django.test import Client
 from django.utils import timezone
 
-from billing import invoice_mirror, provisioning, stripe_client, stripe_events, syncing
+from billing import invoice_mirror, provisioning, stripe_events, syncing
 from billing.models import Contract, Invoice, StripeCustomer, StripeSubscription
+from billing.stripe_client import metering
 from keys.models import AuditEntry, Partner
 from partner_api.local.stripe_twin.cycles import amount_of
 from partner_api.local.stripe_twin.server import Twin
@@ -179,7 +180,7 @@ def test_stripes_hundred_calls_a_second_are_kept(twin: Twin, acme: Partner, sett
     twin.world.per_second_other = 70
     provisioned(acme)
     for _ in range(80):
-        stripe_client.meters()
+        metering.meters()
     assert twin.world.violations == {}
 
 

@@ -241,7 +241,7 @@ def test_corrections_become_invoice_items(twin: Twin, acme: Partner) -> None:
 def test_a_customer_deleted_at_stripe_is_made_again_and_nothing_is_lost(twin: Twin, acme: Partner) -> None:
     contract = provisioned(acme)
     first = StripeCustomer.objects.get(partner=acme).customer_id
-    twin.app.api.delete_customer({}, first)
+    twin.app.api.customers.delete({}, first)
     entry = charge(acme)
     assert syncing.sync().faults == 1
     assert states(acme) == [State.PENDING]

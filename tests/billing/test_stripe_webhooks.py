@@ -15,7 +15,7 @@ from django.utils import timezone
 from billing import invoice_mirror, ledger, signals, stripe_events, syncing
 from billing.models import Invoice, LedgerEntry, StripeCustomer, StripeEvent, StripeInvoice, StripeLane
 from keys.models import Partner
-from partner_api.local.stripe_twin.api import DECLINED
+from partner_api.local.stripe_twin.customers import DECLINED
 from partner_api.local.stripe_twin.deliveries import Delivery
 from partner_api.local.stripe_twin.server import Twin
 from partner_api.local.stripe_twin.world import Fault
@@ -182,7 +182,7 @@ def test_an_event_of_the_other_mode_is_stored_and_ignored(twin: Twin, acme: Part
 
 
 def test_an_event_for_an_unknown_customer_is_stored_and_seen(twin: Twin, acme: Partner) -> None:
-    stranger = twin.app.api.create_customer({"name": "by hand"})
+    stranger = twin.app.api.customers.create({"name": "by hand"})
     twin.world.announce("customer.updated", stranger)
     deliver(twin)
     stored = StripeEvent.objects.filter(state=State.IGNORED).first()
@@ -271,7 +271,7 @@ def test_a_declined_card_is_told_and_the_grace_runs(
     twin: Twin, acme: Partner, clock: Any, news: list[Any]
 ) -> None:
     provisioned(acme, payment_terms_days=0, grace_days=14)
-    twin.app.api.attach(twin.world.all("customer")[0], DECLINED)
+    twin.app.api.customers.attach(twin.world.all("customer")[0], DECLINED)
     charge(acme)
     end_of_month(twin, clock)
     deliver(twin)
@@ -289,7 +289,7 @@ def test_a_declined_card_is_told_and_the_grace_runs(
     assert not Invoice.objects.overdue(timezone.now()).exists()
     clock.shift(dt.timedelta(days=15))
     assert Invoice.objects.overdue(timezone.now()).get() == invoice
-    twin.app.api.attach(twin.world.all("customer")[0], "pm_card_visa")
+    twin.app.api.customers.attach(twin.world.all("customer")[0], "pm_card_visa")
     assert twin.app.billing.charge(twin.world.objects[invoice.stripe_invoice_id])
     deliver(twin)
     assert not Invoice.objects.overdue(timezone.now()).exists()
@@ -298,7 +298,7 @@ def test_a_declined_card_is_told_and_the_grace_runs(
 
 def test_the_default_card_is_shown(twin: Twin, acme: Partner) -> None:
     provisioned(acme)
-    twin.app.api.attach(twin.world.all("customer")[0], "pm_card_visa")
+    twin.app.api.customers.attach(twin.world.all("customer")[0], "pm_card_visa")
     deliver(twin)
     customer = StripeCustomer.objects.get()
     assert (customer.card_brand, customer.card_last4, customer.card_expires) == ("visa", "4242", "2034-12")
@@ -306,7 +306,7 @@ def test_the_default_card_is_shown(twin: Twin, acme: Partner) -> None:
 
 def test_a_customer_deleted_at_stripe_is_known(twin: Twin, acme: Partner) -> None:
     provisioned(acme)
-    twin.app.api.delete_customer({}, StripeCustomer.objects.get().customer_id)
+    twin.app.api.customers.delete({}, StripeCustomer.objects.get().customer_id)
     deliver(twin)
     assert StripeCustomer.objects.get().is_deleted
     charge(acme)

@@ -178,7 +178,7 @@ def test_cloudfront_signs_with_the_key_pair_and_a_canned_policy(
     verify = key.public_key().verify
     verify(signature, signed, padding.PKCS1v15(), hashes.SHA1())  # noqa: S303 - what CloudFront asks for
     with pytest.raises(InvalidSignature):
-        verify(signature, signed.replace(b"kept", b"else"), padding.PKCS1v15(), hashes.SHA1())  # noqa: S303
+        verify(signature, signed.replace(b"kept", b"else"), padding.PKCS1v15(), hashes.SHA1())  # noqa: S303 - the same
 
 
 def test_a_repeated_store_leaves_one_object_and_the_first(

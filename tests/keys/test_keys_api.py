@@ -43,6 +43,11 @@ def test_a_key_is_changed(admin: Api) -> None:
     assert shown["expires_at"] == LATER
 
 
+def test_an_expiry_may_have_an_offset_that_the_database_does_not_know(admin: Api) -> None:
+    made = admin.post("/v2/keys", {"name": "Branch", "expires_at": "2030-01-01T00:00:00+23:00"})
+    assert (made.status_code, made.json()["expires_at"]) == (201, "2029-12-31T01:00:00Z")
+
+
 def test_a_key_is_rotated(admin: Api) -> None:
     made = admin.post("/v2/keys", {"name": "Branch", "scopes": ["deed:read"]}).json()
     answer = admin.post(f"/v2/keys/{made['id']}/rotate", {"overlap_seconds": 60})

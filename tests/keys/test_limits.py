@@ -27,16 +27,16 @@ def _limited(acme: Partner, per_minute: int, burst: int) -> Api:
 
 
 def test_every_answer_says_how_much_room_is_left(acme: Partner) -> None:
-    api = _limited(acme, 120, 30)
+    api = _limited(acme, 2, 30)  # slow, so that none comes back meanwhile
     answers = [api.get("/v2/deeds"), api.get("/v2/deeds/01900000-0000-7000-8000-000000000000")]
     answers.append(api.get("/v2/usage-that-is-not-there"))
     assert [answer.status_code for answer in answers] == [200, 404, 404]
     first, second, unknown = answers
-    assert (first["X-RateLimit-Limit"], first["X-RateLimit-Remaining"]) == ("120", "29")
+    assert (first["X-RateLimit-Limit"], first["X-RateLimit-Remaining"]) == ("2", "29")
     assert second["X-RateLimit-Remaining"] == "28"
-    assert first["X-RateLimit-Reset"] == "1"
-    assert first["RateLimit-Policy"] == '"burst";q=30;w=15, "sustained";q=120;w=60'
-    assert first["RateLimit"] == '"burst";r=29;t=1'
+    assert first["X-RateLimit-Reset"] == "30"
+    assert first["RateLimit-Policy"] == '"burst";q=30;w=900, "sustained";q=2;w=60'
+    assert first["RateLimit"] == '"burst";r=29;t=30'
     # No route, no authentication, and so no key of which to speak.
     assert "X-RateLimit-Limit" not in unknown
 

@@ -1,4 +1,4 @@
-"""Receivers on real HTTP, and endpoints that lead there."""
+"""Receivers on real HTTP, endpoints that lead there, sources, and no workers but the test's own calls."""
 
 import datetime as dt
 import threading
@@ -8,13 +8,19 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+import time_machine
 from django.utils import timezone
 
 from keys.models import Partner
-from webhooks import hints, signing
-from webhooks.models import Endpoint, Source
+from webhooks import hints, outbox, signing
+from webhooks.event_types import KeyNews
+from webhooks.models import Delivery, Endpoint, Event, Source
 
+NOW = dt.datetime(2026, 11, 24, 8, tzinfo=dt.UTC)
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+Register = Callable[..., Endpoint]
+Sources = Callable[..., Source]
+Tell = Callable[[], Event]
 
 
 @dataclass
@@ -107,11 +113,29 @@ def register(acme: Partner) -> Callable[..., Endpoint]:
 
 
 @pytest.fixture
+def tell(acme: Partner) -> Tell:
+    """One event for all endpoints of Acme's."""
+
+    def make() -> Event:
+        news = KeyNews(key=acme.pk, prefix="dp_live_x", expires_at=None)
+        return outbox.publish("key.revoked", news, partner=acme, livemode=True)
+
+    return make
+
+
+@pytest.fixture
 def hinted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The messages that would have gone to the workers."""
     sent: list[str] = []
     monkeypatch.setattr(hints, "send", sent.append)
     return sent
+
+
+@pytest.fixture
+def clock() -> Any:
+    """It is NOW until a test moves it on."""
+    with time_machine.travel(NOW, tick=False) as clock:
+        yield clock
 
 
 @pytest.fixture
@@ -129,3 +153,7 @@ def source(acme: Partner) -> Callable[..., Source]:
 
 def verified(received: Received, secret: str = SECRET) -> None:
     signing.verify(secret, received.headers, received.body)
+
+
+def only() -> Delivery:
+    return Delivery.objects.get()

@@ -17,7 +17,7 @@ from deeds.models import Deed
 from keys.models import ApiKey, AuditEntry, Partner
 from tests.staff import hire, log_in
 from tests.webhooks.conftest import Receiver
-from tests.webhooks.test_inbound import FIRST
+from tests.webhooks.inbound_calls import FIRST
 from webhooks import delivery, outbox, tasks
 from webhooks.event_types import KeyNews
 from webhooks.models import Delivery, Endpoint, InboundEvent, Source

@@ -1,10 +1,12 @@
 """Endpoints, events and deliveries over the API."""
 
 import json
+import socket
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.db import connection
 
 from keys import signals as keys
 from keys.models import AuditEntry
@@ -67,6 +69,29 @@ def test_a_secret_is_shown_once_and_kept_encrypted(api: Api, receiver: Receiver)
     entries = list(AuditEntry.objects.values("action", "actor", "after"))
     assert [entry["action"] for entry in entries] == ["webhook_endpoint.created"]
     assert made["secret"] not in json.dumps(entries)
+
+
+def test_a_name_is_looked_up_outside_of_the_transaction_and_a_repetition_does_not_depend_on_it(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_before = len(connection.savepoint_ids)
+    lookups: list[int] = []
+
+    def public(*_: Any, **__: Any) -> Any:
+        lookups.append(len(connection.savepoint_ids) - open_before)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("93.184.216.34", 443))]
+
+    def private(*_: Any, **__: Any) -> Any:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.0.0.1", 443))]
+
+    body = {"url": "https://hooks.example.com/"}
+    monkeypatch.setattr(socket, "getaddrinfo", public)
+    first = api.post(PATH, body, Idempotency_Key="once")
+    assert (first.status_code, lookups) == (201, [0])
+    monkeypatch.setattr(socket, "getaddrinfo", private)
+    assert api.post(PATH, body, Idempotency_Key="once").json() == first.json()
+    assert errors_of(api.post(PATH, body, Idempotency_Key="another")) == {"/url": "url_refused"}
+    assert Endpoint.objects.count() == 1
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,7 @@
-"""News always gets there: signed, retried, written down, and in nobody's way."""
+"""News gets there: signed, retried, written down; and an endpoint that is gone is disabled."""
 
 import datetime as dt
 import json
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -12,34 +11,11 @@ from django.core import mail
 from django.utils import timezone
 
 from keys.models import Partner
-from tests.webhooks.conftest import SECRET, Receiver, verified
-from webhooks import claims, delivery, metrics, outbox, results, sending, signing, tasks, telling
-from webhooks.event_types import KeyNews
-from webhooks.models import Attempt, Delivery, Endpoint, Event
+from tests.webhooks.conftest import NOW, Receiver, Register, Tell, only, verified
+from webhooks import delivery, telling
+from webhooks.models import Attempt, Endpoint, Event
 
-NOW = dt.datetime(2026, 11, 24, 8, tzinfo=dt.UTC)
-Register = Callable[..., Endpoint]
-Tell = Callable[[], Event]
-
-
-@pytest.fixture(autouse=True)
-def _no_workers(hinted: list[str]) -> None:
-    """Deliveries are sent by the tests' own calls."""
-
-
-@pytest.fixture
-def tell(acme: Partner) -> Tell:
-    """One event for all endpoints of Acme's."""
-
-    def make() -> Event:
-        news = KeyNews(key=acme.pk, prefix="dp_live_x", expires_at=None)
-        return outbox.publish("key.revoked", news, partner=acme, livemode=True)
-
-    return make
-
-
-def _only() -> Delivery:
-    return Delivery.objects.get()
+pytestmark = pytest.mark.usefixtures("hinted")
 
 
 def test_it_works(receiver: Receiver, register: Register, tell: Tell) -> None:
@@ -58,7 +34,7 @@ def test_it_works(receiver: Receiver, register: Register, tell: Tell) -> None:
         "created_at": event.created_at.isoformat().replace("+00:00", "Z"),
         "data": event.data,
     }
-    done = _only()
+    done = only()
     assert (done.status, done.attempts, done.last_status, done.last_response) == ("succeeded", 1, 204, "ok")
     attempt = Attempt.objects.get()
     assert (attempt.number, attempt.status_code, attempt.error) == (1, 204, "")
@@ -72,7 +48,7 @@ def test_only_2xx_is_success(receiver: Receiver, register: Register, tell: Tell,
     register(receiver.url)
     tell()
     delivery.pump()
-    done = _only()
+    done = only()
     assert (done.status, done.attempts) == ("pending", 1)
     assert done.next_attempt_at > timezone.now()
     assert len(receiver.received) == 1
@@ -86,8 +62,8 @@ def test_a_failing_receiver_is_tried_on_schedule_and_then_left(
     pauses = []
     with time_machine.travel(NOW, tick=False) as clock:
         tell()
-        while _only().status == "pending":
-            due = _only().next_attempt_at
+        while only().status == "pending":
+            due = only().next_attempt_at
             pauses.append((due - timezone.now()).total_seconds())
             clock.move_to(due - dt.timedelta(seconds=0.1))
             before = len(receiver.received)
@@ -95,7 +71,7 @@ def test_a_failing_receiver_is_tried_on_schedule_and_then_left(
             assert len(receiver.received) in {before, 1}
             clock.move_to(due)
             delivery.pump()
-    assert _only().status == "failed"
+    assert only().status == "failed"
     schedule = settings.WEBHOOKS_SCHEDULE_SECONDS
     assert schedule == [0, 5, 300, 1800, 7200, 18000, 36000, 36000]
     assert len(receiver.received) == len(schedule) == Attempt.objects.count()
@@ -118,9 +94,9 @@ def test_a_receiver_that_recovers_gets_it(receiver: Receiver, register: Register
         endpoint.refresh_from_db()
         assert endpoint.failing_since == NOW
         receiver.answer = 200
-        clock.move_to(_only().next_attempt_at)
+        clock.move_to(only().next_attempt_at)
         delivery.pump()
-    assert _only().status == "succeeded"
+    assert only().status == "succeeded"
     assert not Endpoint.objects.exclude(failing_since=None).exists()
 
 
@@ -149,7 +125,7 @@ def test_retry_after_is_respected_where_it_may_be_sent(
     with time_machine.travel(NOW, tick=False):
         tell()
         delivery.pump()
-    pause = (_only().next_attempt_at - NOW).total_seconds()
+    pause = (only().next_attempt_at - NOW).total_seconds()
     assert pause == seconds if seconds > 6 else 4 <= pause <= 6
 
 
@@ -216,171 +192,6 @@ def test_a_long_silence_between_two_failures_is_no_outage(
     assert endpoint.failing_since == NOW + dt.timedelta(days=30)
 
 
-def test_what_hangs_takes_the_limit_and_one_place(
-    receiver: Receiver, register: Register, tell: Tell, settings: Any
-) -> None:
-    settings.WEBHOOKS_TIMEOUT_SECONDS = 0.3
-    released = threading.Event()
-
-    def hang(handler: Any) -> None:
-        released.wait(5)
-
-    receiver.answer = hang
-    endpoint = register(receiver.url, last_success_at=None)
-    tell()
-    tell()
-    delivery.pump(seconds=0.2)
-    released.set()
-    assert [row.last_error for row in Delivery.objects.order_by("id")] == ["timeout", ""]
-    assert len(receiver.received) == 1
-    endpoint.refresh_from_db()
-    assert endpoint.places_at(timezone.now()) == 1
-
-
-def test_an_endpoint_that_was_slow_has_one_place_out_of_another_share(
-    receiver: Receiver, register: Register, tell: Tell
-) -> None:
-    later = timezone.now() + dt.timedelta(minutes=5)
-    sound, slow = register(receiver.url), register(f"{receiver.url}/slow", slow_until=later)
-    for _ in range(10):
-        tell()
-    claimed = claims.claim(timezone.now(), fast=100, slow=0)
-    assert [one.endpoint for one in claimed] == [sound] * 4
-    claimed = claims.claim(timezone.now(), fast=100, slow=100)
-    assert [one.endpoint for one in claimed] == [slow]
-    assert claims.claim(timezone.now(), fast=100, slow=100) == []
-
-
-def test_places_are_shared_out_round_by_round(receiver: Receiver, register: Register, tell: Tell) -> None:
-    for number in range(3):
-        register(f"{receiver.url}/{number}")
-    for _ in range(10):
-        tell()
-    claimed = claims.claim(timezone.now(), fast=6, slow=0)
-    per_endpoint = [one.endpoint.pk for one in claimed]
-    assert sorted(per_endpoint.count(pk) for pk in set(per_endpoint)) == [2, 2, 2]
-
-
-def test_a_worker_that_dies_loses_nothing(receiver: Receiver, register: Register, tell: Tell) -> None:
-    register(receiver.url)
-    with time_machine.travel(NOW, tick=False) as clock:
-        tell()
-        [lost] = claims.claim(NOW, fast=1, slow=0)
-        delivery.pump()
-        assert receiver.received == []
-        clock.shift(dt.timedelta(seconds=91))
-        delivery.pump()
-        assert (_only().status, _only().attempts) == ("succeeded", 2)
-        # The one that was thought dead comes back late: its result is not written over the other's.
-        late = sending.Outcome(NOW, 5, "timeout")
-        results.record([results.Landed(lost, late)])
-    assert (_only().status, _only().last_error) == ("succeeded", "")
-    assert Attempt.objects.count() == 1
-
-
-def test_a_secret_that_is_rotated_between_attempts_signs_the_next(
-    receiver: Receiver, register: Register, tell: Tell
-) -> None:
-    receiver.answer = 500
-    endpoint = register(receiver.url)
-    tell()
-    delivery.pump()
-    fresh = signing.new_secret()
-    endpoint.give_secret(fresh, now=timezone.now(), overlap=dt.timedelta(hours=24))
-    endpoint.save()
-    outbox.resend(_only())
-    delivery.pump()
-    first, second = receiver.received
-    verified(first)
-    with pytest.raises(signing.BadSignature):
-        verified(first, fresh)
-    verified(second)
-    verified(second, fresh)
-    with time_machine.travel(timezone.now() + dt.timedelta(hours=25), tick=False):
-        outbox.resend(_only())
-        delivery.pump()
-        verified(receiver.received[2], fresh)
-        with pytest.raises(signing.BadSignature):
-            verified(receiver.received[2], SECRET)
-
-
-def test_a_deleted_endpoint_is_sent_nothing_more(receiver: Receiver, register: Register, tell: Tell) -> None:
-    endpoint = register(receiver.url)
-    tell()
-    outbox.delete(endpoint)
-    tell()
-    delivery.pump()
-    assert receiver.received == []
-    assert _only().status == "cancelled"
-    endpoint.refresh_from_db()
-    assert not endpoint.enable()
-
-
-def test_what_was_under_way_when_its_endpoint_was_disabled_does_not_wait_for_ever(
-    receiver: Receiver, register: Register, tell: Tell
-) -> None:
-    endpoint = register(receiver.url)
-    tell()
-    receiver.answer = 500
-    [claimed] = claims.claim(timezone.now(), fast=1, slow=0)
-    outbox.disable(endpoint, "by_staff")
-    results.record([results.Landed(claimed, sending.send(claimed.message))])
-    assert metrics.oldest_open_seconds() > 0
-    tasks.sweep()
-    assert (_only().status, metrics.oldest_open_seconds()) == ("cancelled", 0)
-    assert len(receiver.received) == 1
-
-
-def test_an_address_that_moved_inside_is_not_sent_to(
-    receiver: Receiver, register: Register, tell: Tell, settings: Any
-) -> None:
-    register(receiver.url)
-    tell()
-    settings.WEBHOOKS_ALLOW_PRIVATE_ADDRESSES = []
-    delivery.pump()
-    assert receiver.received == []
-    assert (_only().status, _only().last_error) == ("pending", "address_refused")
-
-
-def test_disable_enable_replay(receiver: Receiver, register: Register, tell: Tell) -> None:
-    endpoint = register(receiver.url)
-    with time_machine.travel(NOW, tick=False) as clock:
-        early = tell()
-        delivery.pump()
-        clock.shift(dt.timedelta(hours=1))
-        since = timezone.now()
-        waiting = tell()
-        outbox.disable(endpoint, "by_staff")
-        missed = tell()
-        delivery.pump()
-        endpoint.enable()
-        endpoint.refresh_from_db()
-        delivery.pump()
-        assert [one.headers["webhook-id"] for one in receiver.received] == [str(early.pk)]
-        queued = outbox.replay(endpoint, since=since, undelivered_only=True)
-        delivery.pump()
-    ids = [one.headers["webhook-id"] for one in receiver.received]
-    disabled = Event.objects.get(type="webhook.endpoint_disabled")
-    assert queued == 3
-    assert sorted(ids[1:]) == sorted(str(event.pk) for event in (waiting, missed, disabled))
-    assert ids.count(str(early.pk)) == 1
-
-
-def test_replay_sends_again_what_was_received_unless_told_otherwise(
-    receiver: Receiver, register: Register, tell: Tell
-) -> None:
-    endpoint = register(receiver.url)
-    event = tell()
-    delivery.pump()
-    since = event.created_at
-    assert outbox.replay(endpoint, since=since, undelivered_only=True) == 0
-    assert outbox.replay(endpoint, since=since, undelivered_only=False) == 1
-    assert outbox.replay(endpoint, since=since + dt.timedelta(seconds=1), undelivered_only=False) == 0
-    delivery.pump()
-    assert [one.headers["webhook-id"] for one in receiver.received] == [str(event.pk)] * 2
-    assert Delivery.objects.count() == 1
-
-
 def test_the_answers_body_is_kept_to_a_kilobyte_and_readable(
     receiver: Receiver, register: Register, tell: Tell
 ) -> None:
@@ -393,26 +204,4 @@ def test_the_answers_body_is_kept_to_a_kilobyte_and_readable(
     register(receiver.url)
     tell()
     delivery.pump()
-    assert _only().last_response == "��" + "a" * 1022
-
-
-def test_only_so_many_pumps_run_and_a_further_one_does_nothing(
-    receiver: Receiver, register: Register, tell: Tell, settings: Any
-) -> None:
-    settings.WEBHOOKS_PUMPS = 0
-    register(receiver.url)
-    tell()
-    assert delivery.pump() == {}
-    assert receiver.received == []
-    settings.WEBHOOKS_PUMPS = 1
-    tasks.sweep()
-    assert len(receiver.received) == 1
-
-
-def test_a_pump_whose_time_is_up_hands_over(
-    receiver: Receiver, register: Register, tell: Tell, hinted: list[str]
-) -> None:
-    register(receiver.url)
-    tell()
-    delivery.pump(seconds=0)
-    assert (receiver.received, hinted) == ([], ["webhooks.tasks.deliver"])
+    assert only().last_response == "��" + "a" * 1022

@@ -40,7 +40,7 @@ class TwinApp:
     ) -> Iterable[bytes]:
         status, headers, content = self._answer(environ)
         headers |= {"Content-Type": "application/json", "Content-Length": str(len(content))}
-        start_response(f"{status} {'OK' if status == 200 else 'Error'}", list(headers.items()))  # noqa: PLR2004
+        start_response(f"{status} {'OK' if status == 200 else 'Error'}", list(headers.items()))  # noqa: PLR2004 - of the two words one must stand there
         return [content]
 
     def _answer(self, environ: Environ) -> Answer:

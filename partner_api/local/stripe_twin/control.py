@@ -80,7 +80,8 @@ class ControlledApp:
     def _attach(self, body: dict[str, Any]) -> dict[str, Any]:
         with self.twin.world.lock:
             customer = self.twin.world.get("customer", body["customer"])
-            return {"id": self.twin.app.api.attach(customer, body.get("card", "pm_card_visa"))["id"]}
+            card = self.twin.app.api.customers.attach(customer, body.get("card", "pm_card_visa"))
+            return {"id": card["id"]}
 
     def _pay(self, body: dict[str, Any]) -> dict[str, Any]:
         with self.twin.world.lock:

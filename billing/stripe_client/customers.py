@@ -1,0 +1,52 @@
+"""Partners as Stripe's customers, and how each may keep its cards."""
+
+from typing import Any
+
+from billing import stripe_facts
+from billing.stripe_client.sdk import call, under, v1
+from billing.stripe_facts import CardFacts, CustomerFacts
+
+
+def create(partner_id: str, *, name: str, email: str, idempotency_key: str) -> CustomerFacts:
+    """Raises StripeFault."""
+    params: dict[str, Any] = {"name": name, "metadata": {"partner": partner_id}}
+    if email:
+        params["email"] = email
+    return stripe_facts.read_customer(call(lambda: v1().customers.create(params, under(idempotency_key))))
+
+
+def find(partner_id: str) -> CustomerFacts | None:
+    """By our id in its metadata. Stripe's search may not see what is younger than a minute."""
+    query = f"metadata['partner']:'{partner_id}'"
+    found = call(lambda: v1().customers.search({"query": query})).data
+    return stripe_facts.read_customer(found[0]) if found else None
+
+
+def read(customer_id: str) -> CustomerFacts:
+    """Raises Gone."""
+    return stripe_facts.read_customer(call(lambda: v1().customers.retrieve(customer_id)))
+
+
+def card(payment_method_id: str) -> CardFacts | None:
+    """What may be shown of a card; None for another kind of payment method."""
+    method = call(lambda: v1().payment_methods.retrieve(payment_method_id))
+    if method.card is None:
+        return None
+    expires = f"{method.card.exp_year}-{method.card.exp_month:02}"
+    return CardFacts(method.card.brand, method.card.last4 or "", expires)
+
+
+def portal_session(customer_id: str, *, return_url: str) -> str:
+    """A link to Stripe's pages where the partner keeps its cards; it opens once and soon expires."""
+    params: Any = {"customer": customer_id, "return_url": return_url}
+    return str(call(lambda: v1().billing_portal.sessions.create(params)).url)
+
+
+def setup_intent(customer_id: str) -> str:
+    """The client secret with which Stripe's own form takes a payment method for later."""
+    params: Any = {
+        "customer": customer_id,
+        "usage": "off_session",
+        "automatic_payment_methods": {"enabled": True},
+    }
+    return str(call(lambda: v1().setup_intents.create(params)).client_secret)

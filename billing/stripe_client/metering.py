@@ -1,0 +1,93 @@
+"""Meters, the events that are counted on them, and what Stripe has counted."""
+
+import datetime as dt
+import time
+from typing import Any, Literal
+
+from billing import pacing, stripe_facts
+from billing.stripe_client import Refused, Unavailable
+from billing.stripe_client.sdk import PAGE, all_of, call, faults, header, under, v1
+from billing.stripe_facts import MeterEvent
+
+
+def send(event: MeterEvent, *, idempotency_key: str) -> Literal["accepted", "duplicate"]:
+    """Both answers mean that Stripe has it, once. Raises StripeFault."""
+    pacing.METER_EVENTS.wait()
+    try:
+        _send(event, idempotency_key)
+    except Unavailable as fault:
+        if not fault.is_replayed:
+            raise
+        # Stripe repeats a 5xx for a key, done or not. Under another key it must look; the event's
+        # identifier still keeps it to one.
+        try:
+            pacing.METER_EVENTS.wait()
+            _send(event, f"{idempotency_key}:{int(time.time())}")
+        except _Duplicate:
+            return "duplicate"
+    except _Duplicate:
+        return "duplicate"
+    return "accepted"
+
+
+def meters() -> dict[str, str]:
+    """Event name → id of every active meter."""
+    listed = all_of(lambda: v1().billing.meters.list({"limit": PAGE}))
+    return {meter.event_name: meter.id for meter in listed if meter.status == "active"}
+
+
+def create_meter(event_name: str, display_name: str, *, idempotency_key: str) -> str:
+    params: Any = {
+        "event_name": event_name,
+        "display_name": display_name,
+        "default_aggregation": {"formula": "sum"},
+    }
+    return str(call(lambda: v1().billing.meters.create(params, under(idempotency_key))).id)
+
+
+def total(meter: str, customer_id: str, start: dt.datetime, end: dt.datetime) -> int:
+    """What aggregation has seen between two whole minutes; it trails behind the events."""
+    params: Any = {
+        "customer": customer_id,
+        "start_time": int(start.timestamp()),
+        "end_time": int(end.timestamp()),
+        "limit": PAGE,
+    }
+    listed = all_of(lambda: v1().billing.meters.event_summaries.list(meter, params))
+    return sum(int(summary.aggregated_value) for summary in listed)
+
+
+def by_day(meter: str, customer_id: str, start: dt.datetime, end: dt.datetime) -> dict[dt.date, int]:
+    """The same by day (UTC), between two midnights; days without events are missing."""
+    params: Any = {
+        "customer": customer_id,
+        "start_time": int(start.timestamp()),
+        "end_time": int(end.timestamp()),
+        "value_grouping_window": "day",
+        "limit": PAGE,
+    }
+    listed = all_of(lambda: v1().billing.meters.event_summaries.list(meter, params))
+    days = {stripe_facts.moment_of(one.start_time).date(): int(one.aggregated_value) for one in listed}
+    return {day: total for day, total in days.items() if total}
+
+
+def _send(event: MeterEvent, idempotency_key: str) -> None:
+    payload = {"stripe_customer_id": event.customer, "value": str(event.value), **dict(event.dimensions)}
+    params: Any = {
+        "event_name": event.event_name,
+        "identifier": event.identifier,
+        "timestamp": event.timestamp,
+        "payload": payload,
+    }
+    try:
+        with faults():
+            v1().billing.meter_events.create(params, under(idempotency_key))
+    except Refused as refused:
+        is_final = header(refused.__cause__, "stripe-should-retry") == "false"
+        if is_final and "already exists" in refused.message:
+            raise _Duplicate from refused
+        raise
+
+
+class _Duplicate(Exception):
+    """A meter event that Stripe has already."""

@@ -1,0 +1,144 @@
+"""How long PDFs are kept: deleted when agreed, held when asked, never made again."""
+
+from typing import Any
+
+import pytest
+from django.db import IntegrityError, transaction
+from django.test import Client
+from django.utils import timezone
+
+from deeds import keeping, storage, tasks
+from deeds.models import Deed
+from keys.audit import Actor
+from keys.models import AuditEntry
+from tests.api import Api
+from tests.conftest import MainApi
+from tests.deeds.kept import Complete, Orders, get, link_of
+
+SYSTEM = Actor.system("test")
+
+
+def test_without_a_retention_pdfs_stay(complete: Complete) -> None:
+    deed = complete(days_ago=4000)
+    tasks.delete_old_pdfs()
+    deed.refresh_from_db()
+    assert deed.has_pdf
+
+
+def test_a_pdf_is_deleted_when_its_time_is_up_and_the_facts_stay(
+    complete: Complete, api: Api, client: Client, settings: Any
+) -> None:
+    old, young = complete("OLD", days_ago=31), complete("YOUNG", days_ago=29)
+    url = link_of(api, old)
+    settings.PDF_RETENTION_DAYS = 30
+    tasks.delete_old_pdfs()
+    assert storage.read(old) is None
+    assert storage.read(young) is not None
+    answer = api.get(f"/v2/deeds/{old.pk}").json()
+    assert answer["status"] == "completed"
+    assert answer["order"]["grantees"] == [{"name": "BOB JONES"}]
+    assert answer["pdf"]["deleted_at"]
+    assert (answer["pdf"]["url"], answer["pdf"]["expires_at"]) == (None, None)
+    assert answer["pdf"]["sha256"] == old.pdf_sha256
+    for gone in (api.get(f"/v2/deeds/{old.pk}/pdf"), client.get(url)):
+        assert (gone.status_code, gone.json()["code"]) == (410, "pdf_deleted")
+    assert api.get(f"/v1/deeds/{old.pk}").json()["pdf_url"] is None
+    assert get(client, link_of(api, young)).status_code == 200
+
+
+def test_a_deleted_pdf_is_not_made_again(
+    complete: Complete, api: Api, order: Orders, settings: Any, main_api: MainApi
+) -> None:
+    deed = complete(days_ago=31)
+    settings.PDF_RETENTION_DAYS = 30
+    tasks.delete_old_pdfs()
+    again = api.post("/v2/deeds", order())
+    assert (again.status_code, again.json()["id"]) == (200, str(deed.pk))
+    assert len(main_api.calls) == 1
+
+
+def test_a_deletion_that_was_interrupted_is_taken_up(
+    complete: Complete, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deeds = [complete(f"O-{number}", days_ago=31) for number in range(3)]
+    settings.PDF_RETENTION_DAYS = 30
+    remove = storage.remove
+
+    def away(deed: Deed) -> None:
+        if deed.pk == deeds[1].pk:
+            raise storage.StoreUnavailable
+        remove(deed)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "remove", away)
+        tasks.delete_old_pdfs()
+    assert storage.read(deeds[1]) is not None
+    assert keeping.delete_outdated() == 2
+    assert [storage.read(deed) for deed in deeds] == [None] * 3
+    assert keeping.delete_outdated() == 0
+
+
+def test_many_are_deleted_in_batches(
+    complete: Complete, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeping, "BATCH", 2)
+    for number in range(5):
+        complete(f"O-{number}", days_ago=31)
+    settings.PDF_RETENTION_DAYS = 30
+    assert keeping.delete_outdated() == 5
+
+
+def test_a_hold_keeps_the_pdf_until_it_ends(complete: Complete, settings: Any) -> None:
+    deed = complete(days_ago=31)
+    settings.PDF_RETENTION_DAYS = 30
+    assert keeping.hold(deed, SYSTEM, "lawsuit")
+    assert not keeping.hold(deed, SYSTEM, "again")
+    keeping.delete_outdated()
+    assert storage.read(deed) is not None
+    assert keeping.release(deed, SYSTEM, "settled")
+    assert not keeping.release(deed, SYSTEM, "again")
+    keeping.delete_outdated()
+    assert storage.read(deed) is None
+    assert [entry.action for entry in AuditEntry.objects.order_by("id")] == ["deed.held", "deed.released"]
+
+
+def test_a_hold_that_comes_too_late_is_refused(complete: Complete, settings: Any) -> None:
+    deed = complete(days_ago=31)
+    settings.PDF_RETENTION_DAYS = 30
+    keeping.delete_outdated()
+    assert not keeping.hold(deed, SYSTEM, "too late")
+    assert not AuditEntry.objects.exists()
+
+
+def test_the_database_refuses_what_retention_must_never_do(complete: Complete) -> None:
+    deed = complete()
+    keeping.hold(deed, SYSTEM, "lawsuit")
+    for change, constraint in (
+        ({"pdf_deleted_at": timezone.now()}, "deed_on_hold_keeps_its_pdf"),
+        ({"hold_reason": ""}, "deed_on_hold_keeps_its_pdf"),
+        ({"pdf_name": ""}, "deed_has_a_pdf_once_completed"),
+        ({"pdf_sha256": ""}, "deed_has_a_pdf_once_completed"),
+    ):
+        with pytest.raises(IntegrityError, match=constraint), transaction.atomic():
+            Deed.objects.filter(pk=deed.pk).update(**change)
+
+
+def test_staff_hold_and_release_with_a_reason(complete: Complete, staff: Client) -> None:
+    deed = complete()
+    url = f"/admin/deeds/deed/{deed.pk}/hold/"
+    assert "Put it on hold" in staff.get(url).content.decode()
+    assert "Give the reason" in staff.post(url, {"reason": " "}).content.decode()
+    deed.refresh_from_db()
+    assert deed.held_at is None
+    assert staff.post(url, {"reason": "Smith v. Jones"}).status_code == 302
+    deed.refresh_from_db()
+    assert deed.hold_reason == "Smith v. Jones"
+    assert "Smith v. Jones" in staff.get(f"/admin/deeds/deed/{deed.pk}/change/").content.decode()
+    staff.post(url, {"reason": "settled"})
+    held, released = AuditEntry.objects.filter(action__startswith="deed.").order_by("id")
+    assert (held.actor, held.action, held.reason) == ("root", "deed.held", "Smith v. Jones")
+    assert (released.action, released.target_id, released.partner_id) == (
+        "deed.released",
+        str(deed.pk),
+        deed.partner_id,
+    )

@@ -1,0 +1,129 @@
+"""Whether PDFs are still there, unchanged; and what lies there that is nobody's."""
+
+import io
+import os
+from typing import Any
+
+import pytest
+from django.core import mail
+from django.core.management import CommandError, call_command
+from django.db import connection
+from django.test import Client
+from django.utils import timezone
+
+from deeds import storage, tasks, verifying
+from deeds.models import Deed, StorageFinding
+from tests.deeds.kept import Complete, run
+
+
+def test_what_is_missing_or_changed_is_found_told_once_and_resolved(
+    complete: Complete, settings: Any, caplog: pytest.LogCaptureFixture, staff: Client
+) -> None:
+    settings.STAFF_EMAILS = ["ops@example.com"]
+    right, missing, changed = (complete(name) for name in ("RIGHT", "MISSING", "CHANGED"))
+    lost = storage.read(missing)
+    kept = storage.read(changed)
+    assert lost is not None
+    assert kept is not None
+    storage.remove(missing)
+    storage.keep(changed, b"another file", replace=True)
+    for _ in range(2):
+        with pytest.raises(CommandError, match="not as the deeds say"):
+            call_command("check_storage", "--all", stdout=io.StringIO())
+    found = {one.deed_id: one.kind for one in StorageFinding.objects.filter(resolved_at=None)}
+    assert found == {missing.pk: "missing", changed.pk: "differs"}
+    assert len(mail.outbox) == 1
+    assert str(missing.pk) in mail.outbox[0].body
+    assert str(right.pk) not in mail.outbox[0].body
+    assert [r.levelname for r in caplog.records if "pdf_" in str(r.msg)].count("ERROR") == 2
+    assert str(missing) in staff.get("/admin/deeds/storagefinding/").content.decode()
+    storage.keep(missing, lost)
+    storage.keep(changed, kept, replace=True)
+    out = io.StringIO()
+    call_command("check_storage", "--all", stdout=out)
+    assert out.getvalue().startswith("right 3, missing 0")
+    assert not StorageFinding.objects.filter(resolved_at=None).exists()
+
+
+def test_every_pdf_has_its_turn(complete: Complete) -> None:
+    deeds = [complete(f"O-{number}") for number in range(5)]
+    storage.remove(deeds[-1])
+    reports = [verifying.verify(limit=2) for _ in range(3)]
+    assert [report.right + report.missing for report in reports] == [2, 2, 2]
+    assert sum(report.missing for report in reports) == 1
+
+
+def test_a_storage_that_is_away_is_no_finding(complete: Complete, deed_files: Any) -> None:
+    complete()
+    deed_files.rename(deed_files.with_name("aside"))
+    deed_files.touch()
+    with pytest.raises(CommandError):
+        call_command("check_storage", stdout=io.StringIO())
+    tasks.check_storage()
+    assert not StorageFinding.objects.exists()
+
+
+def test_a_pdf_that_was_deleted_as_agreed_is_no_finding(complete: Complete, settings: Any) -> None:
+    complete(days_ago=31)
+    settings.PDF_RETENTION_DAYS = 30
+    tasks.delete_old_pdfs()
+    assert verifying.verify(limit=None).is_clean
+
+
+def test_staff_are_told_once_mail_works_again(
+    complete: Complete, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.STAFF_EMAILS = ["ops@example.com"]
+    storage.remove(complete())
+
+    def refused(*_: Any) -> None:
+        raise ConnectionRefusedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(verifying, "send_mail", refused)
+        verifying.verify(limit=None)
+    assert mail.outbox == []
+    verifying.verify(limit=None)
+    assert len(mail.outbox) == 1
+
+
+def test_orphans_are_told_and_deleted_but_not_young_ones_nor_work_in_progress(
+    complete: Complete, place: Complete, deed_files: Any
+) -> None:
+    whole, waiting, failed = complete("WHOLE"), place("WAITING"), run(place("sandbox-400"))
+    for deed in (waiting, failed):
+        storage.keep(deed, b"%PDF-left")
+    stray = deed_files / "deeds" / "00" / "stray.pdf"
+    stray.parent.mkdir(exist_ok=True)
+    stray.write_bytes(b"%PDF-stray")
+    out = io.StringIO()
+    call_command("storage_orphans", stdout=out)
+    assert out.getvalue() == "orphans 0, deleted 0\n", "all are young"
+    yesterday = timezone.now().timestamp() - 25 * 3600
+    for path in deed_files.rglob("*.pdf"):
+        os.utime(path, (yesterday, yesterday))
+    out = io.StringIO()
+    call_command("storage_orphans", stdout=out)
+    assert "stray.pdf" in out.getvalue()
+    assert str(failed.pk) in out.getvalue()
+    assert out.getvalue().endswith("orphans 2, deleted 0\n")
+    call_command("storage_orphans", "--delete", stdout=out)
+    assert out.getvalue().endswith("orphans 2, deleted 2\n")
+    assert not stray.exists()
+    assert storage.read(failed) is None
+    assert storage.read(whole) is not None
+    assert storage.read(waiting) is not None
+
+
+def test_finding_work_uses_the_small_indexes(db: None) -> None:
+    """At any number of deeds: each question has a partial index of its own."""
+    now = timezone.now()
+    with connection.cursor() as cursor:
+        for other in ("seqscan", "bitmapscan", "sort"):
+            cursor.execute(f"SET LOCAL enable_{other} = off")
+    for rows, index in (
+        (Deed.objects.outdated(now).order_by("completed_at"), "deeds_with_a_pdf_by_age"),
+        (Deed.objects.half_deleted().order_by("completed_at"), "deeds_half_deleted"),
+        (Deed.objects.with_pdf().order_by("pdf_checked_at"), "deeds_with_a_pdf_by_check"),
+    ):
+        assert index in rows[:10].explain()

@@ -1,0 +1,138 @@
+"""Tokens of the back office that are signed by keys which it publishes (JWKS)."""
+
+import json
+import threading
+import time
+from base64 import urlsafe_b64encode
+from collections.abc import Iterator
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, make_server
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from keys import jwks
+from keys.models import Partner
+from tests.keys.back_office import SECRET, claims, refused, send, unsigned
+
+pytestmark = pytest.mark.usefixtures("shared_secret")
+
+
+class Publisher:
+    """An identity provider on a port of its own, that publishes `keys`."""
+
+    def __init__(self) -> None:
+        self.keys: dict[str, rsa.RSAPrivateKey] = {}
+        self.asked = 0
+        self.status = "200 OK"
+        self.redirect_to = ""
+
+    def add(self, key_id: str) -> None:
+        self.keys[key_id] = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+    def sign(self, key_id: str, named: str | None = None, **changes: Any) -> str:
+        headers = {"kid": named or key_id}
+        return jwt.encode(claims(**changes), self.keys[key_id], algorithm="RS256", headers=headers)
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
+        self.asked += 1
+        moved = [("Location", self.redirect_to)] if self.redirect_to and environ["PATH_INFO"] == "/" else []
+        start_response("302 Found" if moved else self.status, [("Content-Type", "application/json"), *moved])
+        keys = [
+            {**json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(key.public_key())), "kid": key_id, "use": "sig"}
+            for key_id, key in self.keys.items()
+        ]
+        return [json.dumps({"keys": [{"kty": "EC", "kid": "other"}, *keys]}).encode()]
+
+
+class _Quiet(WSGIRequestHandler):
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def publisher(settings: Any) -> Iterator[Publisher]:
+    app = Publisher()
+    app.add("one")
+    with make_server("127.0.0.1", 0, app, handler_class=_Quiet) as server:
+        settings.ADMIN_JWT_SECRET = ""
+        settings.ADMIN_JWKS_URL = f"http://127.0.0.1:{server.server_port}/"
+        settings.ADMIN_JWKS_COOLDOWN_SECONDS = 0.0
+        jwks.forget()
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield app
+        finally:
+            server.shutdown()
+            thread.join()
+            jwks.forget()
+
+
+def test_a_published_key_signs(publisher: Publisher, acme: Partner) -> None:
+    for _ in range(3):
+        assert send("GET", "/partners", text=publisher.sign("one")).status_code == 200
+    assert publisher.asked == 1
+
+
+def test_a_new_key_is_fetched_and_an_old_one_is_not_good_any_more(publisher: Publisher, db: None) -> None:
+    old = publisher.sign("one")
+    assert send("GET", "/partners", text=old).status_code == 200
+    publisher.add("two")
+    del publisher.keys["one"]
+    assert send("GET", "/partners", text=publisher.sign("two")).status_code == 200
+    assert publisher.asked == 2
+    refused(old)
+
+
+def test_made_up_key_ids_do_not_make_us_ask_each_time(publisher: Publisher, db: None, settings: Any) -> None:
+    settings.ADMIN_JWKS_COOLDOWN_SECONDS = 60.0
+    for number in range(5):
+        refused(publisher.sign("one", named=f"made up {number}"))
+    assert publisher.asked == 1
+    assert send("GET", "/partners", text=publisher.sign("one")).status_code == 200
+
+
+def test_a_publisher_that_is_away_does_not_end_known_keys(
+    publisher: Publisher, db: None, settings: Any
+) -> None:
+    assert send("GET", "/partners", text=publisher.sign("one")).status_code == 200
+    publisher.status = "500 Broken"
+    settings.ADMIN_JWKS_CACHE_SECONDS = 0.0
+    assert send("GET", "/partners", text=publisher.sign("one")).status_code == 200
+    assert publisher.asked == 2
+    settings.ADMIN_JWKS_STALE_SECONDS = 0.0
+    answer = send("GET", "/partners", text=publisher.sign("one"))
+    assert (answer.status_code, answer.json()["code"]) == (503, "identity_provider_unavailable")
+    assert int(answer["Retry-After"]) > 0
+
+
+def test_a_redirect_is_not_followed(publisher: Publisher, db: None, settings: Any) -> None:
+    publisher.redirect_to = settings.ADMIN_JWKS_URL + "elsewhere"
+    assert send("GET", "/partners", text=publisher.sign("one")).status_code == 503
+    assert publisher.asked == 1
+
+
+def test_a_secret_made_of_the_public_key_signs_nothing(publisher: Publisher, db: None) -> None:
+    pem = (
+        publisher.keys["one"]
+        .public_key()
+        .public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    )
+    header, body = {"alg": "HS256", "typ": "JWT", "kid": "one"}, claims()
+    signed = unsigned(header, body)[:-1]
+    forged = jwt.algorithms.HMACAlgorithm(jwt.algorithms.HMACAlgorithm.SHA256).sign(signed.encode(), pem)
+    refused(f"{signed}.{urlsafe_b64encode(forged).rstrip(b'=').decode()}")
+
+
+def test_with_published_keys_the_rest_is_refused_too(publisher: Publisher, db: None) -> None:
+    other = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    refused(jwt.encode(claims(), other, algorithm="RS256", headers={"kid": "one"}))
+    refused(jwt.encode(claims(), other, algorithm="RS256"))
+    refused(jwt.encode(claims(), SECRET, algorithm="HS256", headers={"kid": "one"}))
+    refused(unsigned({"alg": "none", "kid": "one"}, claims()))
+    refused(publisher.sign("one", aud="other"))
+    refused(publisher.sign("one", exp=int(time.time()) - 31))
+    refused(jwt.encode(claims(), publisher.keys["one"], algorithm="RS512", headers={"kid": "one"}))
