@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import time_machine
 from django.core import mail
+from django.db import connection, transaction
 from django.utils import timezone
 
 from keys.models import Partner
@@ -259,6 +260,33 @@ def test_places_are_shared_out_round_by_round(receiver: Receiver, register: Regi
     claimed = claims.claim(timezone.now(), fast=6, slow=0)
     per_endpoint = [one.endpoint.pk for one in claimed]
     assert sorted(per_endpoint.count(pk) for pk in set(per_endpoint)) == [2, 2, 2]
+
+
+def test_a_claim_reads_no_more_the_more_waits(receiver: Receiver, register: Register, acme: Partner) -> None:
+    endpoints = [register(receiver.url), register(receiver.url)]
+    events = Event.objects.bulk_create(
+        Event(type="key.revoked", partner=acme, livemode=True, data={}) for _ in range(1000)
+    )
+    Delivery.objects.bulk_create(
+        Delivery(endpoint=endpoint, event=event, partner=acme, livemode=True)
+        for endpoint in endpoints
+        for event in events
+    )
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("ANALYZE webhook_deliveries, webhook_endpoints")
+        before = _rows_read(cursor)
+        assert len(claims.claim(timezone.now(), fast=4, slow=0)) == 4
+        assert claims.is_anything_claimable(timezone.now())
+        assert _rows_read(cursor) - before < 50
+
+
+def _rows_read(cursor: Any) -> int:
+    """Of deliveries, by this transaction."""
+    cursor.execute(
+        "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables"
+        " WHERE relname = 'webhook_deliveries'"
+    )
+    return int(cursor.fetchone()[0])
 
 
 def test_a_worker_that_dies_loses_nothing(receiver: Receiver, register: Register, tell: Tell) -> None:
