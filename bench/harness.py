@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -67,7 +68,12 @@ class Bench:
             "MAIN_API_INTERNAL_TOKEN": "token",
             "PYTHONUNBUFFERED": "1",
         }
-        for name, start in (("DATABASE_URL", engines.start_postgres), ("REDIS_URL", engines.start_redis)):
+        # Durable, but without a log that nobody reads: ten million rows are loaded in half the time.
+        start_postgres = partial(
+            engines.start_postgres,
+            more={"wal_level": "minimal", "max_wal_senders": "0", "max_wal_size": "8GB"},
+        )
+        for name, start in (("DATABASE_URL", start_postgres), ("REDIS_URL", engines.start_redis)):
             data = folder / name.lower()
             child, env[name] = start(data, password=password, log=data.with_suffix(".log"), durable=True)
             self.family.add(child)

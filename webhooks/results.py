@@ -119,7 +119,8 @@ def _judge(held: list[Landed], now: dt.datetime) -> None:
     by_endpoint: dict[uuid.UUID, list[Landed]] = defaultdict(list)
     for one in held:
         by_endpoint[one.claimed.endpoint.pk].append(one)
-    for group in by_endpoint.values():
+    # In one order everywhere: two workers that write down the same endpoints would wait for each other.
+    for _, group in sorted(by_endpoint.items()):
         endpoint = group[0].claimed.endpoint
         outcomes = [one.outcome for one in group]
         if any(outcome.is_received for outcome in outcomes):

@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from bench.chaos.clients import Record
 from bench.chaos.plan import Order, Plan
-from bench.webhooks import nothing_lost
+from bench.webhooks import Received, nothing_lost
 from billing.models import LedgerEntry, Reservation
 from billing.reconciliation import find_variances
 from deeds import storage, verifying
@@ -129,7 +129,7 @@ def each_end_was_told_at_least_once(seen: Evidence) -> list[str]:
     return [
         fault
         for partner in Partner.objects.all()
-        for fault in nothing_lost(partner, seen.folder, seen.receiver_port)
+        for fault in nothing_lost(partner, Received(seen.folder), seen.receiver_port)
     ]
 
 

@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
@@ -49,11 +50,13 @@ def fernet_key() -> str:
     return base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
 
 
-def start_postgres(folder: Path, *, password: str, log: Path, durable: bool) -> tuple[Child, str]:
+def start_postgres(
+    folder: Path, *, password: str, log: Path, durable: bool, more: Mapping[str, str] | None = None
+) -> tuple[Child, str]:
     """The process and its DATABASE_URL, once it accepts connections. `folder` is made if missing.
 
-    Without `durable` a crash of the machine may lose data, and commits don't wait for the disk.
-    Raises Failed.
+    Without `durable` a crash of the machine may lose data, and commits don't wait for the disk. `more` are
+    further settings of the server. Raises Failed.
     """
     if not (folder / "PG_VERSION").exists():
         _initdb(folder, password=password)
@@ -70,6 +73,7 @@ def start_postgres(folder: Path, *, password: str, log: Path, durable: bool) -> 
     }
     if not durable:
         options |= {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+    options |= more or {}
     argv = [*_prefix(), str(_postgres_bin() / "postgres"), "-D", str(folder)]
     argv += [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
     child = Child("postgres", argv, log=log, stop_signal=signal.SIGINT)

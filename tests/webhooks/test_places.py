@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 import time_machine
+from django.db import connection, transaction
 from django.utils import timezone
 
+from keys.models import Partner
 from tests.webhooks.conftest import NOW, Receiver, Register, Tell, only
 from webhooks import claims, delivery, results, sending, tasks
-from webhooks.models import Attempt, Delivery
+from webhooks.models import Attempt, Delivery, Event
 
 pytestmark = pytest.mark.usefixtures("hinted")
 
@@ -97,3 +99,30 @@ def test_a_pump_whose_time_is_up_hands_over(
     tell()
     delivery.pump(seconds=0)
     assert (receiver.received, hinted) == ([], ["webhooks.tasks.deliver"])
+
+
+def test_a_claim_reads_no_more_the_more_waits(receiver: Receiver, register: Register, acme: Partner) -> None:
+    endpoints = [register(receiver.url), register(receiver.url)]
+    events = Event.objects.bulk_create(
+        Event(type="key.revoked", partner=acme, livemode=True, data={}) for _ in range(1000)
+    )
+    Delivery.objects.bulk_create(
+        Delivery(endpoint=endpoint, event=event, partner=acme, livemode=True)
+        for endpoint in endpoints
+        for event in events
+    )
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("ANALYZE webhook_deliveries, webhook_endpoints")
+        before = _rows_read(cursor)
+        assert len(claims.claim(timezone.now(), fast=4, slow=0)) == 4
+        assert claims.is_anything_claimable(timezone.now())
+        assert _rows_read(cursor) - before < 50
+
+
+def _rows_read(cursor: Any) -> int:
+    """Of deliveries, by this transaction."""
+    cursor.execute(
+        "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables"
+        " WHERE relname = 'webhook_deliveries'"
+    )
+    return int(cursor.fetchone()[0])
