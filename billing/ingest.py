@@ -16,7 +16,8 @@ from typing import Any, Final
 
 from django.db import DataError, connection, transaction
 
-from billing import metrics, requests_quota
+from billing import agreed_units, metrics, requests_quota
+from billing.agreed_units import BY_TYPE
 from billing.rollups import LOCK, adding_sql
 
 FIELDS: Final = (
@@ -52,6 +53,7 @@ daily AS ({adding_sql("usage_daily", "day", "stored")})
 SELECT count(*), partner_id, date_trunc('hour', at, 'UTC'), livemode, status
 FROM stored GROUP BY 2, 3, 4, 5
 """  # noqa: S608 - names of our own
+MIXED: Final = "mixed"
 _MAX_INT: Final = 2**31 - 1
 _MAX_BIGINT: Final = 2**62
 _LENGTHS: Final = {"method": 10, "route": 120, "error_code": 40, "deed_type": 20, "request_id": 128}
@@ -65,6 +67,7 @@ def store(lines: Sequence[bytes]) -> int:
     rows = [row for line in lines if line and (row := _read(line)) is not None]
     if not rows:
         return 0
+    agreed_units.apply(rows)
     try:
         return _store(rows)
     except DataError:
@@ -117,6 +120,7 @@ def _checked(row: dict[str, Any]) -> dict[str, Any]:
             row[name] = str(uuid.UUID(row[name]))
     at = min(max(float(row["at"]), _EARLIEST), _LATEST)
     row["at"] = dt.datetime.fromtimestamp(at, dt.UTC).isoformat()
+    row[BY_TYPE], row["deed_type"] = _types_of(row)
     row["livemode"] = row["livemode"] if row["livemode"] is None else bool(row["livemode"])
     for name, length in _LENGTHS.items():
         row[name] = str(row[name])[:length].replace("\x00", "")
@@ -130,6 +134,15 @@ def _checked(row: dict[str, Any]) -> dict[str, Any]:
     if row["address"] is not None:
         row["address"] = str(ipaddress.ip_address(row["address"]))
     return row
+
+
+def _types_of(row: dict[str, Any]) -> tuple[dict[str, int], str]:
+    """The row's new deeds by type, and what its column says: one type, or that there were several."""
+    given = row["deed_type"]
+    if isinstance(given, dict):
+        return {str(name): _bounded(count, _MAX_INT) for name, count in given.items()}, MIXED
+    deeds = _bounded(row["deeds"], _MAX_INT)
+    return ({str(given): deeds} if deeds else {}), given
 
 
 def _bounded(value: Any, most: int) -> int:

@@ -38,7 +38,7 @@ def create(actor: Actor, partner: Partner, body: EndpointBody, *, livemode: bool
     return endpoint, secret
 
 
-def change(actor: Actor, endpoint: Endpoint, body: EndpointChange) -> None:
+def change(actor: Actor, endpoint: Endpoint, body: EndpointChange, *, reason: str = "") -> None:
     """Raises Problem `validation_error`."""
     given = body.model_dump(exclude_none=True)
     enabled = given.pop("enabled", None)
@@ -55,10 +55,10 @@ def change(actor: Actor, endpoint: Endpoint, body: EndpointChange) -> None:
         endpoint.refresh_from_db()
         after = _facts(endpoint)
         if after != before:
-            _record(actor, "changed", endpoint, before=before, after=after)
+            _record(actor, "changed", endpoint, before=before, after=after, reason=reason)
 
 
-def set_enabled(actor: Actor, endpoint: Endpoint, *, enabled: bool) -> bool:
+def set_enabled(actor: Actor, endpoint: Endpoint, *, enabled: bool, reason: str = "") -> bool:
     """By staff. False when nothing was to be done."""
     before = _facts(endpoint)
     with transaction.atomic():
@@ -66,11 +66,11 @@ def set_enabled(actor: Actor, endpoint: Endpoint, *, enabled: bool) -> bool:
         if is_done:
             endpoint.refresh_from_db()
             verb = "enabled" if enabled else "disabled"
-            _record(actor, verb, endpoint, before=before, after=_facts(endpoint))
+            _record(actor, verb, endpoint, before=before, after=_facts(endpoint), reason=reason)
     return is_done
 
 
-def rotate(actor: Actor, endpoint: Endpoint) -> str:
+def rotate(actor: Actor, endpoint: Endpoint, *, reason: str = "") -> str:
     """A new secret. Messages are signed by the one before too, as long as secrets overlap."""
     secret = signing.new_secret()
     overlap = dt.timedelta(hours=settings.WEBHOOKS_SECRET_OVERLAP_HOURS)
@@ -78,7 +78,7 @@ def rotate(actor: Actor, endpoint: Endpoint) -> str:
         held = Endpoint.objects.select_for_update(no_key=True).get(pk=endpoint.pk)
         held.give_secret(secret, now=timezone.now(), overlap=overlap)
         held.save(update_fields=["secrets"])
-        _record(actor, "secret_rotated", endpoint)
+        _record(actor, "secret_rotated", endpoint, reason=reason)
     return secret
 
 
@@ -95,9 +95,10 @@ def _record(
     *,
     before: dict[str, Any] | None = None,
     after: dict[str, Any] | None = None,
+    reason: str = "",
 ) -> None:
-    action = f"webhook_endpoint.{verb}"
-    audit.record(actor, action, endpoint, partner=endpoint.partner, before=before, after=after)
+    action, partner = f"webhook_endpoint.{verb}", endpoint.partner
+    audit.record(actor, action, endpoint, partner=partner, before=before, after=after, reason=reason)
 
 
 def _facts(endpoint: Endpoint) -> dict[str, Any]:

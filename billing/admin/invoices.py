@@ -103,8 +103,8 @@ class InvoiceAdmin(ActingAdmin, ExportingAdmin):
         Act(
             "mark_paid",
             "Mark as paid",
-            "Invoice {object} was paid in full, by a cheque or a transfer. The partner is told by an event, and "
-            "its orders are accepted at once where they waited for this. It can't be taken back here.",
+            "Invoice {object} was paid in full, by a cheque or a transfer. The partner is told by an event, "
+            "and its orders are accepted at once where they waited for this. It can't be taken back here.",
             "payments",
             form=PaymentForm,
             is_harmful=False,

@@ -82,6 +82,11 @@ class Invoice(models.Model):
                 condition=~Q(stripe_invoice_id=""),
                 name="one_mirror_for_each_stripe_invoice",
             ),
+            models.UniqueConstraint(
+                fields=["number"],
+                condition=Q(origin="local") & ~Q(number=""),
+                name="one_local_invoice_for_each_number",
+            ),
             models.CheckConstraint(
                 condition=Q(status__in=["draft", "open", "paid", "void", "uncollectible"]),
                 name="invoice_status_is_known",
