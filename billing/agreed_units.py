@@ -5,6 +5,7 @@ keeps what it cost: a contract that is agreed later changes no row.
 """
 
 import datetime as dt
+import uuid
 from typing import Any, Final
 
 from billing.cost_units import cost_of
@@ -29,7 +30,8 @@ def _versions(partners: set[str]) -> dict[str, list[Contract]]:
     """By partner, in the order in which they start; only of those partners that have a table."""
     if not partners:
         return {}
-    standing = Contract.objects.standing().filter(partner__in=partners).order_by("starts_on")
+    ids = [uuid.UUID(partner) for partner in partners]
+    standing = Contract.objects.standing().filter(partner__in=ids).order_by("starts_on")
     found: dict[str, list[Contract]] = {}
     for contract in standing.only("partner_id", "starts_on", "ends_on", "cost_units"):
         found.setdefault(str(contract.partner_id), []).append(contract)

@@ -162,8 +162,8 @@ def _store(
     event_id = uuid_utils.compat.uuid7()
     kept = {name: headers[name][:MAX_IDENTITY] for name in _KEPT_HEADERS if name in headers}
     with connection.cursor() as cursor:
-        values = [event_id, source.id, identity, vault.encrypt_bytes(body), json.dumps(kept), request_id, now]
-        cursor.execute(_STORE, values)
+        sealed = vault.encrypt_bytes(body)
+        cursor.execute(_STORE, [event_id, source.id, identity, sealed, json.dumps(kept), request_id, now])
         if cursor.rowcount == 1:
             return Acceptance(event_id, now, is_new=True)
     first = InboundEvent.objects.only("id", "received_at").get(source_id=source.id, identity=identity)

@@ -6,7 +6,7 @@ known. All of it happens in batches, each safe to repeat and beside another run.
 
 import datetime as dt
 import time
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from django.conf import settings
@@ -69,7 +69,7 @@ def forget() -> None:
 @transaction.atomic
 def _forget_events(partner: Partner, *, livemode: bool, before: dt.datetime) -> dict[str, int]:
     """One batch; empty when there was none."""
-    wanted = {"partner": partner.pk, "livemode": livemode, "before": before, "limit": BATCH}
+    wanted: dict[str, Any] = {"partner": partner.pk, "livemode": livemode, "before": before, "limit": BATCH}
     with connection.cursor() as cursor:
         cursor.execute(_OUTDATED, wanted)
         events = [row[0] for row in cursor.fetchall()]

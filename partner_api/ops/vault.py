@@ -84,4 +84,5 @@ def rotate_all(model: type[models.Model], field: EncryptedTextField | EncryptedB
 def _fetch(statement: str, values: list[Any]) -> list[Any]:
     with connection.cursor() as cursor:
         cursor.execute(statement, values)
-        return cursor.fetchall()
+        rows: list[Any] = cursor.fetchall()
+    return rows

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.sessions.models import Session
+from django.db import connection
 from django.test import Client
 
 from keys.models import AuditEntry, Partner
@@ -69,9 +70,11 @@ def test_a_secret_is_shown_once_and_kept_nowhere_in_the_clear(
     )
     sessions = [session.get_decoded() for session in Session.objects.all()]
     kept = repr([*LogEntry.objects.values(), *AuditEntry.objects.values(), *Endpoint.objects.values("url")])
-    sealed = Endpoint.objects.extra(select={"raw": "secrets"}).values_list("raw", flat=True)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT secrets FROM webhook_endpoints")
+        sealed = cursor.fetchall()
     for secret in (made, fresh):
-        for text in (pages, repr(sessions), kept, repr(list(sealed)), caplog.text, str(staff.cookies)):
+        for text in (pages, repr(sessions), kept, repr(sealed), caplog.text, str(staff.cookies)):
             assert secret not in text
             assert secret.removeprefix("whsec_") not in text
     actions = _audited().order_by("id").values_list("action", "reason")

@@ -29,7 +29,7 @@ def _no_workers(hinted: list[str]) -> None:
     """Events are processed by the tests' own calls."""
 
 
-def _raw(column: str = "body") -> list[bytes]:
+def _raw(column: str = "body") -> list[Any]:
     """As it stands in the database."""
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT {column} FROM webhook_inbound_events ORDER BY id")  # noqa: S608 - ours
