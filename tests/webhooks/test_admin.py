@@ -198,6 +198,7 @@ def test_nothing_here_is_edited_in_place_or_deleted(staff: Client, register: Reg
     for model in ("delivery", "inboundevent"):
         assert staff.get(f"/admin/webhooks/{model}/add/").status_code == 403
     assert staff.post(f"{path}/delete/", {"post": "yes"}).status_code == 403
+    assert 'type="submit" name="_' not in staff.get(f"{path}/change/").content.decode()
     staff.post(f"{path}/change/", {"url": "https://evil.example.com/"})
     assert Endpoint.objects.get().url == "https://a.example.com/"
 
