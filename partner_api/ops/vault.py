@@ -3,7 +3,7 @@
 Neither can be filtered by. `manage.py rotate_secrets` finds the fields of every model.
 """
 
-from typing import Any
+from typing import Any, Final
 
 from django.db import connection, models
 
@@ -26,7 +26,9 @@ __all__ = [
     "rotate",
 ]
 
-_BATCH = 200
+_BATCH: Final = 200
+# So begins each of Fernet's tokens: a version, and the first bytes of the time.
+_TOKEN: Final = b"gAAAA"
 
 
 class EncryptedTextField(models.TextField):  # type: ignore[type-arg]  # not subscriptable at run time
@@ -43,7 +45,11 @@ class EncryptedTextField(models.TextField):  # type: ignore[type-arg]  # not sub
 
 
 class EncryptedBinaryField(models.BinaryField):  # type: ignore[type-arg]  # not subscriptable at run time
-    """Bytes that stand encrypted in the database, none as well; they come back as they were, as `bytes`."""
+    """Bytes that stand encrypted in the database, none as well; they come back as they were, as `bytes`.
+
+    What a version before wrote in the clear while this one was rolled out is read as it is, and encrypted
+    by `rotate_secrets`.
+    """
 
     def get_db_prep_value(
         self,
@@ -55,10 +61,14 @@ class EncryptedBinaryField(models.BinaryField):  # type: ignore[type-arg]  # not
         return super().get_db_prep_value(token, connection, prepared)
 
     def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
-        return None if value is None else decrypt_bytes(bytes(value))
+        if value is None:
+            return None
+        content = bytes(value)
+        return decrypt_bytes(content) if content.startswith(_TOKEN) else content
 
     def rotated(self, token: Any) -> Any:
-        return rotate_bytes(bytes(token))
+        content = bytes(token)
+        return rotate_bytes(content) if content.startswith(_TOKEN) else encrypt_bytes(content)
 
 
 def rotate_all(model: type[models.Model], field: EncryptedTextField | EncryptedBinaryField) -> int:

@@ -85,6 +85,18 @@ def test_a_rotated_key_covers_them(source: Sources, settings: Any) -> None:
     assert _send({**FIRST, "order_id": "SP-2"}).status_code == 202, "signing secrets are rotated too"
 
 
+def test_a_row_that_the_version_before_wrote_during_the_rollout_is_an_order(source: Sources) -> None:
+    source()
+    _send()
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE webhook_inbound_events SET body = %s", [json.dumps(FIRST).encode()])
+    tasks.process()
+    assert Deed.objects.get().order_id == "SP-1"
+    call_command("rotate_secrets")
+    assert b"ALICE" not in _raw()[0]
+    assert json.loads(InboundEvent.objects.get().body or b"") == FIRST
+
+
 def test_rows_of_the_version_before_are_encrypted_once_and_can_go_back(source: Sources) -> None:
     made = source()
     bodies = [b'{"a": 1}', b"", b"\xff\x00", b"gAAAA no token"]
