@@ -15,8 +15,12 @@ class Migration(migrations.Migration):
         migrations.SeparateDatabaseAndState(
             database_operations=[
                 migrations.RunSQL(
-                    "CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS one_local_invoice_for_each_number"
-                    " ON invoices (number) WHERE origin = 'local' AND NOT (number = '')",
+                    [
+                        # A run that was interrupted leaves an index that holds for nothing.
+                        "DROP INDEX CONCURRENTLY IF EXISTS one_local_invoice_for_each_number",
+                        "CREATE UNIQUE INDEX CONCURRENTLY one_local_invoice_for_each_number"
+                        " ON invoices (number) WHERE origin = 'local' AND NOT (number = '')",
+                    ],
                     "DROP INDEX CONCURRENTLY IF EXISTS one_local_invoice_for_each_number",
                 ),
             ],

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import time_machine
 from django.core.exceptions import ValidationError
-from django.db import connection
+from django.db import IntegrityError, connection
 from django.test import Client
 from django.utils import timezone
 
@@ -186,3 +186,11 @@ def test_two_at_once_are_one(draft: Invoice) -> None:
             thread.join()
     assert done == ["finalize", "mark_paid"]
     assert _events() == ["invoice.finalized", "invoice.paid"]
+
+
+def test_the_database_gives_no_number_twice(acme: Partner) -> None:
+    fields = {"partner": acme, "currency": "USD", "number": "L-000001"}
+    Invoice.objects.create(**fields)
+    Invoice.objects.create(**fields, origin="stripe")
+    with pytest.raises(IntegrityError):
+        Invoice.objects.create(**fields)
