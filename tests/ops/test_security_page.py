@@ -56,8 +56,7 @@ def test_every_command_of_the_runbook_exists() -> None:
     assert set(re.findall(r"manage\.py (\w+)", text)) <= commands
 
 
-@pytest.mark.django_db(transaction=True)  # some are made for running outside of one
-def test_new_migrations_leave_the_running_version_at_work(capsys: Any) -> None:
+def test_new_migrations_leave_the_running_version_at_work(db: None, capsys: Any) -> None:
     old = BASELINE.read_text().split()
     linter = MigrationLinter(path=str(ROOT), include_apps=APPS, no_cache=True)
     wrong = []
