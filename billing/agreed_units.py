@@ -17,12 +17,12 @@ BY_TYPE: Final = "deeds_by_type"
 
 
 def apply(rows: list[dict[str, Any]]) -> None:
-    """Replaces `cost_units` in the rows of those partners. One query."""
+    """Replaces `cost_units` in the rows of those partners, and takes BY_TYPE out of all. One query."""
     versions = _versions({row["partner_id"] for row in rows if row["partner_id"] is not None})
     for row in rows:
-        own = _in_force(versions.get(row["partner_id"], []), dt.datetime.fromisoformat(row["at"]).date())
-        if own:
-            cost = cost_of(row["method"], row["route"], row["status"], row[BY_TYPE], own)
+        deeds, mine = row.pop(BY_TYPE), versions.get(row["partner_id"])
+        if mine and (own := _in_force(mine, dt.datetime.fromisoformat(row["at"]).date())):
+            cost = cost_of(row["method"], row["route"], row["status"], deeds, own)
             row["cost_units"] = min(cost, MOST)
 
 

@@ -108,10 +108,17 @@ def test_many_rows_and_partners_are_one_query(acme: Partner, django_assert_num_q
     with django_assert_num_queries(1):
         agreed_units.apply(rows)
     assert {row["cost_units"] for row in rows} == {25}
-    strangers = [row | {"partner_id": None, "cost_units": 1} for row in rows]
+    assert not any("deeds_by_type" in row for row in rows)
+    strangers = [row | {"partner_id": None, "cost_units": 1, "deeds_by_type": {}} for row in rows]
     with django_assert_num_queries(0):
         agreed_units.apply(strangers)
     assert {row["cost_units"] for row in strangers} == {1}
+
+
+def test_a_damaged_type_is_stored_without_what_postgres_refuses(acme: Partner) -> None:
+    books.agree(acme, starts_on=_today(), cost_units=OWN)
+    assert log([a_row(partner=acme, deeds=1, deed_type="gra\x00nt"), a_row(partner=acme, deeds=2)]) == 2
+    assert set(ApiUsage.objects.values_list("deed_type", flat=True)) == {"grant", ""}
 
 
 def test_a_row_of_any_size_is_stored(acme: Partner) -> None:
