@@ -10,7 +10,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import Max
 from django.utils import timezone
 
-from billing import prices
+from billing import cost_units, prices
 from billing.models import Contract, LedgerEntry, Price
 from keys import audit
 from keys.models import Partner
@@ -31,7 +31,10 @@ def agree(partner: Partner, terms: dict[str, Any], rows: Iterable[PriceRow], act
     reason = why_not_from(partner, starts_on)
     if reason:
         raise ValidationError(reason)
-    problems = prices.problems_of(terms["model"], rows, terms.get("base_fee") or Decimal(0))
+    problems = [
+        *prices.problems_of(terms["model"], rows, terms.get("base_fee") or Decimal(0)),
+        *cost_units.problems_of(terms.get("cost_units", {})),
+    ]
     if problems:
         raise ValidationError(problems)
     latest = partner.contracts.aggregate(latest=Max("version"))["latest"] or 0

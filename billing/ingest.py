@@ -16,9 +16,10 @@ from typing import Any, Final
 
 from django.db import DataError, IntegrityError, connection, transaction
 
-from billing import metrics, requests_quota
+from billing import agreed_units, metrics, requests_quota
 from billing.rollups import LOCK, adding_sql
 
+MIXED: Final = "mixed"
 # A clock that is further off than this is no clock; such a row keeps its place in the calendar's range.
 _EARLIEST: Final = dt.datetime(2020, 1, 1, tzinfo=dt.UTC).timestamp()
 _LATEST: Final = dt.datetime(2200, 1, 1, tzinfo=dt.UTC).timestamp()
@@ -47,7 +48,11 @@ FIELDS: Final = (
     ("latency_ms", "greatest({}::float8, 0)"),
     ("cost_units", _number("integer", 2**31 - 1)),
     ("deeds", _number("integer", 2**31 - 1)),
-    ("deed_type", _text(20)),
+    # Several types by their numbers, where a request made deeds of several.
+    (
+        "deed_type",
+        f"left(CASE jsonb_typeof(line->{{place}}) WHEN 'object' THEN '{MIXED}' ELSE {{}} END, 20)",
+    ),
     ("deed_id", "{}::uuid"),
     ("bytes_in", _number("bigint", 2**62)),
     ("bytes_out", _number("bigint", 2**62)),
@@ -55,7 +60,10 @@ FIELDS: Final = (
     ("request_id", _text(128)),
 )
 _COLUMNS: Final = ", ".join(name for name, _ in FIELDS)
-_READ: Final = ", ".join(sql.format(f"(line->>{place})") for place, (_, sql) in enumerate(FIELDS))
+_NAMES: Final = [name for name, _ in FIELDS]
+_READ: Final = ", ".join(
+    sql.format(f"(line->>{place})", place=place) for place, (_, sql) in enumerate(FIELDS)
+)
 _STORE: Final = f"""
 WITH stored AS (
   INSERT INTO api_usage ({_COLUMNS})
@@ -72,16 +80,18 @@ FROM stored GROUP BY 2, 3, 4, 5
 def store(lines: Sequence[bytes]) -> int:
     """How many of these lines of a spool were new. Lines that are no rows are counted and passed over."""
     lines = [line for line in lines if line]
-    if not lines:
-        return 0
+    return _store_apart(agreed_units.apply(lines, _NAMES)) if lines else 0
+
+
+def _store_apart(lines: Sequence[bytes]) -> int:
+    """One line that is no row must not hold up all that were written after it."""
     try:
         return _store(lines)
     except (UnicodeDecodeError, DataError, IntegrityError):
-        # One line that is no row must not hold up all that were written after it.
         if len(lines) == 1:
             return _store_alone(lines[0])
         middle = len(lines) // 2
-        return store(lines[:middle]) + store(lines[middle:])
+        return _store_apart(lines[:middle]) + _store_apart(lines[middle:])
 
 
 def _store(lines: Sequence[bytes]) -> int:

@@ -5,7 +5,6 @@ never refused, nor its answer changed, because of it. Where rows go from there: 
 """
 
 import json
-import re
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -16,6 +15,7 @@ from django.http.response import HttpResponseBase
 
 from billing.cost_units import cost_of
 from billing.draining import drainer, spool
+from billing.routes import documented
 from partner_api.http import request_id
 from partner_api.http.client_address import address_of
 from partner_api.http.routing import is_page
@@ -32,8 +32,6 @@ NOT_METERED: Final = (
     "/favicon.ico",
     "/robots.txt",
 )
-MIXED: Final = "mixed"
-_CONVERTED: Final = re.compile(r"<(?:[^:<>]+:)?([^<>]+)>")
 _MAX_BYTES: Final = 2**62
 # A worker that is told to stop at once ends its requests by an exception that is no answer.
 _ABORTED: Final = 500
@@ -68,7 +66,7 @@ def note_deeds(request: Any, deeds: Mapping[str, int]) -> None:
 def route_of(request: HttpRequest) -> str:
     """The route as documents write it, `/v2/deeds/{deed_id}`; empty where none fits the path."""
     match = request.resolver_match
-    return "/" + _CONVERTED.sub(r"{\1}", match.route) if match else ""
+    return documented(match.route) if match else ""
 
 
 def _write(request: HttpRequest, at: float, started: float, *, status: int, length: int, code: str) -> None:
@@ -89,7 +87,8 @@ def _write(request: HttpRequest, at: float, started: float, *, status: int, leng
         round((time.perf_counter() - started) * 1000, 3),
         cost_of(method, route, status, deeds),
         sum(deeds.values()),
-        MIXED if len(deeds) > 1 else next(iter(deeds), ""),
+        # Several types by their numbers, because the contract may price each.
+        dict(deeds) if len(deeds) > 1 else next(iter(deeds), ""),
         _deed_in_address(request),
         _claimed_length(request),
         length,

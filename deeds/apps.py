@@ -8,8 +8,9 @@ class DeedsConfig(AppConfig):
     verbose_name = "Deeds"
 
     def ready(self) -> None:
-        from billing import reconciliation  # noqa: PLC0415 - it needs the models
+        from billing import cost_units, reconciliation  # noqa: PLC0415 - it needs the models
         from deeds import (  # noqa: PLC0415 - they need the models
+            catalog,
             charges,
             checks,  # noqa: F401 - importing registers them
             circuit,
@@ -21,6 +22,7 @@ class DeedsConfig(AppConfig):
         from partner_api.ops import health, watching  # noqa: PLC0415 - its views need the settings
         from partner_api.ops.metrics import register_collector  # noqa: PLC0415 - beside them
 
+        cost_units.know_deed_types(catalog.DEED_TYPES)
         reconciliation.register_deeds(charges.completed)
         health.register("storage", storage.check)
         health.register("main_api", circuit.check)

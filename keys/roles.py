@@ -36,7 +36,7 @@ _READ: Final = _may(
 # Sources and endpoints, a message sent again, an inbound event corrected and replayed.
 _WEBHOOKS: Final = _may(
     ("webhooks.source", "view add change"),
-    ("webhooks.endpoint", "view change"),
+    ("webhooks.endpoint", "view add change"),
     ("webhooks.delivery", "view change"),
     ("webhooks.inboundevent", "view change"),
 )
@@ -44,7 +44,7 @@ _BOOKS: Final = _may(
     ("billing.contract", "view add change provision"),
     ("billing.billingperiod", "view grant"),
     ("billing.ledgerentry", "view adjust export"),
-    ("billing.invoice", "view change export"),
+    ("billing.invoice", "view export finalize mark_paid"),
     ("billing.price", "view add"),
     ("billing.reconciliationrun", "view run"),
     ("billing.stripeevent", "view"),

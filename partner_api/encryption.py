@@ -1,4 +1,4 @@
-"""Text that must be read back is kept encrypted, by a key that can be rotated.
+"""What must be read back and seen by nobody else is kept encrypted, by a key that can be rotated.
 
 The first of FIELD_ENCRYPTION_KEYS encrypts, all of them decrypt: put a new key first, re-encrypt with
 `rotate`, then drop the old one. It stands below both `http` and `ops`, which may not know each other.
@@ -11,17 +11,31 @@ from django.conf import settings
 
 
 def encrypt(text: str) -> str:
-    return _fernet().encrypt(text.encode()).decode("ascii")
+    return encrypt_bytes(text.encode()).decode("ascii")
 
 
 def decrypt(token: str) -> str:
     """Raises cryptography's InvalidToken when no key fits."""
-    return _fernet().decrypt(token.encode("ascii")).decode()
+    return decrypt_bytes(token.encode("ascii")).decode()
 
 
 def rotate(token: str) -> str:
     """The same secret, encrypted by the first key."""
-    return _fernet().rotate(token.encode("ascii")).decode("ascii")
+    return rotate_bytes(token.encode("ascii")).decode("ascii")
+
+
+def encrypt_bytes(content: bytes) -> bytes:
+    return _fernet().encrypt(content)
+
+
+def decrypt_bytes(token: bytes) -> bytes:
+    """Raises cryptography's InvalidToken when no key fits."""
+    return _fernet().decrypt(token)
+
+
+def rotate_bytes(token: bytes) -> bytes:
+    """The same content, encrypted by the first key."""
+    return _fernet().rotate(token)
 
 
 def _fernet() -> MultiFernet:

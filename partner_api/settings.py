@@ -277,6 +277,10 @@ WEBHOOKS_SECRET_OVERLAP_HOURS = env.float("WEBHOOKS_SECRET_OVERLAP_HOURS", defau
 WEBHOOKS_SWEEP_SECONDS = env.float("WEBHOOKS_SWEEP_SECONDS", default=5.0)
 WEBHOOKS_INBOUND_MAX_BYTES = env.int("WEBHOOKS_INBOUND_MAX_BYTES", default=1024 * 1024)
 WEBHOOKS_SOURCES_TRIED = env.int("WEBHOOKS_SOURCES_TRIED", default=50)
+# 0 keeps them for good.
+WEBHOOKS_KEPT_DAYS = env.int("WEBHOOKS_KEPT_DAYS", default=90)
+WEBHOOKS_INBOUND_BODIES_KEPT_DAYS = env.int("WEBHOOKS_INBOUND_BODIES_KEPT_DAYS", default=90)
+WEBHOOKS_FORGET_HOUR = env.int("WEBHOOKS_FORGET_HOUR", default=4)
 
 # --- keys -------------------------------------------------------------------------------------
 DEFAULT_RATE_LIMIT_PER_MINUTE = env.int("DEFAULT_RATE_LIMIT_PER_MINUTE", default=120)
@@ -290,6 +294,9 @@ FAILED_AUTH_PER_MINUTE = env.int("FAILED_AUTH_PER_MINUTE", default=30)
 FAILED_AUTH_BURST = env.int("FAILED_AUTH_BURST", default=60)
 PUBLIC_RATE_LIMIT_PER_MINUTE = env.int("PUBLIC_RATE_LIMIT_PER_MINUTE", default=1200)
 PUBLIC_RATE_LIMIT_BURST = env.int("PUBLIC_RATE_LIMIT_BURST", default=300)
+# A source whose signature is right is counted by itself, whatever else comes from its address.
+WEBHOOKS_SOURCE_PER_MINUTE = env.int("WEBHOOKS_SOURCE_PER_MINUTE", default=PUBLIC_RATE_LIMIT_PER_MINUTE)
+WEBHOOKS_SOURCE_BURST = env.int("WEBHOOKS_SOURCE_BURST", default=PUBLIC_RATE_LIMIT_BURST)
 LIMITER_REDIS_RETRY_SECONDS = env.float("LIMITER_REDIS_RETRY_SECONDS", default=1.0)
 LIMITER_MEMORY_ENTRIES = env.int("LIMITER_MEMORY_ENTRIES", default=40_000)
 
@@ -445,6 +452,11 @@ CELERY_BEAT_SCHEDULE |= {
         "task": "webhooks.tasks.sweep",
         "schedule": timedelta(seconds=WEBHOOKS_SWEEP_SECONDS),
         "options": {"expires": WEBHOOKS_SWEEP_SECONDS},
+    },
+    "forget-old-webhooks": {
+        "task": "webhooks.tasks.forget",
+        "schedule": crontab(hour=str(WEBHOOKS_FORGET_HOUR), minute="30"),
+        "options": {"expires": 6 * 3600},
     },
 }
 

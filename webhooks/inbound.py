@@ -25,7 +25,8 @@ from deeds.reading import Reading
 from keys.models import Partner
 from partner_api.http import parsing
 from partner_api.http.problems import Problem
-from webhooks import hints, metrics, verification
+from partner_api.ops import vault
+from webhooks import door, hints, metrics, verification
 from webhooks.models import InboundEvent
 from webhooks.systems import SYSTEMS
 from webhooks.verification import Known
@@ -59,11 +60,13 @@ class Acceptance:
 def accept(system: str, headers: Mapping[str, str], body: bytes, *, request_id: str) -> Acceptance:
     """Stores a request that one of the system's sources signed.
 
-    Raises Problem: `invalid_signature`, `stale_signature`, `partner_suspended`, `bad_request`.
+    Raises Problem: `invalid_signature`, `stale_signature`, `partner_suspended`, `rate_limited`,
+    `bad_request`.
     """
     now = timezone.now()
     try:
         source = verification.source_of(system, headers, body, now=now)
+        door.count_source(source.id)
     except Problem as problem:
         metrics.inbound.labels(system, problem.code).inc()
         raise
@@ -161,7 +164,8 @@ def _store(
     event_id = uuid_utils.compat.uuid7()
     kept = {name: headers[name][:MAX_IDENTITY] for name in _KEPT_HEADERS if name in headers}
     with connection.cursor() as cursor:
-        cursor.execute(_STORE, [event_id, source.id, identity, body, json.dumps(kept), request_id, now])
+        sealed = vault.encrypt_bytes(body)
+        cursor.execute(_STORE, [event_id, source.id, identity, sealed, json.dumps(kept), request_id, now])
         if cursor.rowcount == 1:
             return Acceptance(event_id, now, is_new=True)
     first = InboundEvent.objects.only("id", "received_at").get(source_id=source.id, identity=identity)

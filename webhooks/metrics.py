@@ -29,6 +29,11 @@ inbound = Counter(
     "Inbound webhook requests, by system and result.",
     ["system", "result"],
 )
+forgotten = Counter(
+    "partner_api_webhook_forgotten_total",
+    "Webhook rows removed, and inbound bodies emptied, after their retention.",
+    ["what"],
+)
 
 
 def count(outcome: Outcome, *, is_ours: bool) -> None:

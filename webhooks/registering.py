@@ -10,7 +10,7 @@ from django.utils import timezone
 from keys import audit
 from keys.audit import Actor
 from keys.models import Partner
-from partner_api.http.problems import FieldError, invalid
+from partner_api.http.problems import FieldError, Problem, invalid
 from webhooks import outbox, signing
 from webhooks.models import Endpoint
 from webhooks.reading import EndpointBody, EndpointChange, why_refused
@@ -18,11 +18,16 @@ from webhooks.reading import EndpointBody, EndpointChange, why_refused
 MAX_ENDPOINTS: Final = 50
 
 
-def create(actor: Actor, partner: Partner, body: EndpointBody, *, livemode: bool) -> tuple[Endpoint, str]:
+def create(
+    actor: Actor, partner: Partner, body: EndpointBody, *, livemode: bool, refusal: Problem | None
+) -> tuple[Endpoint, str]:
     """The endpoint and its secret. Raises Problem `validation_error`.
 
-    Runs in the transaction of an idempotent request: whether the URL may be used was asked before it.
+    `refusal` is what `reading.why_refused` said of its URL, and is raised. It was asked before, because
+    this runs in the transaction of an idempotent request.
     """
+    if refusal is not None:
+        raise refusal
     if partner.webhook_endpoints.filter(livemode=livemode, deleted_at=None).count() >= MAX_ENDPOINTS:
         raise invalid([FieldError("", "too_many", f"There are {MAX_ENDPOINTS} endpoints; delete one first.")])
     secret = signing.new_secret()
@@ -40,7 +45,7 @@ def create(actor: Actor, partner: Partner, body: EndpointBody, *, livemode: bool
     return endpoint, secret
 
 
-def change(actor: Actor, endpoint: Endpoint, body: EndpointChange) -> None:
+def change(actor: Actor, endpoint: Endpoint, body: EndpointChange, *, reason: str = "") -> None:
     """Raises Problem `validation_error`."""
     given = body.model_dump(exclude_none=True)
     enabled = given.pop("enabled", None)
@@ -58,10 +63,10 @@ def change(actor: Actor, endpoint: Endpoint, body: EndpointChange) -> None:
         endpoint.refresh_from_db()
         after = _facts(endpoint)
         if after != before:
-            _record(actor, "changed", endpoint, before=before, after=after)
+            _record(actor, "changed", endpoint, before=before, after=after, reason=reason)
 
 
-def set_enabled(actor: Actor, endpoint: Endpoint, *, enabled: bool) -> bool:
+def set_enabled(actor: Actor, endpoint: Endpoint, *, enabled: bool, reason: str = "") -> bool:
     """By staff. False when nothing was to be done."""
     before = _facts(endpoint)
     with transaction.atomic():
@@ -69,11 +74,11 @@ def set_enabled(actor: Actor, endpoint: Endpoint, *, enabled: bool) -> bool:
         if is_done:
             endpoint.refresh_from_db()
             verb = "enabled" if enabled else "disabled"
-            _record(actor, verb, endpoint, before=before, after=_facts(endpoint))
+            _record(actor, verb, endpoint, before=before, after=_facts(endpoint), reason=reason)
     return is_done
 
 
-def rotate(actor: Actor, endpoint: Endpoint) -> str:
+def rotate(actor: Actor, endpoint: Endpoint, *, reason: str = "") -> str:
     """A new secret. Messages are signed by the one before too, as long as secrets overlap."""
     secret = signing.new_secret()
     overlap = dt.timedelta(hours=settings.WEBHOOKS_SECRET_OVERLAP_HOURS)
@@ -81,7 +86,7 @@ def rotate(actor: Actor, endpoint: Endpoint) -> str:
         held = Endpoint.objects.select_for_update(no_key=True).get(pk=endpoint.pk)
         held.give_secret(secret, now=timezone.now(), overlap=overlap)
         held.save(update_fields=["secrets"])
-        _record(actor, "secret_rotated", endpoint)
+        _record(actor, "secret_rotated", endpoint, reason=reason)
     return secret
 
 
@@ -98,9 +103,10 @@ def _record(
     *,
     before: dict[str, Any] | None = None,
     after: dict[str, Any] | None = None,
+    reason: str = "",
 ) -> None:
-    action = f"webhook_endpoint.{verb}"
-    audit.record(actor, action, endpoint, partner=endpoint.partner, before=before, after=after)
+    action, partner = f"webhook_endpoint.{verb}", endpoint.partner
+    audit.record(actor, action, endpoint, partner=partner, before=before, after=after, reason=reason)
 
 
 def _facts(endpoint: Endpoint) -> dict[str, Any]:

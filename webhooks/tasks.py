@@ -2,7 +2,7 @@
 
 from celery import shared_task
 
-from webhooks import delivery, hints, inbound, outbox, telling
+from webhooks import delivery, hints, inbound, outbox, retention, telling
 
 
 @shared_task
@@ -26,3 +26,9 @@ def sweep() -> None:
     outbox.cancel_stranded()
     inbound.process_waiting()
     delivery.pump()
+
+
+@shared_task
+def forget() -> None:
+    """Removes what was kept long enough. Safe to run twice and at the same time."""
+    retention.forget()

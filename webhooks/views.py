@@ -59,10 +59,12 @@ class Endpoints(ApiView):
         tags=["Webhooks"],
     )
     def post(self, request: PartnerRequest) -> Response:
-        if self.refusal is not None:
-            raise self.refusal
         endpoint, secret = registering.create(
-            _actor(request), request.partner, self.wanted, livemode=request.api_key.livemode
+            _actor(request),
+            request.partner,
+            self.wanted,
+            livemode=request.api_key.livemode,
+            refusal=self.refusal,
         )
         headers = {"Cache-Control": "no-store"}
         return Response(answers.endpoint(endpoint, secret=secret), status=201, headers=headers)

@@ -15,7 +15,7 @@ from partner_api.http.parsing import read_bounded
 from partner_api.http.problems import Problem, not_found
 from partner_api.http.times import rfc3339
 from partner_api.http.view import ApiView
-from webhooks import answers, inbound
+from webhooks import answers, door, inbound
 from webhooks.systems import SYSTEMS
 
 
@@ -38,6 +38,8 @@ class InboundWebhook(ApiView):
     problems: ClassVar = {"POST": ("invalid_signature", "stale_signature", "partner_suspended")}
     authentication_classes = []
     parser_classes = [RawBody]
+    # By webhooks.door, which knows who has signed.
+    is_limited = False
 
     @extend_schema(
         operation_id="receive_webhook",
@@ -68,12 +70,11 @@ class InboundWebhook(ApiView):
         tags=["Inbound webhooks"],
     )
     def post(self, request: Request, system: str) -> Response:
-        if system not in SYSTEMS:
-            raise not_found()
-        # Without a body there is nothing to parse, and DRF answers with something else than bytes.
-        data: Any = request.data
-        body = data if isinstance(data, bytes) else b""
-        acceptance = inbound.accept(system, request.headers, body, request_id=request_id.of(request))
+        try:
+            acceptance = _accept(system, request)
+        except Problem as problem:
+            door.count_refusal(request, problem)
+            raise
         answer = {
             "object": "inbound_event",
             "id": str(acceptance.id),
@@ -83,3 +84,12 @@ class InboundWebhook(ApiView):
         if acceptance.is_new:
             return Response(answer, status=202)
         return Response(answer, headers={"Idempotent-Replayed": "true"})
+
+
+def _accept(system: str, request: Request) -> inbound.Acceptance:
+    if system not in SYSTEMS:
+        raise not_found()
+    # Without a body there is nothing to parse, and DRF answers with something else than bytes.
+    data: Any = request.data
+    body = data if isinstance(data, bytes) else b""
+    return inbound.accept(system, request.headers, body, request_id=request_id.of(request))

@@ -1,5 +1,6 @@
 """What finance's pages share: rows that nobody edits, amounts as people read them, downloads."""
 
+from abc import ABCMeta, abstractmethod
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from typing import Any
@@ -7,6 +8,7 @@ from urllib.parse import urlencode
 
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
+from django.forms import MediaDefiningClass
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
@@ -42,19 +44,24 @@ class ReadOnlyAdmin(ModelAdmin):
         return TemplateResponse(request, f"admin/billing/{template}", {**shared, **context})
 
 
-class ExportingAdmin(ReadOnlyAdmin):
+class AbstractAdmin(ABCMeta, MediaDefiningClass):
+    """A page that lacks an abstract method can't be registered."""
+
+
+class ExportingAdmin(ReadOnlyAdmin, metaclass=AbstractAdmin):
     """Its list can be downloaded as it is filtered."""
 
     export_permission: str
     export_header: Sequence[str]
     list_before_template = "admin/billing/above_list.html"
 
+    @abstractmethod
     def export_rows(self, queryset: QuerySet[Any]) -> Iterator[Sequence[Any]]:
-        raise NotImplementedError
+        """One for each row of the filtered list, in the order of `export_header`."""
 
+    @abstractmethod
     def totals(self, queryset: QuerySet[Any]) -> list[tuple[str, str]]:
         """What the filtered list adds up to: labels and amounts."""
-        raise NotImplementedError
 
     def get_urls(self) -> list[URLPattern]:
         name = f"billing_{self.opts.model_name}_export"

@@ -12,9 +12,9 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from unfold.admin import ModelAdmin, TabularInline
-from unfold.widgets import UnfoldAdminDateWidget, UnfoldAdminTextInputWidget
+from unfold.widgets import UnfoldAdminDateWidget, UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
 
-from billing import contracts, prices
+from billing import contracts, cost_units, prices
 from billing.models import Contract, Price
 from keys import audit
 from keys.models import Partner
@@ -29,14 +29,27 @@ _TERMS = (
     "grace_days",
     "base_fee",
     "quota_mode",
+    "cost_units",
     "notes",
 )
 
 
 class ContractForm(forms.ModelForm):
+    cost_units = forms.JSONField(
+        required=False,
+        widget=UnfoldAdminTextareaWidget(attrs={"rows": 3}),
+        help_text=Contract._meta.get_field("cost_units").help_text,  # noqa: SLF001 - Django's documented name
+    )
+
     class Meta:
         model = Contract
         fields = ("partner", *_TERMS)
+
+    def clean_cost_units(self) -> dict[str, int]:
+        table: dict[str, int] = self.cleaned_data["cost_units"] or {}
+        if problems := cost_units.problems_of(table):
+            raise ValidationError(problems)
+        return table
 
     def clean(self) -> dict[str, Any]:
         cleaned: dict[str, Any] = super().clean() or {}

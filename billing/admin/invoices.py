@@ -1,10 +1,14 @@
-"""Invoices: filtered by status, age and partner, with their totals; and why a line is what it is."""
+"""Invoices: filtered by status, age and partner, with their totals; and why a line is what it is.
+
+Those that no Stripe collects are made final and marked as paid here.
+"""
 
 import datetime as dt
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from typing import Any
 
+from django import forms
 from django.contrib import admin
 from django.core.paginator import Paginator
 from django.db.models import Count, Q, QuerySet, Sum
@@ -12,10 +16,13 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
+from unfold.widgets import UnfoldAdminTextInputWidget
 
-from billing import answers, invoicing
+from billing import answers, invoicing, settling
 from billing.admin.base import ExportingAdmin, amount
 from billing.models import Invoice, InvoiceLine
+from keys.admin.acts import Act, ActingAdmin, ReasonForm
+from keys.audit import Actor
 
 _ENTRIES_A_PAGE = 100
 
@@ -44,8 +51,17 @@ class AgeFilter(admin.SimpleListFilter):
         return still_open.filter(due_at__lte=now - dt.timedelta(days=int(value)))
 
 
+class PaymentForm(ReasonForm):
+    reference = forms.CharField(
+        max_length=100,
+        widget=UnfoldAdminTextInputWidget(),
+        help_text="What the payment is found by: a cheque's number, a line of the bank statement.",
+    )
+    field_order = ("reference", "reason")
+
+
 @admin.register(Invoice)
-class InvoiceAdmin(ExportingAdmin):
+class InvoiceAdmin(ActingAdmin, ExportingAdmin):
     list_display = ("name", "partner", "period", "status", "sent", "sum", "due", "due_at", "created_at")
     list_filter = ("status", AgeFilter, "origin", "currency", "partner")
     list_select_related = ("partner", "period")
@@ -75,6 +91,39 @@ class InvoiceAdmin(ExportingAdmin):
         "due on (UTC)",
         "created (UTC)",
     )
+    acts = (
+        Act(
+            "finalize",
+            "Make final",
+            "Invoice {object} gets its number and its due date, the partner is told by an event, and nothing "
+            "can change it any more. Send it to the partner yourself: from now on it counts as sent.",
+            "task_alt",
+            is_harmful=False,
+        ),
+        Act(
+            "mark_paid",
+            "Mark as paid",
+            "Invoice {object} was paid in full, by a cheque or a transfer. The partner is told by an event, "
+            "and its orders are accepted at once where they waited for this. It can't be taken back here.",
+            "payments",
+            form=PaymentForm,
+            is_harmful=False,
+        ),
+    )
+
+    def is_open(self, act: Act, obj: Any) -> bool:
+        needed = Invoice.Status.DRAFT if act.name == "finalize" else Invoice.Status.OPEN
+        return bool(obj.origin == Invoice.Origin.LOCAL and obj.status == needed)
+
+    def do_finalize(self, request: HttpRequest, invoice: Invoice, reason: str) -> str:
+        settling.finalize(invoice, Actor.staff(request), reason=reason)
+        self.log_change(request, invoice, f"Made final: {reason}")
+        return f"The invoice is final; its number is {invoice.number}."
+
+    def do_mark_paid(self, request: HttpRequest, invoice: Invoice, reference: str, reason: str) -> str:
+        settling.mark_paid(invoice, Actor.staff(request), reference=reference, reason=reason)
+        self.log_change(request, invoice, f"Marked as paid ({reference}): {reason}")
+        return f"Invoice {invoice} is paid."
 
     @admin.display(description="invoice")
     def name(self, invoice: Invoice) -> str:

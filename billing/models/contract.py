@@ -61,6 +61,13 @@ class Contract(models.Model):
         max_digits=14, decimal_places=4, default=0, help_text="A period, in the currency's main unit."
     )
     quota_mode = models.CharField(max_length=4, choices=QuotaMode, default=QuotaMode.HARD)
+    cost_units = models.JSONField(
+        default=dict,
+        db_default={},
+        blank=True,
+        help_text='Units of deed types and requests, such as {"grant": 12, "POST /v2/deeds/batch": 5}. '
+        "What is not named costs what it costs without a contract.",
+    )
     notes = models.TextField(blank=True)
     author = models.CharField(max_length=150, blank=True, editable=False)
     created_at = models.DateTimeField(default=timezone.now, editable=False)

@@ -5,7 +5,7 @@ from typing import Self
 
 import uuid_utils.compat
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Q
 from django.utils import timezone
 
 from billing.models.contract import Contract
@@ -82,6 +82,11 @@ class Invoice(models.Model):
                 condition=~Q(stripe_invoice_id=""),
                 name="one_mirror_for_each_stripe_invoice",
             ),
+            models.UniqueConstraint(
+                fields=["number"],
+                condition=Q(origin="local") & ~Q(number=""),
+                name="one_local_invoice_for_each_number",
+            ),
             models.CheckConstraint(
                 condition=Q(status__in=["draft", "open", "paid", "void", "uncollectible"]),
                 name="invoice_status_is_known",
@@ -96,6 +101,27 @@ class Invoice(models.Model):
 
     def __str__(self) -> str:
         return self.number or f"draft {str(self.pk)[-8:]}"
+
+    def finalize(self, number: str, *, now: dt.datetime, terms: dt.timedelta, grace: dt.timedelta) -> bool:
+        """draft → open, for one of our own. False in any other state, or when it is Stripe's."""
+        return bool(
+            Invoice.objects.filter(pk=self.pk, origin=self.Origin.LOCAL, status=self.Status.DRAFT).update(
+                status=self.Status.OPEN,
+                is_sent=True,
+                number=number,
+                finalized_at=now,
+                due_at=now + terms,
+                grace_ends_at=now + terms + grace,
+            )
+        )
+
+    def settle(self, *, now: dt.datetime) -> bool:
+        """open → paid in full, for one of our own. False in any other state, or when it is Stripe's."""
+        return bool(
+            Invoice.objects.filter(pk=self.pk, origin=self.Origin.LOCAL, status=self.Status.OPEN).update(
+                status=self.Status.PAID, amount_paid=F("total"), amount_due=0, paid_at=now
+            )
+        )
 
 
 class InvoiceLine(models.Model):

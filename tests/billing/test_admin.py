@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 import time_machine
+from django.contrib.admin import AdminSite
 from django.contrib.auth.models import Permission
 from django.test import Client
 from django.utils import timezone
 from openpyxl import load_workbook
 
 from billing import contracts, invoicing, ledger
+from billing.admin.base import ExportingAdmin
 from billing.ledger import DeedFacts
 from billing.models import BillingPeriod, Contract, Invoice, LedgerEntry
 from keys import audit
@@ -304,3 +306,12 @@ def test_nothing_of_the_books_can_be_edited_or_deleted(staff: Client, acme: Part
     assert 'name="_save"' not in staff.get(f"{url}/change/").content.decode()
     assert staff.post(f"{url}/change/", {"notes": "x", "reason": "x"}).status_code == 403
     assert staff.post(f"{url}/delete/", {"post": "yes"}).status_code == 403
+
+
+def test_a_page_that_says_not_what_it_exports_cannot_be_registered(db: None) -> None:
+    class Half(ExportingAdmin):
+        def totals(self, queryset: Any) -> list[tuple[str, str]]:
+            return []
+
+    with pytest.raises(TypeError, match="export_rows"):
+        AdminSite().register(Invoice, Half)

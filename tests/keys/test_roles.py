@@ -11,7 +11,7 @@ from django.contrib.auth.models import Group
 from django.core.management import call_command
 from django.utils import timezone
 
-from billing.models import BillingPeriod, Contract, LedgerEntry, ReconciliationRun
+from billing.models import BillingPeriod, Contract, Invoice, LedgerEntry, ReconciliationRun
 from deeds.models import Deed
 from keys import audit, roles
 from keys.models import ApiKey, AuditEntry, Partner
@@ -113,6 +113,10 @@ ACTIONS = {
     ),
     "export the ledger": Action("billing/ledgerentry/export.csv", BOOKS),
     "export invoices": Action("billing/invoice/export.csv", BOOKS),
+    "make an invoice final": Action("billing/invoice/{draft}/finalize/", BOOKS, {"reason": "tested"}),
+    "mark an invoice as paid": Action(
+        "billing/invoice/{unpaid}/mark_paid/", BOOKS, {"reference": "cheque 1", "reason": "tested"}
+    ),
     "grant more": Action(
         "billing/billingperiod/{period}/grant/",
         BOOKS,
@@ -135,7 +139,20 @@ ACTIONS = {
     "edit a source": Action("webhooks/source/{source}/change/", KEYS, {"strict": "on"}),
     "rotate a source": Action("webhooks/source/{source}/rotate/", KEYS, {}),
     "send again": Action("webhooks/delivery/{delivery}/resend/", KEYS, {}),
-    "disable an endpoint": Action("webhooks/endpoint/{endpoint}/act/", KEYS, {"act": "disable"}),
+    "make an endpoint": Action(
+        "webhooks/endpoint/add/",
+        KEYS,
+        {"partner": "{partner}", "url": "https://93.184.216.34/", "event_types": ["*"]},
+    ),
+    "edit an endpoint": Action(
+        "webhooks/endpoint/{endpoint}/edit/",
+        KEYS,
+        {"url": "https://93.184.216.34/", "event_types": ["deed.*"], "reason": "tested"},
+    ),
+    "rotate an endpoint": Action("webhooks/endpoint/{endpoint}/rotate_secret/", KEYS, {"reason": "tested"}),
+    "test an endpoint": Action("webhooks/endpoint/{endpoint}/test/", KEYS, {}),
+    "disable an endpoint": Action("webhooks/endpoint/{endpoint}/disable/", KEYS, {"reason": "tested"}),
+    "enable an endpoint": Action("webhooks/endpoint/{disabled}/enable/", KEYS, {"reason": "tested"}),
     "correct and replay": Action(
         "webhooks/inboundevent/{inbound}/correct/", KEYS, {"body": "[]", "reason": "tested"}
     ),
@@ -201,6 +218,8 @@ def _books(partner: Partner) -> dict[str, str]:
         "coming": str(coming.pk),
         "period": str(charge.period_id),
         "uncharged": str(books.uncharged(partner).pk),
+        "draft": str(Invoice.objects.create(partner=partner, currency="USD", total=5, amount_due=5).pk),
+        "unpaid": str(Invoice.objects.create(partner=partner, currency="USD", total=5, status="open").pk),
     }
 
 
@@ -225,11 +244,17 @@ def _webhooks(partner: Partner) -> dict[str, str]:
     )
     endpoint.give_secret("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", now=now, overlap=none)
     endpoint.save()
+    disabled = Endpoint(
+        partner=partner, livemode=True, url="https://b.example.com/", event_types=["*"], enabled=False
+    )
+    disabled.disabled_at, disabled.disabled_reason, disabled.secrets = now, "by_staff", endpoint.secrets
+    disabled.save()
     event = Event.objects.create(type="key.revoked", partner=partner, livemode=True, data={})
     delivery = Delivery.objects.create(
         endpoint=endpoint, event=event, partner=partner, livemode=True, status="failed", settled_at=now
     )
     rows = {"source": source, "inbound": inbound, "endpoint": endpoint, "delivery": delivery}
+    rows["disabled"] = disabled
     return {name: str(row.pk) for name, row in rows.items()}
 
 
@@ -243,9 +268,10 @@ def everything() -> Any:
         list(Contract.objects.values()),
         list(LedgerEntry.objects.values("pk", "amount")),
         list(BillingPeriod.objects.values()),
+        list(Invoice.objects.order_by("pk").values("pk", "status")),
         ReconciliationRun.objects.count(),
         list(Source.objects.values()),
-        list(Endpoint.objects.values()),
+        list(Endpoint.objects.order_by("pk").values()),
         list(Delivery.objects.values()),
         list(InboundEvent.objects.values("pk", "status", "corrected_body")),
         AuditEntry.objects.count(),

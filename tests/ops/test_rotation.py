@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from io import StringIO
 from typing import Any
 
 import jwt
@@ -15,7 +16,7 @@ from django.test.utils import isolate_apps
 from deeds import tasks
 from deeds.sandbox.app import SandboxApp
 from partner_api.http import signed_links
-from partner_api.ops.vault import EncryptedTextField
+from partner_api.ops.vault import EncryptedBinaryField, EncryptedTextField
 from tests.api import Api
 
 
@@ -34,6 +35,7 @@ def test_a_link_outlives_the_key_that_signed_it(settings: Any) -> None:
 def test_kept_secrets_outlive_the_key_that_encrypted_them(db: None, settings: Any, monkeypatch: Any) -> None:
     class Kept(models.Model):  # noqa: DJ008 - nobody reads it
         secret = EncryptedTextField(null=True)
+        content = EncryptedBinaryField(null=True)
         objects: "models.Manager[Kept]" = models.Manager()
 
         class Meta:
@@ -44,16 +46,28 @@ def test_kept_secrets_outlive_the_key_that_encrypted_them(db: None, settings: An
         editor.create_model(Kept)
     old, new = Fernet.generate_key().decode(), Fernet.generate_key().decode()
     settings.FIELD_ENCRYPTION_KEYS = [old]
-    Kept.objects.bulk_create([Kept(secret="whispered"), Kept(secret=None)])
+    content = bytes(range(256)) + b"\r\n"
+    # More than a batch of the rotation; and what is empty.
+    Kept.objects.bulk_create([Kept(secret=None)] * 401)
+    Kept.objects.create(secret="whispered", content=content)
+    empty = Kept.objects.create(secret="", content=b"")
     settings.FIELD_ENCRYPTION_KEYS = [new, old]
-    assert Kept.objects.exclude(secret=None).get().secret == "whispered"
+    kept = Kept.objects.exclude(secret=None).exclude(pk=empty.pk)
+    assert (kept.get().secret, kept.get().content) == ("whispered", content)
+    Kept.objects.filter(secret=None).update(content=b"many")
     for _ in range(2):
-        call_command("rotate_secrets")
+        out = StringIO()
+        call_command("rotate_secrets", stdout=out)
+        assert out.getvalue().splitlines()[1] == "ops_kept.content: 403 rows"
     settings.FIELD_ENCRYPTION_KEYS = [new]
-    assert Kept.objects.exclude(secret=None).get().secret == "whispered"
+    assert (kept.get().secret, kept.get().content) == ("whispered", content)
+    assert set(Kept.objects.filter(secret=None).values_list("content", flat=True)) == {b"many"}
+    empty.refresh_from_db()
+    assert (empty.secret, empty.content) == ("", b"")
     settings.FIELD_ENCRYPTION_KEYS = [old]
-    with pytest.raises(InvalidToken):
-        Kept.objects.exclude(secret=None).get()
+    for field in ("secret", "content"):
+        with pytest.raises(InvalidToken):
+            kept.values_list(field).get()
 
 
 OLD, NEW = "old-" * 10, "new-" * 10

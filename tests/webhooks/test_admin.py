@@ -129,22 +129,31 @@ def test_an_endpoint_is_tested_disabled_and_enabled(
     staff: Client, receiver: Receiver, register: Register
 ) -> None:
     endpoint = register(receiver.url)
-    act = f"/admin/webhooks/endpoint/{endpoint.pk}/act/"
-    staff.post(act, {"act": "test"})
+    page = f"endpoint/{endpoint.pk}/"
+    url = f"/admin/webhooks/{page}"
+    staff.post(f"{url}test/")
     delivery.pump()
     assert len(receiver.received) == 1
-    staff.post(act, {"act": "disable"})
+    assert staff.post(f"{url}disable/", {"reason": " "}).status_code == 200
+    assert Endpoint.objects.get().enabled, "without a reason nothing is done"
+    assert f"{page}enable/" not in _page(staff, f"{page}change/")
+    staff.post(f"{url}disable/", {"reason": "it hangs"})
     assert "by_staff" in _page(staff, "endpoint/")
-    assert "is disabled" in staff.post(act, {"act": "test"}, follow=True).content.decode()
-    staff.post(act, {"act": "enable"})
+    assert f"{page}test/" not in _page(staff, f"{page}change/")
+    assert "is disabled" in staff.post(f"{url}test/").content.decode()
+    staff.post(f"{url}enable/", {"reason": "mended"})
+    staff.post(f"{url}enable/", {"reason": "once more"})
     endpoint.refresh_from_db()
     assert endpoint.enabled
-    assert set(_audited().values_list("action", flat=True)) == {
-        "webhook_endpoint.disabled",
-        "webhook_endpoint.enabled",
-    }
-    staff.get(act, {"act": "disable"})
+    assert list(_audited().order_by("id").values_list("action", "reason")) == [
+        ("webhook_endpoint.tested", ""),
+        ("webhook_endpoint.disabled", "it hangs"),
+        ("webhook_endpoint.enabled", "mended"),
+    ]
+    for act in ("test", "disable", "rotate_secret"):
+        assert staff.get(f"{url}{act}/").status_code == 200
     assert Endpoint.objects.get().enabled
+    assert _audited().count() == 3
 
 
 def test_a_delivery_shows_its_attempts_and_is_sent_again(
@@ -174,18 +183,22 @@ def test_staff_without_the_permission_change_nothing(
 ) -> None:
     client = log_in(hire("clerk", "support"))
     endpoint, made = register("https://a.example.com/"), source()
-    assert client.post(f"/admin/webhooks/endpoint/{endpoint.pk}/act/", {"act": "disable"}).status_code == 403
+    for act in ("disable", "enable", "test", "rotate_secret", "edit"):
+        url = f"/admin/webhooks/endpoint/{endpoint.pk}/{act}/"
+        assert client.post(url, {"reason": "x"}).status_code == 403
     assert client.post(f"/admin/webhooks/source/{made.pk}/rotate/").status_code == 403
     endpoint.refresh_from_db()
     assert endpoint.enabled
     assert Source.objects.get().secrets == made.secrets
 
 
-def test_nothing_here_is_added_edited_or_deleted(staff: Client, register: Register) -> None:
+def test_nothing_here_is_edited_in_place_or_deleted(staff: Client, register: Register) -> None:
     endpoint = register("https://a.example.com/")
     path = f"/admin/webhooks/endpoint/{endpoint.pk}"
-    assert staff.get("/admin/webhooks/endpoint/add/").status_code == 403
+    for model in ("delivery", "inboundevent"):
+        assert staff.get(f"/admin/webhooks/{model}/add/").status_code == 403
     assert staff.post(f"{path}/delete/", {"post": "yes"}).status_code == 403
+    assert 'type="submit" name="_' not in staff.get(f"{path}/change/").content.decode()
     staff.post(f"{path}/change/", {"url": "https://evil.example.com/"})
     assert Endpoint.objects.get().url == "https://a.example.com/"
 

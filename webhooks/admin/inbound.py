@@ -6,7 +6,7 @@ from typing import Any, Final
 from django import forms
 from django.contrib import admin, messages
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import URLPattern, path
 from django.utils.html import format_html, format_html_join
 
@@ -61,6 +61,11 @@ class InboundEventAdmin(ReadOnly):
         ("As corrected", {"fields": ("correction",)}),
     )
 
+    def get_queryset(self, request: HttpRequest) -> QuerySet[InboundEvent]:
+        events: QuerySet[InboundEvent] = super().get_queryset(request)
+        # A list shows no body, and each would have to be decrypted.
+        return events.defer("body", "corrected_body")
+
     @admin.display(description="reason")
     def why(self, event: InboundEvent) -> str:
         return f"{event.reason_code}: {event.reason[:120]}" if event.reason_code else ""
@@ -76,6 +81,8 @@ class InboundEventAdmin(ReadOnly):
 
     @admin.display(description="body")
     def as_it_came(self, event: InboundEvent) -> str:
+        if event.body is None:
+            return "Removed after its retention."
         return format_html(PRE, bytes(event.body).decode(errors="replace"))
 
     @admin.display(description="body")
@@ -92,7 +99,7 @@ class InboundEventAdmin(ReadOnly):
 
     def correct_view(self, request: HttpRequest, pk: str) -> HttpResponse:
         """Shows the body to be corrected, and replays it on POST, as it is or as corrected."""
-        event: InboundEvent = self.row(request, pk)
+        event = self._with_body(request, pk)
         initial = {"body": event.text.decode(errors="replace")}
         form = CorrectionForm(request.POST or None, initial=initial)
         if request.method == "POST" and form.is_valid():
@@ -107,7 +114,7 @@ class InboundEventAdmin(ReadOnly):
 
     def shadow_view(self, request: HttpRequest, pk: str) -> HttpResponse:
         """What it would become today. Nothing is done."""
-        event: InboundEvent = self.row(request, pk)
+        event = self._with_body(request, pk)
         found = shadow.run(event)
         order = json.dumps(found.order, indent=2, ensure_ascii=False) if found.order else ""
         difference = "\n".join(found.difference)
@@ -120,3 +127,10 @@ class InboundEventAdmin(ReadOnly):
             order=order,
             difference=difference,
         )
+
+    def _with_body(self, request: HttpRequest, pk: str) -> InboundEvent:
+        """Raises Http404 once there is nothing left to read."""
+        event: InboundEvent = self.row(request, pk)
+        if event.body is None:
+            raise Http404
+        return event

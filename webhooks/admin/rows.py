@@ -32,7 +32,7 @@ class ReadOnly(ModelAdmin):
         self, request: HttpRequest, object_id: Any = None, form_url: str = "", extra_context: Any = None
     ) -> HttpResponse:
         """Nothing here can be edited, so nothing offers to save it."""
-        buttons = {"show_save": False, "show_save_and_continue": False}
+        buttons = dict.fromkeys(("show_save", "show_save_and_continue", "show_save_and_add_another"), False)
         page: HttpResponse = super().changeform_view(
             request, object_id, form_url, {**(extra_context or {}), **buttons}
         )

@@ -1,7 +1,8 @@
 """A request of a source, as it came: stored before anything is done with it, and never twice.
 
 States move by conditional UPDATE. What could not become an order stays, with its reason, until staff
-have corrected and replayed it.
+have corrected and replayed it. The bodies hold people's names: they stand encrypted, and are emptied
+after a while; what is left of an event is enough to know it again.
 """
 
 import datetime as dt
@@ -14,6 +15,7 @@ from django.db.models import F, Q
 from django.utils import timezone
 
 from deeds.models import Deed
+from partner_api.ops.vault import EncryptedBinaryField, EncryptedTextField
 from webhooks.models.source import Source
 
 
@@ -22,6 +24,14 @@ class InboundEventQuerySet(models.QuerySet["InboundEvent"]):
         """Received, or left by a worker that died."""
         is_left = Q(status=InboundEvent.Status.PROCESSING, lease_expires_at__lte=now)
         return self.filter(Q(status=InboundEvent.Status.RECEIVED) | is_left)
+
+    def outdated(self, before: dt.datetime) -> Self:
+        """Settled before then, and its body is still there."""
+        return self.filter(settled_at__lt=before, body__isnull=False)
+
+    def empty(self) -> int:
+        """Takes away all that quotes what came; identity, deed and reason stay."""
+        return self.update(body=None, corrected_body="", errors=[])
 
 
 class InboundEvent(models.Model):
@@ -34,7 +44,8 @@ class InboundEvent(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid_utils.compat.uuid7, editable=False)
     source = models.ForeignKey(Source, on_delete=models.PROTECT, related_name="events")
     identity = models.CharField(max_length=210)
-    body = models.BinaryField()
+    # None once it was kept long enough.
+    body = EncryptedBinaryField(null=True)
     headers = models.JSONField()
     request_id = models.CharField(max_length=128)
     received_at = models.DateTimeField(default=timezone.now)
@@ -44,7 +55,7 @@ class InboundEvent(models.Model):
     lease_expires_at = models.DateTimeField(null=True)
     attempts = models.PositiveSmallIntegerField(default=0)
     settled_at = models.DateTimeField(null=True)
-    corrected_body = models.TextField(blank=True)
+    corrected_body = EncryptedTextField(blank=True)
     deed = models.ForeignKey(Deed, on_delete=models.PROTECT, null=True, related_name="inbound_events")
     result_status = models.PositiveSmallIntegerField(null=True)
     reason_code = models.CharField(max_length=40, blank=True)
@@ -62,6 +73,7 @@ class InboundEvent(models.Model):
                 name="inbound_waiting",
             ),
             models.Index(fields=["status", "-id"], name="inbound_by_status"),
+            models.Index(fields=["settled_at"], condition=Q(body__isnull=False), name="inbound_with_body"),
         ]
         constraints = [
             models.UniqueConstraint(fields=["source", "identity"], name="one_inbound_event_per_identity"),
@@ -87,7 +99,7 @@ class InboundEvent(models.Model):
     @property
     def text(self) -> bytes:
         """What is read: the correction where there is one, else the bytes as they came."""
-        return self.corrected_body.encode() if self.corrected_body else bytes(self.body)
+        return self.corrected_body.encode() if self.corrected_body else bytes(self.body or b"")
 
     def claim(self, *, now: dt.datetime) -> bool:
         """Whether this worker got it."""
@@ -121,8 +133,13 @@ class InboundEvent(models.Model):
         )
 
     def replay(self, *, corrected_body: str) -> bool:
-        """needs attention → received, with another text where one is given. False in any other state."""
-        waiting = InboundEvent.objects.filter(pk=self.pk, status=self.Status.NEEDS_ATTENTION)
+        """needs attention → received, with another text where one is given.
+
+        False in any other state, or when the body was kept long enough and is gone.
+        """
+        waiting = InboundEvent.objects.filter(
+            pk=self.pk, status=self.Status.NEEDS_ATTENTION, body__isnull=False
+        )
         return bool(
             waiting.update(
                 status=self.Status.RECEIVED,

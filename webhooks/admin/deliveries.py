@@ -1,64 +1,19 @@
-"""Endpoints for staff, and what was sent to them: enable, disable, test, send again."""
+"""What was sent to partners' endpoints, for staff: how each attempt went, and send again."""
 
 import json
 
 from django.contrib import admin, messages
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse
-from django.urls import URLPattern, path, reverse
+from django.urls import URLPattern, path
 from django.utils.html import format_html, format_html_join
 
 from keys import audit
 from keys.audit import Actor
 from partner_api.http.problems import Problem
-from webhooks import outbox, registering
+from webhooks import outbox
 from webhooks.admin.rows import PRE, ReadOnly
-from webhooks.models import Delivery, Endpoint
-
-
-@admin.register(Endpoint)
-class EndpointAdmin(ReadOnly):
-    list_display = ("url", "partner", "livemode", "enabled", "disabled_reason", "failing_since", "created_at")
-    list_filter = ("enabled", "disabled_reason", "livemode", "partner")
-    list_select_related = ("partner",)
-    search_fields = ("=id",)
-    search_help_text = "An endpoint's id, whole."
-    change_form_template = "admin/webhooks/endpoint_change.html"
-    fieldsets = (
-        (None, {"fields": ("id", "partner", "livemode", "url", "event_types", "description")}),
-        (
-            "State",
-            {"fields": ("enabled", "disabled_reason", "disabled_at", "told_at", "deleted_at", "created_at")},
-        ),
-        ("Health", {"fields": ("failing_since", "last_failure_at", "last_success_at", "slow_until", "sent")}),
-    )
-
-    @admin.display(description="deliveries")
-    def sent(self, endpoint: Endpoint) -> str:
-        url = reverse("admin:webhooks_delivery_changelist")
-        return format_html('<a class="underline" href="{}?endpoint__id__exact={}">List</a>', url, endpoint.pk)
-
-    def get_urls(self) -> list[URLPattern]:
-        act = self.admin_site.admin_view(self.act_view)
-        return [path("<uuid:pk>/act/", act, name="webhooks_endpoint_act"), *super().get_urls()]
-
-    def act_view(self, request: HttpRequest, pk: str) -> HttpResponse:
-        """POST with `act`: enable, disable or test."""
-        endpoint: Endpoint = self.row(request, pk)
-        act = request.POST.get("act", "")
-        if request.method == "POST" and act in {"enable", "disable"}:
-            is_done = registering.set_enabled(Actor.staff(request), endpoint, enabled=act == "enable")
-            if is_done:
-                self.log_change(request, endpoint, f"{act}d")
-            self.message_user(request, f"The endpoint is {act}d." if is_done else "Nothing was to be done.")
-        elif request.method == "POST" and act == "test":
-            try:
-                outbox.send_test(endpoint)
-            except Problem as problem:
-                self.message_user(request, problem.detail, messages.ERROR)
-            else:
-                self.message_user(request, "A test message is on its way; see the deliveries.")
-        return self.back(endpoint)
+from webhooks.models import Delivery
 
 
 @admin.register(Delivery)

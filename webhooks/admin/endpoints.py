@@ -1,0 +1,253 @@
+"""Endpoints for staff: made, edited, their secret rotated, tested, disabled and enabled.
+
+By the same use cases as a partner's own calls, so that the same URLs and patterns are refused. An
+endpoint's form is a page of its own: the name in a URL is looked up while it is checked, and Django's
+forms in the admin are checked inside a transaction. A secret is shown in the answer itself, once.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from django import forms
+from django.conf import settings
+from django.contrib import admin
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.db import transaction
+from django.http import Http404, HttpRequest, HttpResponse
+from django.urls import URLPattern, path, reverse
+from django.utils.html import format_html
+from unfold.widgets import (
+    UnfoldAdminCheckboxSelectMultipleWidget,
+    UnfoldAdminSelectWidget,
+    UnfoldAdminTextInputWidget,
+    UnfoldBooleanSwitchWidget,
+)
+
+from keys import audit
+from keys.admin.acts import Act, ActingAdmin, reason_field
+from keys.audit import Actor
+from keys.models import Partner
+from partner_api.http.problems import Problem
+from partner_api.http.reading import read_body
+from webhooks import addresses, outbox, registering
+from webhooks.admin.rows import ReadOnly
+from webhooks.event_types import PATTERNS
+from webhooks.models import Endpoint
+from webhooks.reading import EndpointBody, EndpointChange, why_refused
+
+
+class EndpointForm(forms.Form):
+    """What a partner can say of an endpoint; the API's own rules decide what is right."""
+
+    url = forms.CharField(
+        label="URL",
+        max_length=addresses.MAX_URL_LENGTH,
+        widget=UnfoldAdminTextInputWidget(),
+        help_text="https, with a public address; ports 443 and 8443.",
+    )
+    event_types = forms.MultipleChoiceField(
+        choices=[(pattern, pattern) for pattern in PATTERNS],
+        widget=UnfoldAdminCheckboxSelectMultipleWidget(),
+        help_text="Types, all of a kind (deed.*), or everything (*).",
+    )
+    description = forms.CharField(max_length=200, required=False, widget=UnfoldAdminTextInputWidget())
+
+    @property
+    def body(self) -> dict[str, Any]:
+        return {name: self.cleaned_data[name] for name in ("url", "event_types", "description")}
+
+    def add_problem(self, problem: Problem) -> None:
+        """Each error beside the field that it points to."""
+        for error in problem.errors:
+            name = error.pointer.removeprefix("/").partition("/")[0]
+            self.add_error(name if name in self.fields else None, error.message)
+        if not problem.errors:
+            self.add_error(None, problem.detail)
+
+
+class NewEndpointForm(EndpointForm):
+    partner = forms.ModelChoiceField(Partner.objects.order_by("name"), widget=UnfoldAdminSelectWidget)
+    livemode = forms.BooleanField(
+        required=False,
+        initial=True,
+        widget=UnfoldBooleanSwitchWidget,
+        label="Live events",
+        help_text="Off: the events of test keys.",
+    )
+    field_order = ("partner", "livemode")
+
+
+class EndpointEditForm(EndpointForm):
+    reason = reason_field()
+
+
+class NothingMore(forms.Form):
+    """An act that is only confirmed."""
+
+
+@admin.register(Endpoint)
+class EndpointAdmin(ActingAdmin, ReadOnly):
+    list_display = ("url", "partner", "livemode", "enabled", "disabled_reason", "failing_since", "created_at")
+    list_filter = ("enabled", "disabled_reason", "livemode", "partner")
+    list_select_related = ("partner",)
+    search_fields = ("=id",)
+    search_help_text = "An endpoint's id, whole."
+    change_form_template = "admin/webhooks/endpoint_change.html"
+    fieldsets = (
+        (None, {"fields": ("id", "partner", "livemode", "url", "event_types", "description")}),
+        (
+            "State",
+            {"fields": ("enabled", "disabled_reason", "disabled_at", "told_at", "deleted_at", "created_at")},
+        ),
+        ("Health", {"fields": ("failing_since", "last_failure_at", "last_success_at", "slow_until", "sent")}),
+    )
+    acts = (
+        Act(
+            "test",
+            "Send a test",
+            "A webhook.test message is sent to {object}, whatever types the endpoint wants.",
+            "send",
+            form=NothingMore,
+            permission="change",
+            is_harmful=False,
+        ),
+        Act(
+            "rotate_secret",
+            "Rotate secret",
+            "{object} gets a new secret, shown on the next page, once. The one before holds for "
+            f"{settings.WEBHOOKS_SECRET_OVERLAP_HOURS:g} hours more; until then each message carries a "
+            "signature by both.",
+            "autorenew",
+            permission="change",
+            is_harmful=False,
+        ),
+        Act(
+            "disable",
+            "Disable",
+            "Nothing is sent to {object} any more; what waits is cancelled. The partner's other endpoints "
+            "are told.",
+            "block",
+            permission="change",
+        ),
+        Act(
+            "enable",
+            "Enable",
+            "Events are sent to {object} again, from now on and with a clean record of failures. What was "
+            "missed is sent by a replay.",
+            "play_circle",
+            permission="change",
+            is_harmful=False,
+        ),
+    )
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return bool(request.user.has_perm("webhooks.add_endpoint"))
+
+    def is_open(self, act: Act, obj: Any) -> bool:
+        if obj.deleted_at is not None:
+            return False
+        match act.name:
+            case "test" | "disable":
+                return bool(obj.enabled)
+            case "enable":
+                return not obj.enabled
+        return True
+
+    @admin.display(description="deliveries")
+    def sent(self, endpoint: Endpoint) -> str:
+        url = reverse("admin:webhooks_delivery_changelist")
+        return format_html('<a class="underline" href="{}?endpoint__id__exact={}">List</a>', url, endpoint.pk)
+
+    def get_urls(self) -> list[URLPattern]:
+        edit = self.admin_site.admin_view(self.edit_view)
+        return [path("<uuid:pk>/edit/", edit, name="webhooks_endpoint_edit"), *super().get_urls()]
+
+    def add_view(self, request: HttpRequest, form_url: str = "", extra_context: Any = None) -> HttpResponse:
+        if not self.has_add_permission(request):
+            raise PermissionDenied
+        form = NewEndpointForm(request.POST or None)
+
+        def make() -> HttpResponse:
+            partner, livemode = form.cleaned_data["partner"], form.cleaned_data["livemode"]
+            body = read_body(EndpointBody, form.body)
+            endpoint, secret = registering.create(
+                Actor.staff(request), partner, body, livemode=livemode, refusal=why_refused(body.url)
+            )
+            self.log_addition(request, endpoint, "Added")
+            return self._shown(request, endpoint, secret, "Endpoint made")
+
+        return self._answer(request, form, make, title="Add endpoint", verb="Add it")
+
+    def edit_view(self, request: HttpRequest, pk: str) -> HttpResponse:
+        endpoint = self._standing(request, pk)
+        initial = {name: getattr(endpoint, name) for name in ("url", "event_types", "description")}
+        form = EndpointEditForm(request.POST or None, initial=initial)
+
+        def change() -> HttpResponse:
+            reason = form.cleaned_data["reason"]
+            body = read_body(EndpointChange, form.body)
+            registering.change(Actor.staff(request), endpoint, body, reason=reason)
+            self.log_change(request, endpoint, f"Changed: {reason}")
+            self.message_user(request, "The endpoint is changed.")
+            return self.back(endpoint)
+
+        return self._answer(request, form, change, title=f"Edit {endpoint}", verb="Save", endpoint=endpoint)
+
+    def do_test(self, request: HttpRequest, endpoint: Endpoint) -> str:
+        try:
+            with transaction.atomic():
+                outbox.send_test(endpoint)
+                audit.record(
+                    Actor.staff(request), "webhook_endpoint.tested", endpoint, partner=endpoint.partner
+                )
+        except Problem as problem:
+            raise ValidationError(problem.detail) from problem
+        return "A test message is on its way; see the deliveries."
+
+    def do_rotate_secret(self, request: HttpRequest, endpoint: Endpoint, reason: str) -> HttpResponse:
+        _refuse_deleted(endpoint)
+        secret = registering.rotate(Actor.staff(request), endpoint, reason=reason)
+        self.log_change(request, endpoint, f"Secret rotated: {reason}")
+        return self._shown(request, endpoint, secret, "Secret rotated")
+
+    def do_disable(self, request: HttpRequest, endpoint: Endpoint, reason: str) -> str:
+        return self._set(request, endpoint, reason, enabled=False)
+
+    def do_enable(self, request: HttpRequest, endpoint: Endpoint, reason: str) -> str:
+        _refuse_deleted(endpoint)
+        return self._set(request, endpoint, reason, enabled=True)
+
+    def _set(self, request: HttpRequest, endpoint: Endpoint, reason: str, *, enabled: bool) -> str:
+        done = "enabled" if enabled else "disabled"
+        if not registering.set_enabled(Actor.staff(request), endpoint, enabled=enabled, reason=reason):
+            return f"The endpoint was {done} before."
+        self.log_change(request, endpoint, f"{done.capitalize()}: {reason}")
+        return f"The endpoint is {done}."
+
+    def _standing(self, request: HttpRequest, pk: str) -> Endpoint:
+        """For those who may change it, and not deleted."""
+        endpoint: Endpoint = self.row(request, pk)
+        if endpoint.deleted_at is not None:
+            raise Http404
+        return endpoint
+
+    def _shown(self, request: HttpRequest, endpoint: Endpoint, secret: str, title: str) -> HttpResponse:
+        template = "admin/webhooks/endpoint_secret.html"
+        return self.show_once(request, template, title=title, endpoint=endpoint, secret=secret)
+
+    def _answer(
+        self, request: HttpRequest, form: EndpointForm, act: Callable[[], HttpResponse], **context: Any
+    ) -> HttpResponse:
+        """The act's on a POST that is right, else the form with what is wrong. Not in a transaction."""
+        if request.method == "POST" and form.is_valid():
+            try:
+                return act()
+            except Problem as problem:
+                form.add_problem(problem)
+        return self.page_of(request, "endpoint_form", form=form, opts=self.opts, **context)
+
+
+def _refuse_deleted(endpoint: Endpoint) -> None:
+    if endpoint.deleted_at is not None:
+        message = "The partner has deleted this endpoint."
+        raise ValidationError(message)
