@@ -12,7 +12,6 @@ from decimal import Decimal
 from typing import Any, Final
 
 from django.http import FileResponse, HttpResponseBase, StreamingHttpResponse
-from openpyxl import Workbook
 
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
 XLSX: Final = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
@@ -46,6 +45,8 @@ def _csv(name: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> Htt
 
 
 def _xlsx(name: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> HttpResponseBase:
+    from openpyxl import Workbook  # noqa: PLC0415 - slow to load, and few ask for it
+
     book = Workbook(write_only=True)
     sheet = book.create_sheet(name[:31])
     sheet.append(list(header))

@@ -15,6 +15,8 @@ from partner_api.ops import health
 from webhooks import views as webhooks
 from webhooks.views_inbound import InboundWebhook
 
+admin.autodiscover()
+
 handler400 = problems.handler400
 handler403 = problems.handler403
 handler404 = problems.handler404

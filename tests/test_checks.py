@@ -3,8 +3,11 @@
 from typing import Any
 
 import pytest
+from django.contrib import admin
+from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 
+from keys.models import Partner
 from partner_api.ops.checks import production_is_secure, refuse_insecure_start
 from partner_api.ops.logging import logging_config
 
@@ -97,3 +100,10 @@ def test_elsewhere_nothing_is_refused(secure: Any) -> None:
 def test_an_unknown_log_format_is_refused() -> None:
     with pytest.raises(ValueError, match="'json' or 'console'"):
         logging_config(level="INFO", log_format="xml")
+
+
+def test_the_admins_pages_are_loaded_to_be_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert checks.run_checks(tags=[checks.Tags.admin]) == []
+    page = admin.site.get_model_admin(Partner)
+    monkeypatch.setattr(type(page), "list_display", ("nonsense",))
+    assert [found.id for found in checks.run_checks(tags=[checks.Tags.admin])] == ["admin.E108"]

@@ -191,10 +191,8 @@ def seen_by(who: Api, name: str, method: str, object_id: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("name", "method"), ROUTES, ids=str)
 def test_what_is_not_ones_own_looks_absent(
-    owner: Owner, stranger: Api, acme: Partner, settings: Any, name: str, method: str
+    owner: Owner, stranger: Api, acme: Partner, nothing_is_due: None, name: str, method: str
 ) -> None:
-    # What a process looks up now and then is not looked up between two requests that are compared.
-    settings.REQUEST_QUOTA_SECONDS = 3600.0
     make = MAKERS.get((name, method))
     assert make is not None, f"{method} of {name} takes an id: add how to make its object to MAKERS"
     object_id, absent_id = make(owner), str(uuid.uuid4())

@@ -82,7 +82,7 @@ def process_waiting() -> int:
     """Makes orders of what waits, oldest first; how many were looked at."""
     looked_at = 0
     while True:
-        waiting = InboundEvent.objects.waiting(timezone.now()).order_by("received_at")
+        waiting = InboundEvent.objects.waiting(timezone.now()).order_by("received_at", "id")
         events = list(waiting.select_related("source__partner")[:_BATCH])
         if not events:
             return looked_at

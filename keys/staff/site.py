@@ -4,8 +4,6 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any, Final
 
-import qrcode
-import qrcode.image.svg
 from django import forms
 from django.contrib import admin
 from django.contrib.auth import authenticate, logout
@@ -228,6 +226,8 @@ def _refused(request: HttpRequest, headers: Mapping[str, str] | None = None) -> 
 
 def _qr(device: Authenticator) -> str:
     """Drawn here, as SVG in the page: the secret goes to nobody else."""
+    import qrcode.image.svg  # noqa: PLC0415 - slow to load, and shown once to each member of staff
+
     image = qrcode.make(device.config_url, image_factory=qrcode.image.svg.SvgPathImage, box_size=8, border=2)
     svg: str = image.to_string(encoding="unicode")
     return mark_safe(svg)  # noqa: S308 - drawn from our own URL

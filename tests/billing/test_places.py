@@ -42,7 +42,7 @@ def test_it_works(api: Api, send: Any) -> None:
 
 
 def test_a_place_on_remembered_terms_is_one_statement(
-    api: Api, send: Any, order: Orders, django_assert_num_queries: Any
+    api: Api, send: Any, order: Orders, nothing_is_due: None, django_assert_num_queries: Any
 ) -> None:
     allow(api.partner, monthly_deed_quota=100, budget_cap=Decimal(1000))
     per_deed(api.partner, ("deed", 0, "10"))

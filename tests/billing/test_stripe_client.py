@@ -83,12 +83,12 @@ def test_stripe_away_is_not_known(twin: Twin, customer: str, kind: str) -> None:
 
 def test_a_slow_stripe_is_left_after_the_timeout(twin: Twin, customer: str, settings: Any) -> None:
     settings.STRIPE_TIMEOUT_SECONDS = 0.1
-    twin.world.faults = [Fault("slow", "meter_events", seconds=0.4)]
+    twin.world.faults = [Fault("slow", "meter_events", seconds=3.0)]
     started = time.monotonic()
     with pytest.raises(stripe_client.Unavailable) as fault:
         send(event(customer))
     assert fault.value.code == "no_answer"
-    assert time.monotonic() - started < 0.35
+    assert time.monotonic() - started < 3.0, "before it would have answered"
 
 
 def test_the_sdk_repeats_what_was_lost(twin: Twin, customer: str, settings: Any) -> None:

@@ -205,7 +205,7 @@ def test_the_log_itself_is_not_read(api: Api) -> None:
             assert "api_usage" not in plan
 
 
-def test_the_number_of_queries_does_not_follow_the_groups(api: Api) -> None:
+def test_the_number_of_queries_does_not_follow_the_groups(api: Api, nothing_is_due: None) -> None:
     for _ in range(6):
         log(requests(1, partner=api.partner, key=Api.of(api.partner).key))
     with CaptureQueriesContext(

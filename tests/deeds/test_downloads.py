@@ -33,7 +33,7 @@ def test_each_download_is_logged_with_who_when_and_from_where(
 
 
 def test_reading_a_deed_logs_nothing_and_costs_no_more(
-    complete: Complete, api: Api, client: Client, django_assert_num_queries: Any
+    complete: Complete, api: Api, client: Client, nothing_is_due: None, django_assert_num_queries: Any
 ) -> None:
     deed = complete()
     with django_assert_num_queries(1):

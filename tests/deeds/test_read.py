@@ -275,7 +275,7 @@ def test_a_batch_may_replace_a_deed(api: Api, order: Orders, main_api: MainApi) 
 
 @pytest.mark.parametrize("size", [2, 500])
 def test_a_batch_costs_a_constant_number_of_queries(
-    api: Api, order: Orders, size: int, django_assert_max_num_queries: Any
+    api: Api, order: Orders, size: int, nothing_is_due: None, django_assert_max_num_queries: Any
 ) -> None:
     orders = [order(order_id=f"B-{number}") for number in range(size)]
     api.post("/v2/deeds", order())  # the key is known from here on, and the period is there
@@ -311,7 +311,7 @@ def test_the_catalog_has_five_types_with_schema_and_example(api: Api) -> None:
     [("/v2/deeds/{id}", 1), ("/v2/deeds/{id}/pdf", 1), ("/v2/deeds", 1), ("/v1/deeds/{id}", 1)],
 )
 def test_a_read_costs_a_constant_number_of_queries(
-    api: Api, order: Orders, path: str, queries: int, django_assert_num_queries: Any
+    api: Api, order: Orders, path: str, queries: int, nothing_is_due: None, django_assert_num_queries: Any
 ) -> None:
     for number in range(6):
         deed = api.post("/v2/deeds", order(order_id=f"O-{number}")).json()
@@ -320,7 +320,7 @@ def test_a_read_costs_a_constant_number_of_queries(
 
 
 def test_an_order_costs_a_constant_number_of_queries(
-    api: Api, order: Orders, django_assert_max_num_queries: Any
+    api: Api, order: Orders, nothing_is_due: None, django_assert_max_num_queries: Any
 ) -> None:
     api.post("/v2/deeds", order(order_id="O-0"))  # the key is known from here on, and the period is there
     with django_assert_max_num_queries(6):  # a savepoint around the insert, the place in the quota

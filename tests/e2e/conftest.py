@@ -53,7 +53,7 @@ class Deployment:
         web = self.start(
             "web", "-m", "gunicorn", "-c", "python:partner_api.gunicorn_conf", "partner_api.wsgi:application"
         )
-        web.wait_until(self._answers, seconds=30)
+        web.wait_until(self._answers, seconds=90)
 
     def start_sandbox(self) -> None:
         port = self.env["SANDBOX_BASE_URL"].rpartition(":")[2]
@@ -61,7 +61,7 @@ class Deployment:
 
     def start_worker(self) -> None:
         worker = self.start("worker", "-m", "celery", "-A", "partner_api", "worker", *WORKER_FLAGS)
-        worker.wait_until(lambda: " ready." in worker.log.read_text(), seconds=30)
+        worker.wait_until(lambda: " ready." in worker.log.read_text(), seconds=90)
 
     def start_beat(self) -> None:
         schedule = str(self.folder / "schedule")

@@ -14,7 +14,7 @@ from tests.api import Api
 BY = audit.Actor.command("test")
 
 
-def test_a_known_key_costs_no_query(api: Api, django_assert_num_queries: Any) -> None:
+def test_a_known_key_costs_no_query(api: Api, nothing_is_due: None, django_assert_num_queries: Any) -> None:
     api.get("/v2/deeds")
     with django_assert_num_queries(1):  # the deeds
         api.get("/v2/deeds")
@@ -65,7 +65,7 @@ def test_nothing_is_remembered_for_longer_than_the_setting(api: Api, settings: A
     assert api.get("/v2/deeds").status_code == 403
 
 
-def test_the_last_use_is_written_once_a_minute(api: Api, django_assert_num_queries: Any) -> None:
+def test_the_last_use_is_written_once_a_minute(api: Api) -> None:
     api.get("/v2/deeds")
     first = ApiKey.objects.get(pk=api.key.pk)
     assert (first.last_used_address, first.last_used_at is None) == ("127.0.0.1", False)

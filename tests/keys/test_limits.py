@@ -27,7 +27,7 @@ def _limited(acme: Partner, per_minute: int, burst: int) -> Api:
 
 
 def test_every_answer_says_how_much_room_is_left(acme: Partner) -> None:
-    api = _limited(acme, 2, 30)  # slow, so that none comes back meanwhile
+    api = _limited(acme, 2, 30)
     answers = [api.get("/v2/deeds"), api.get("/v2/deeds/01900000-0000-7000-8000-000000000000")]
     answers.append(api.get("/v2/usage-that-is-not-there"))
     assert [answer.status_code for answer in answers] == [200, 404, 404]
@@ -42,15 +42,25 @@ def test_every_answer_says_how_much_room_is_left(acme: Partner) -> None:
 
 
 def test_a_refusal_says_exactly_how_long_to_wait(acme: Partner) -> None:
-    api = _limited(acme, 60, 2)
-    assert [api.get("/v2/deeds").status_code for _ in range(3)] == [200, 200, 429]
-    answer = api.get("/v2/deeds")
-    assert (answer.json()["code"], answer["Retry-After"]) == ("rate_limited", "1")
-    assert answer["X-RateLimit-Remaining"] == "0"
-    # The bucket as it will be after that second: the request then passes.
+    api = _limited(acme, 1, 2)
     redis, bucket = get_redis_connection("limiter"), f"partner_api:bucket:{api.key.key_id}"
-    redis.set(bucket, int(redis.get(bucket)) - 1_000_000)
+    assert [api.get("/v2/deeds").status_code for _ in range(3)] == [200, 200, 429]
+    full_at = int(redis.get(bucket))
+    longest = _seconds_until(full_at - MINUTE_US)
+    answer = api.get("/v2/deeds")
+    shortest = _seconds_until(full_at - MINUTE_US)
+    assert answer.json()["code"] == "rate_limited"
+    assert answer["X-RateLimit-Remaining"] == "0"
+    assert 0 < shortest <= int(answer["Retry-After"]) <= longest <= 60
+    # The bucket as it will be after those seconds: the request then passes.
+    redis.set(bucket, full_at - int(answer["Retry-After"]) * 1_000_000)
     assert [api.get("/v2/deeds").status_code for _ in range(2)] == [200, 429]
+
+
+def _seconds_until(moment_us: int) -> int:
+    """By the limiter's own clock, rounded up."""
+    seconds, microseconds = get_redis_connection("limiter").time()
+    return int(-(-(moment_us - seconds * 1_000_000 - microseconds) // 1_000_000))
 
 
 @pytest.mark.django_db(transaction=True)
@@ -128,7 +138,7 @@ def _no_redis() -> Iterator[None]:
 
 def test_without_redis_requests_go_on_and_come_back_by_themselves(acme: Partner, settings: Any) -> None:
     settings.LIMITER_REDIS_RETRY_SECONDS = 0.0
-    api = _limited(acme, 60, 3)
+    api = _limited(acme, 1, 3)
     assert api.get("/v2/deeds").status_code == 200
     with _no_redis():
         statuses = [api.get("/v2/deeds").status_code for _ in range(4)]

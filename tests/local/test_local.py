@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -170,21 +171,9 @@ def demo(tmp_path: Path) -> Iterator[Callable[..., Demo]]:
             one.process.wait(30)
 
 
-def test_once_makes_the_first_deed_and_a_billing_month_and_ends(demo: Callable[..., Demo]) -> None:
-    once = demo(ONCE="1", STRIPE="twin")
-    assert once.process.wait(180) == 0, once.said()
-    assert "is paid: 149.00 USD" in once.said()
-    assert "0 variances" in once.said()
-    path = once.var_dir / "demo" / "first-deed.pdf"
-    text = "".join(page.extract_text() for page in PdfReader(path).pages)
-    for fact in ("ALICE SMITH", "BOB JONES", "8381-021-001"):
-        assert fact in text
-    facts = once.var_dir / "demo" / "demo.json"
-    assert stat.S_IMODE(facts.stat().st_mode) == 0o600
-    assert processes_of(once.folder) == []
-
-
-def test_two_demos_serve_side_by_side_and_end_by_signals(demo: Callable[..., Demo], tmp_path: Path) -> None:
+def test_two_demos_serve_side_by_side_and_one_that_ends_leaves_the_other(
+    demo: Callable[..., Demo], tmp_path: Path
+) -> None:
     first, second = demo("one"), demo("two")
     for each in (first, second):
         each.wait_until_it_serves()
@@ -206,19 +195,14 @@ def test_two_demos_serve_side_by_side_and_end_by_signals(demo: Callable[..., Dem
     assert third.wait_until_it_ended() == 1
     assert "another stack already runs" in third.said()
     first.process.send_signal(signal.SIGINT)
-    second.process.send_signal(signal.SIGTERM)
-    for each in (first, second):
-        assert each.wait_until_it_ended() == 0, each.said()
-        assert processes_of(each.folder) == []
-
-
-def test_a_child_that_dies_ends_all_and_is_named(demo: Callable[..., Demo]) -> None:
-    running = demo()
-    running.wait_until_it_serves()
-    os.kill(running.facts()["pids"]["worker"], signal.SIGKILL)
-    assert running.wait_until_it_ended() == 1
-    assert "worker was killed by signal 9" in running.said()
-    until(lambda: processes_of(running.folder) == [])
+    assert first.wait_until_it_ended() == 0, first.said()
+    assert processes_of(first.folder) == []
+    # A child that dies ends all of its own, and is named.
+    assert second.process.poll() is None
+    os.kill(second.facts()["pids"]["worker"], signal.SIGKILL)
+    assert second.wait_until_it_ended() == 1
+    assert "worker was killed by signal 9" in second.said()
+    until(lambda: processes_of(second.folder) == [])
 
 
 def test_the_development_server_answers_as_production_does(demo: Callable[..., Demo]) -> None:
@@ -227,6 +211,9 @@ def test_the_development_server_answers_as_production_does(demo: Callable[..., D
     answer = requests.get(f"{serving.facts()['base_url']}/nothing", timeout=5)
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
     assert not (serving.var_dir / "demo" / "first-deed.pdf").exists()
+    serving.process.send_signal(signal.SIGTERM)
+    assert serving.wait_until_it_ended() == 0, serving.said()
+    assert processes_of(serving.folder) == []
 
 
 def test_a_taken_port_is_named(demo: Callable[..., Demo]) -> None:
@@ -247,8 +234,16 @@ def test_a_stripe_that_is_unknown_is_named(demo: Callable[..., Demo]) -> None:
     assert not (refused.var_dir / "postgres").exists()
 
 
-def test_servers_that_are_given_are_used(demo: Callable[..., Demo], tmp_path: Path) -> None:
-    """A Main API that is not ours, and engines that run already."""
+@dataclass(frozen=True)
+class Given:
+    """Servers that run already: a Main API that is not ours, and engines."""
+
+    env: dict[str, str]
+    main_api: Child
+
+
+@pytest.fixture
+def given(tmp_path: Path) -> Iterator[Given]:
     postgres, database_url = start_postgres(
         tmp_path / "pg", password="given", log=tmp_path / "pg.log", durable=False
     )
@@ -261,22 +256,39 @@ def test_servers_that_are_given_are_used(demo: Callable[..., Demo], tmp_path: Pa
         f"make_server('127.0.0.1', {port}, SandboxApp('their-token')).serve_forever()"
     )
     theirs = Child("theirs", [sys.executable, "-c", code], log=tmp_path / "theirs.log")
+    env = {
+        "DATABASE_URL": database_url,
+        "REDIS_URL": redis_url,
+        "MAIN_API_BASE_URL": f"http://127.0.0.1:{port}",
+        "MAIN_API_INTERNAL_TOKEN": "their-token",
+    }
     try:
-        given = demo(
-            DATABASE_URL=database_url,
-            REDIS_URL=redis_url,
-            MAIN_API_BASE_URL=f"http://127.0.0.1:{port}",
-            MAIN_API_INTERNAL_TOKEN="their-token",
-            ONCE="1",
-        )
-        assert given.process.wait(90) == 0, given.said()
-        assert "POST /api/generate/grant-deed-ca" in theirs.log.read_text()
-        assert given.facts()["pids"]["postgres"] == given.facts()["pids"]["redis"] == 0
-        with psycopg.connect(database_url) as database:
-            assert database.execute("SELECT status FROM external_deeds").fetchall() == [("completed",)]
+        yield Given(env, theirs)
     finally:
         for child in (theirs, cache, postgres):
             child.stop(seconds=5)
+
+
+def test_once_makes_the_first_deed_and_a_billing_month_and_ends(
+    demo: Callable[..., Demo], given: Given
+) -> None:
+    """On servers that are given, which are used and left running."""
+    once = demo(**given.env, ONCE="1", STRIPE="twin")
+    assert once.process.wait(180) == 0, once.said()
+    assert "is paid: 149.00 USD" in once.said()
+    assert "0 variances" in once.said()
+    path = once.var_dir / "demo" / "first-deed.pdf"
+    text = "".join(page.extract_text() for page in PdfReader(path).pages)
+    for fact in ("ALICE SMITH", "BOB JONES", "8381-021-001"):
+        assert fact in text
+    facts = once.var_dir / "demo" / "demo.json"
+    assert stat.S_IMODE(facts.stat().st_mode) == 0o600
+    assert processes_of(once.folder) == []
+    assert "POST /api/generate/grant-deed-ca" in given.main_api.log.read_text()
+    assert once.facts()["pids"]["postgres"] == once.facts()["pids"]["redis"] == 0
+    with psycopg.connect(given.env["DATABASE_URL"]) as database:
+        found = database.execute("SELECT status, count(*) FROM external_deeds GROUP BY status").fetchall()
+    assert found == [("completed", 1 + 8)], "the first, and those of the month"
 
 
 def test_the_s3_server_has_a_bucket_and_its_settings(tmp_path: Path) -> None:
