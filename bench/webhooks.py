@@ -131,6 +131,8 @@ class Received:
 
         When each arrived first, by path and event id, is in `first`.
         """
+        if not self._log.exists():
+            return self._counts  # nothing has arrived yet
         with self._log.open("rb") as log:
             log.seek(self._position)
             # Its last line may still be being written.
