@@ -126,6 +126,11 @@ CODES: Final = {
         "The deed could not be made",
         "`detail` has the reason. Correct the order, or send it again if nothing is wrong with it.",
     ),
+    "database_unavailable": Code(
+        503,
+        "The database can't be reached, or is too busy",
+        "Send the same request again after `Retry-After` seconds; an order is made once at most.",
+    ),
     "storage_unavailable": Code(
         503, "The storage of PDFs can't be reached", "Send it again after `Retry-After` seconds."
     ),

@@ -11,6 +11,7 @@ from typing import Any
 import structlog
 from django.conf import settings
 from django.core.exceptions import PermissionDenied
+from django.db import OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.views import defaults
 from rest_framework import exceptions
@@ -154,4 +155,9 @@ def _as_problem(exc: Exception, context: Mapping[str, Any]) -> Problem | None:
         return not_found()
     if isinstance(exc, PermissionDenied | exceptions.PermissionDenied):
         return Problem("forbidden", "This is not allowed.")
+    if isinstance(exc, OperationalError):
+        # No connection, a lock or an answer that took too long, a deadlock: it may pass by itself.
+        log.error("database_unavailable", exc_info=exc)
+        detail = "The request met a database that is away or too busy; it was undone."
+        return Problem("database_unavailable", detail, headers={"Retry-After": "1"})
     return None
