@@ -8,7 +8,7 @@ import unicodedata
 from dataclasses import dataclass
 
 from django.conf import settings
-from pypdf import Configuration, PdfReader, apply_configuration
+from pypdf import Configuration, PageObject, PdfReader, apply_configuration
 from pypdf.errors import PyPdfError
 
 _LOOKED_AT_PAGES = 5
@@ -22,6 +22,9 @@ _LIMITS = Configuration(
     array_based_stream_maximum_output_length=_UNPACKED_BYTES,
     disable_legacy_handling=True,
 )
+# A string in a page's content (ISO 32000-1, 7.3.4.2), and what stands for another character in it.
+_STRING = re.compile(rb"\(((?:[^\\()]++|\\.)*+)\)", re.DOTALL)
+_ESCAPED = re.compile(rb"\\([0-7]{1,3}|.)", re.DOTALL)
 
 
 class NotADeed(Exception):
@@ -68,8 +71,8 @@ def _read(content: bytes, grantors: list[str], apn: str) -> CheckedPdf:
 def _names_one_of(facts: tuple[str, ...], reader: PdfReader, pages: int) -> bool:
     """Whether one of the facts stands on the first pages; True where they have no text at all.
 
-    Reading text is most of what a deed costs us, so it ends with the first fact found. Raises NotADeed
-    for what takes too long: forms drawn within forms.
+    Reading text is most of what a deed costs us, so it ends with the first fact found, and begins with
+    what stands in the page as it is. Raises NotADeed for what takes too long: forms drawn within forms.
     """
     deadline = time.monotonic() + _PATIENCE_SECONDS
 
@@ -80,12 +83,31 @@ def _names_one_of(facts: tuple[str, ...], reader: PdfReader, pages: int) -> bool
     wanted = [_letters(fact) for fact in facts]
     found = ""
     for index in range(pages):
-        found += _letters(reader.pages[index].extract_text(visitor_operand_before=look_at_the_clock))
+        page = reader.pages[index]
+        plain = _letters(_plain_text(page))
+        if any(fact in plain for fact in wanted):
+            return True
+        found += _letters(page.extract_text(visitor_operand_before=look_at_the_clock))
         # The reader goes on after a form that raised, so it is looked at once more.
         look_at_the_clock()
         if any(fact in found for fact in wanted):
             return True
     return not found
+
+
+def _plain_text(page: PageObject) -> str:
+    """The strings that a page shows, as if each code were its letter, which it is in the standard fonts.
+
+    In a font that numbers its glyphs otherwise this is no text at all, and matches no fact.
+    """
+    contents = page.get_contents()
+    shown = b"".join(_STRING.findall(b"" if contents is None else contents.get_data()))
+    return _ESCAPED.sub(_unescaped, shown).decode("cp1252", errors="ignore")
+
+
+def _unescaped(escape: re.Match[bytes]) -> bytes:
+    octal = escape[1]
+    return bytes([int(octal, 8) & 0xFF]) if octal.isdigit() else octal
 
 
 def _letters(text: str) -> str:

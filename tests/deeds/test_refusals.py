@@ -5,7 +5,7 @@ import io
 import time
 import tracemalloc
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -190,7 +190,7 @@ def test_a_pdf_of_60_mb_is_not_read_to_its_end(place: Place, main_api: MainApi) 
     assert sent < 40, "the connection was closed"
 
 
-def with_content(unpacked: Iterator[bytes]) -> bytes:
+def with_content(unpacked: Iterable[bytes]) -> bytes:
     """A PDF of one page whose content is this, packed."""
     packer = zlib.compressobj(9)
     stream = StreamObject()
@@ -236,6 +236,30 @@ def forms_within_forms() -> bytes:
         {NameObject("/XObject"): DictionaryObject({NameObject("/X"): inner})}
     )
     return written(writer)
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        b"(ALICE) Tj ( SMITH) Tj",
+        b"[(AL) -20 (ICE SM) 5 (ITH)] TJ",
+        rb"(\101LICE \123MITH) Tj",
+        b"<414C49434520534D495448> Tj",
+        rb"(\(APN\) 8381-021-001) Tj",
+    ],
+)
+def test_a_fact_is_found_however_its_text_is_written(shown: bytes) -> None:
+    content = with_content([b"BT /F1 12 Tf (DEED) Tj " + shown + b" ET"])
+    assert pdf.check(content, grantors=["Alice Smith"], apn="8381-021-001").pages == 1
+    with pytest.raises(pdf.NotADeed, match="names neither"):
+        pdf.check(content, grantors=["Carol Lee"], apn="1111-222-333")
+
+
+def test_an_open_string_of_two_megabytes_is_read_at_once() -> None:
+    started = time.process_time()
+    with pytest.raises(pdf.NotADeed):
+        pdf.check(with_content([b"(" + b"a" * 2_000_000]), grantors=["B"], apn="1")
+    assert time.process_time() - started < 5
 
 
 def test_a_zip_bomb_is_not_unpacked() -> None:
