@@ -3,6 +3,8 @@
 The reasons that gunicorn would log quote the request, and with it perhaps a key; ours don't.
 """
 
+import contextlib
+import http
 import json
 import select
 import threading
@@ -15,11 +17,14 @@ from gunicorn.workers.gthread import ThreadWorker
 
 log = structlog.get_logger(__name__)
 
-_REFUSALS: tuple[tuple[type[Exception], int, str, str], ...] = (
-    (errors.LimitRequestHeaders, 431, "Request Header Fields Too Large", "A header is too long."),
-    (errors.LimitRequestLine, 414, "URI Too Long", "The address is too long."),
-    (errors.UnsupportedTransferCoding, 501, "Not Implemented", "Send the body plain or chunked."),
-    (errors.ParseException, 400, "Bad Request", "This is not HTTP as we read it."),
+_REFUSALS: tuple[tuple[type[Exception], str, str], ...] = (
+    # Subclasses first: a header that we would have sent is no fault of the client's.
+    (errors.InvalidResponseHeader, "internal_error", "The error was logged under this request id."),
+    (errors.InvalidResponseHeaderName, "internal_error", "The error was logged under this request id."),
+    (errors.LimitRequestHeaders, "headers_too_large", "A header is too long, or there are too many."),
+    (errors.LimitRequestLine, "uri_too_long", "The address is too long."),
+    (errors.UnsupportedTransferCoding, "unsupported_transfer_coding", "Send the body plain or chunked."),
+    (errors.ParseException, "bad_request", "This is not HTTP as we read it."),
 )
 
 
@@ -61,12 +66,13 @@ class ProblemWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no type
             self._may_linger.release()
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:
-        for kind, status, title, detail in _REFUSALS:
+        for kind, code, detail in _REFUSALS:
             if isinstance(exc, kind):
-                log.warning("request_refused", status=status, reason=type(exc).__name__)
-                _write(client, status, title, detail)
+                request_id = _write(client, code, detail)
+                log.warning("request_refused", code=code, reason=type(exc).__name__, request_id=request_id)
                 return
-        super().handle_error(req, client, addr, exc)
+        request_id = _write(client, "internal_error", "The error was logged under this request id.")
+        log.error("request_broke", exc_info=exc, request_id=request_id)
 
 
 class Log(glogging.Logger):  # type: ignore[misc]  # as above
@@ -75,12 +81,19 @@ class Log(glogging.Logger):  # type: ignore[misc]  # as above
     access_log_enabled = False
 
 
-def _write(client: Any, status: int, title: str, detail: str) -> None:
-    body = json.dumps(
-        {"type": "about:blank", "title": title, "status": status, "detail": detail, "code": "bad_request"}
-    )
+def _write(client: Any, code: str, detail: str) -> str:
+    """Sends the problem; the request id that was made for it."""
+    from partner_api.http import request_id  # noqa: PLC0415 - it needs the settings
+    from partner_api.http.problems import CONTENT_TYPE, Problem  # noqa: PLC0415 - as above
+
+    problem = Problem(code, detail)
+    made = request_id.accept_or_make("")
+    body = json.dumps(problem.as_dict(made)).encode()
     head = (
-        f"HTTP/1.1 {status} {title}\r\nConnection: close\r\n"
-        f"Content-Type: application/problem+json\r\nContent-Length: {len(body)}\r\n\r\n"
+        f"HTTP/1.1 {problem.status} {http.HTTPStatus(problem.status).phrase}\r\nConnection: close\r\n"
+        f"{request_id.HEADER}: {made}\r\n"
+        f"Content-Type: {CONTENT_TYPE}\r\nContent-Length: {len(body)}\r\n\r\n"
     )
-    util.write_nonblock(client, f"{head}{body}".encode("ascii"))
+    with contextlib.suppress(OSError):
+        util.write_nonblock(client, head.encode("ascii") + body)
+    return made

@@ -13,6 +13,7 @@ from tests.e2e.conftest import Deployment
 
 
 def raw(deployment: Deployment, request: bytes) -> tuple[int, dict[str, object]]:
+    """Status and body of what must be a whole problem."""
     parts = urlsplit(deployment.url)
     assert parts.hostname is not None
     with socket.create_connection((parts.hostname, parts.port or 80), timeout=10) as connection:
@@ -22,20 +23,32 @@ def raw(deployment: Deployment, request: bytes) -> tuple[int, dict[str, object]]
             answer += chunk
     head, _, body = answer.partition(b"\r\n\r\n")
     assert b"application/problem+json" in head
-    return int(head.split()[1]), json.loads(body)
+    problem = json.loads(body)
+    assert f"X-Request-ID: {problem['request_id']}".encode() in head
+    assert problem["type"].endswith(f"/docs/errors#{problem['code']}")
+    return int(head.split()[1]), problem
 
 
 def test_broken_http_gets_a_problem(deployment: Deployment, acme: Partner) -> None:
     deployment.start_web()
     key = Api.of(acme).text
-    for request, status in (
-        (b"nonsense\r\n\r\n", 400),
-        (b"GET / HTTP/1.1\r\nHost: x\r\nAuthorization: " + b"a" * 9000 + b"\r\n\r\n", 431),
-        (b"GET /" + b"a" * 5000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414),
-        (b"GET / HTTP/1.1\r\nHost: x\r\nBad Header " + key.encode() + b"\r\n\r\n", 400),
+    host = urlsplit(deployment.url).netloc.encode()
+    last = b" HTTP/1.1\r\nHost: " + host + b"\r\nConnection: close\r\n"
+    # The limits count a whole line, with its name and its end.
+    longest = b"Authorization: Bearer "
+    longest += b"a" * (8190 - len(longest) - 2)
+    for request, status, code in (
+        (b"nonsense\r\n\r\n", 400, "bad_request"),
+        (b"GET /v2/deeds" + last + longest + b"\r\n\r\n", 401, "invalid_api_key"),
+        (b"GET /v2/deeds" + last + longest + b"aaa\r\n\r\n", 431, "headers_too_large"),
+        (b"GET /v2/deeds" + last + b"Authorization: " + b"a" * 9000 + b"\r\n\r\n", 431, "headers_too_large"),
+        (b"GET /" + b"a" * 5000 + last + b"\r\n", 414, "uri_too_long"),
+        (b"GET /" + last + b"Bad Header " + key.encode() + b"\r\n\r\n", 400, "bad_request"),
+        (b"POST /v2/deeds" + last + b"Transfer-Encoding: br\r\n\r\n", 501, "unsupported_transfer_coding"),
+        (b"POST /v2/deeds" + last + b"Content-Length: many\r\n\r\n", 400, "bad_request"),
     ):
         got, problem = raw(deployment, request)
-        assert got == status == problem["status"]
+        assert (got, problem["status"], problem["code"]) == (status, status, code)
     assert key not in deployment.children[0].log.read_text()
 
 
