@@ -3,7 +3,6 @@
 from typing import Any, ClassVar, Final
 
 import structlog
-from celery import current_app
 from django.conf import settings
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
@@ -17,6 +16,7 @@ from billing.models import StripeCustomer, StripeEvent
 from billing.stripe_client import StripeFault, customers
 from keys.authentication import PartnerRequest
 from keys.permissions import PUBLIC
+from partner_api import broker
 from partner_api.http.negotiation import AnyAccept
 from partner_api.http.problems import Problem
 from partner_api.http.view import ApiView
@@ -139,6 +139,6 @@ def _problem(fault: StripeFault) -> Problem:
 def _hint(event_id: str) -> None:
     """The row is the truth; without a broker beat finds it."""
     try:
-        current_app.send_task("billing.tasks.process_stripe_event", [event_id])
+        broker.send("billing.tasks.process_stripe_event", event_id)
     except OperationalError as error:
         log.warning("broker_unavailable", reason=type(error).__name__)

@@ -3,11 +3,11 @@
 import uuid
 
 import structlog
-from celery import current_app
 from django.conf import settings
 from kombu.exceptions import OperationalError
 
 from deeds.models import Deed
+from partner_api import broker
 
 log = structlog.get_logger(__name__)
 
@@ -32,23 +32,22 @@ def hint_all(deed_ids: list[uuid.UUID], *, is_bulk: bool = False) -> None:
 
 
 def send(deed_id: str) -> None:
-    # By name: whoever takes orders need not load what renders them.
-    current_app.send_task("deeds.tasks.serve", [deed_id])
+    broker.send("deeds.tasks.serve", deed_id)
 
 
 def send_bulk(deed_id: str) -> None:
-    current_app.send_task("deeds.tasks.serve_bulk", [deed_id], queue=settings.DEED_BULK_QUEUE)
+    broker.send("deeds.tasks.serve_bulk", deed_id, queue=settings.DEED_BULK_QUEUE)
 
 
 def revive(*, is_bulk: bool) -> None:
     """Sends a message that renews itself as long as something is due. Raises kombu's OperationalError."""
     queue = settings.DEED_BULK_QUEUE if is_bulk else settings.CELERY_TASK_DEFAULT_QUEUE
-    current_app.send_task("deeds.tasks.drain", kwargs={"is_bulk": is_bulk}, queue=queue)
+    broker.send("deeds.tasks.drain", queue=queue, is_bulk=is_bulk)
 
 
 def sweep_now() -> None:
     """Has the sweeper look before its time. Without a broker it looks when its time comes."""
     try:
-        current_app.send_task("deeds.tasks.sweep")
+        broker.send("deeds.tasks.sweep")
     except OperationalError as error:
         log.warning("broker_unavailable", reason=type(error).__name__)

@@ -7,8 +7,6 @@ again, and the log and a metric say so once.
 
 import hashlib
 import secrets
-import threading
-import time
 from typing import Any, Final
 
 import structlog
@@ -18,6 +16,7 @@ from redis.exceptions import NoScriptError, RedisError
 
 from keys import key_cache, metrics
 from keys.rate_limit import Decision, Limit, MemoryLimiter
+from partner_api.breaker import Breaker
 
 log = structlog.get_logger(__name__)
 
@@ -48,40 +47,7 @@ return {1, ARGV[1], math.floor(-over / interval), after - now, 0}
 _SHA: Final = hashlib.sha1(_TAKE.encode()).hexdigest()  # noqa: S324 - Redis' own choice
 
 
-class _Breaker:
-    """Open after an error, for a moment; then one request asks, and the others still go around."""
-
-    def __init__(self) -> None:
-        self._retry_at = 0.0
-        self._lock = threading.Lock()
-
-    def may_ask(self) -> bool:
-        if not self._retry_at:
-            return True
-        with self._lock:
-            if time.monotonic() < self._retry_at:
-                return False
-            self._retry_at = time.monotonic() + settings.LIMITER_REDIS_RETRY_SECONDS
-            return True
-
-    def failed(self, error: RedisError) -> None:
-        with self._lock:
-            is_news = not self._retry_at
-            self._retry_at = time.monotonic() + settings.LIMITER_REDIS_RETRY_SECONDS
-        if is_news:
-            metrics.limiter_in_memory.set(1)
-            log.warning("limiter_without_redis", reason=type(error).__name__)
-            # What is remembered may change while nobody can be told.
-            key_cache.forget_all()
-
-    def succeeded(self) -> None:
-        if self._retry_at:
-            self._retry_at = 0.0
-            metrics.limiter_in_memory.set(0)
-            log.info("limiter_with_redis_again")
-
-
-_breaker = _Breaker()
+_breaker = Breaker()
 _memory = MemoryLimiter(settings.LIMITER_MEMORY_ENTRIES)
 _NO_LIMIT: Final = Limit(1, 1)
 
@@ -120,14 +86,21 @@ def _bucket(name: str) -> str:
 
 def _run(tag_name: str, bucket: str, tag: bytes, limit: Limit) -> list[Any] | None:
     """The script's answer; None while Redis is away."""
-    if not _breaker.may_ask():
+    moment = settings.LIMITER_REDIS_RETRY_SECONDS
+    if not _breaker.may_ask(after_seconds=moment):
         return None
     try:
         found = _ask(tag_name, bucket, tag, secrets.token_hex(8), limit)
     except RedisError as error:
-        _breaker.failed(error)
+        if _breaker.failed(after_seconds=moment):
+            metrics.limiter_in_memory.set(1)
+            log.warning("limiter_without_redis", reason=type(error).__name__)
+            # What is remembered may change while nobody can be told.
+            key_cache.forget_all()
         return None
-    _breaker.succeeded()
+    if _breaker.succeeded():
+        metrics.limiter_in_memory.set(0)
+        log.info("limiter_with_redis_again")
     return found
 
 

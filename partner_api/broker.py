@@ -1,4 +1,5 @@
-"""Celery's connection to Redis, so that a worker outlives a Redis that went away, and a message costs little.
+"""Celery's messages: sent without waiting for a broker that does not answer; and its connection to Redis, so
+that a worker outlives a Redis that went away, and a message costs little.
 
 kombu 5.7 touches channels whose connection is gone (to acknowledge, to restore), and fails there with
 an AttributeError, which Celery does not take for a lost connection and ends the worker. And for each
@@ -7,8 +8,32 @@ message it makes a new client of its pool, which costs more than sending it.
 
 from typing import Any
 
+from celery import current_app
+from django.conf import settings
+from kombu.exceptions import OperationalError
 from kombu.transport import TRANSPORT_ALIASES, redis
 from redis.exceptions import ConnectionError as RedisConnectionError
+
+from partner_api.breaker import Breaker
+
+_breaker = Breaker()
+
+
+def send(task: str, *arguments: str, queue: str | None = None, **options: Any) -> None:
+    """Has a worker run the task, which is known by its name: whoever sends need not load what does the work.
+
+    Raises kombu's OperationalError where the broker is away, or was found away a moment ago.
+    """
+    moment = settings.BROKER_RETRY_SECONDS
+    if not _breaker.may_ask(after_seconds=moment):
+        message = "the broker was away a moment ago"
+        raise OperationalError(message)
+    try:
+        current_app.send_task(task, arguments, options, queue=queue)
+    except OperationalError:
+        _breaker.failed(after_seconds=moment)
+        raise
+    _breaker.succeeded()
 
 
 class Channel(redis.Channel):

@@ -333,11 +333,14 @@ RECONCILE_HOUR = env.int("RECONCILE_HOUR", default=3)
 # --- work in the background -------------------------------------------------------------------
 CELERY_BROKER_URL = env.str("CELERY_BROKER_URL", default=REDIS_URL)
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+BROKER_TIMEOUT_SECONDS = env.float("BROKER_TIMEOUT_SECONDS", default=1.0)
+# After how long one request asks a broker again that was away; the others do without until then.
+BROKER_RETRY_SECONDS = env.float("BROKER_RETRY_SECONDS", default=1.0)
 CELERY_BROKER_TRANSPORT_OPTIONS = {
     "visibility_timeout": 900,
-    "socket_timeout": 5,
-    "socket_connect_timeout": 2,
-    # How long an order waits to hint at itself while the broker is away; the sweeper hints later.
+    # How long one request waits to hint at its order while the broker is away; the sweeper hints later.
+    "socket_timeout": BROKER_TIMEOUT_SECONDS,
+    "socket_connect_timeout": BROKER_TIMEOUT_SECONDS,
     "max_retries": 1,
     "interval_start": 0,
     "interval_step": 0.05,

@@ -11,11 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 import structlog
-from celery import current_app
 from django.core.cache import cache
 from django.db import transaction
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
+
+from partner_api import broker
 
 log = structlog.get_logger(__name__)
 
@@ -70,8 +71,7 @@ def taken(task: str) -> None:
 
 
 def send(task: str) -> None:
-    # By name: whoever writes rows need not load what works on them.
-    current_app.send_task(task)
+    broker.send(task)
 
 
 def _mark(task: str) -> str:

@@ -134,7 +134,8 @@ def test_a_batch_goes_to_the_queue_of_batches(
 ) -> None:
     sent: list[tuple[str, str | None]] = []
     monkeypatch.setattr(
-        "celery.app.base.Celery.send_task", lambda self, name, args, queue=None: sent.append((name, queue))
+        "celery.app.base.Celery.send_task",
+        lambda self, name, args, kwargs, queue=None: sent.append((name, queue)),
     )
     with django_capture_on_commit_callbacks(execute=True):
         api.post("/v2/deeds/batch", {"orders": [order(order_id="B-1")]})
