@@ -30,6 +30,15 @@ def deeds_exceeded(period: BillingPeriod, limit: int, used: int) -> Problem:
     )
 
 
+def requests_exceeded(period: BillingPeriod, limit: int, used: int) -> Problem:
+    detail = (
+        f"All {limit} requests of this period are used. The next period starts "
+        f"{period.ends_at:%Y-%m-%d}; ask us for a larger quota, or for more in this period."
+    )
+    extra = {"quota": "requests", "limit": limit, "used": used, "resets_at": rfc3339(period.ends_at)}
+    return Problem("quota_exceeded", detail, extra=extra)
+
+
 def budget_exceeded(period: BillingPeriod, limit: Decimal, used: Decimal, currency: str) -> Problem:
     limit_text, used_text = (f"{major(amount, currency).normalize():f}" for amount in (limit, used))
     detail = (

@@ -13,6 +13,7 @@ import uuid_utils
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
+from billing import requests_left
 from billing.cost_units import cost_of
 from billing.draining import drainer, spool
 from billing.routes import documented
@@ -70,6 +71,7 @@ def route_of(request: HttpRequest) -> str:
 
 
 def _write(request: HttpRequest, at: float, started: float, *, status: int, length: int, code: str) -> None:
+    requests_left.settle(request, status)
     key = getattr(request, "api_key", None)
     deeds: Mapping[str, int] = getattr(request, "new_deeds", {})
     method = (request.method or "")[:10]

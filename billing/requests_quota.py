@@ -1,30 +1,20 @@
-"""Counts a period's requests, and refuses a partner's calls once its request quota is used up.
+"""Counts a period's requests: the request log does it in the transaction that stores its rows.
 
-The request log counts here in the transaction that stores its rows. A process asks now and then who is
-out of requests, so that a request itself costs nothing; a quota is exceeded by what comes within those
-seconds.
+billing.requests_left refuses what is beyond the quota.
 """
 
 import datetime as dt
 import json
-import threading
-import time
 import uuid
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
-from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import F
-from django.utils import timezone
-from rest_framework.permissions import BasePermission
-from rest_framework.request import Request
 
 from billing import periods, telling
-from billing.models import BillingPeriod, Contract
+from billing.models import BillingPeriod
 from keys.models import Partner
-from partner_api.http.problems import Problem
-from partner_api.http.times import rfc3339
 
 # Adds to all periods that are open, in one statement; answers whose they are, and the partner's quota.
 _COUNT: Final = """
@@ -47,8 +37,6 @@ FROM counted, keys_partner AS partner
 WHERE period.id = counted.id AND partner.id = period.partner_id
 RETURNING period.id, period.partner_id, period.starts_at, period.ends_at, partner.monthly_request_quota
 """
-# What a partner needs to see why it is refused.
-_ALWAYS: Final = {"billing:read", "usage:read"}
 
 
 def is_counted(*, livemode: bool, status: int) -> bool:
@@ -99,64 +87,3 @@ def _count_singly(requests: Mapping[tuple[uuid.UUID, dt.datetime], int]) -> None
         BillingPeriod.objects.filter(pk=period.pk).update(requests_used=F("requests_used") + number)
         if partner.monthly_request_quota is not None:
             telling.thresholds(period.pk, requests=partner.monthly_request_quota)
-
-
-class WithinRequestQuota(BasePermission):
-    """Raises Problem `quota_exceeded` for a live key whose partner's request quota is used up."""
-
-    def has_permission(self, request: Request, view: Any) -> bool:
-        key = getattr(request, "api_key", None)
-        if key is None or not key.livemode:
-            return True
-        if getattr(view, "scopes", {}).get(request.method) in _ALWAYS:
-            return True
-        ends_at = _exhausted.of(key.partner_id)
-        if ends_at is not None:
-            detail = (
-                "All requests of this period are used. The next period starts "
-                f"{ends_at:%Y-%m-%d}; ask us for a larger quota, or for more in this period."
-            )
-            raise Problem(
-                "quota_exceeded", detail, extra={"quota": "requests", "resets_at": rfc3339(ends_at)}
-            )
-        return True
-
-
-class _Exhausted:
-    """Who is out of requests, as of a few seconds ago; one query a process each time."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._known: dict[uuid.UUID, dt.datetime] = {}
-        self._read_at: float | None = None
-
-    def of(self, partner_id: uuid.UUID) -> dt.datetime | None:
-        """The end of the period in which the partner has no requests left, or None."""
-        with self._lock:
-            now = time.monotonic()
-            if self._read_at is None or now - self._read_at > settings.REQUEST_QUOTA_SECONDS:
-                self._known, self._read_at = _read(timezone.now()), now
-            return self._known.get(partner_id)
-
-    def forget(self) -> None:
-        """The next question is answered from the database."""
-        with self._lock:
-            self._read_at = None
-
-
-_exhausted = _Exhausted()
-forget = _exhausted.forget
-
-
-def _read(now: dt.datetime) -> dict[uuid.UUID, dt.datetime]:
-    running = BillingPeriod.objects.filter(
-        starts_at__lte=now,
-        ends_at__gt=now,
-        partner__monthly_request_quota__lte=F("requests_used") - F("extra_requests"),
-    )
-    found = {period.partner_id: period.ends_at for period in running}
-    for partner_id in list(found):
-        contract = Contract.objects.in_force(partner_id, now.date())
-        if contract is not None and contract.quota_mode == Contract.QuotaMode.SOFT:
-            del found[partner_id]
-    return found

@@ -58,11 +58,11 @@ def _reached(
 
 
 def refusal(partner: Partner, problem: Problem) -> None:
-    """Tells, once a period, that orders are refused for lack of quota or budget.
+    """Tells, once a period, that orders or requests are refused for lack of quota or budget.
 
     In a transaction of its own where the order's was rolled back.
     """
-    quota = _QUOTAS.get(problem.code)
+    quota = problem.extra.get("quota") or _QUOTAS.get(problem.code)
     if quota is None:
         return
     found = periods.at(partner, timezone.now())

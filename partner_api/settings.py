@@ -468,7 +468,7 @@ REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["keys.authentication.ApiKeyAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": [
         "keys.permissions.HasScope",
-        "billing.requests_quota.WithinRequestQuota",
+        "billing.requests_left.WithinRequestQuota",
     ],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["partner_api.http.parsing.StrictJSONParser"],

@@ -11,7 +11,7 @@ import time_machine
 from django.core.management import call_command
 from django.utils import timezone
 
-from billing import contracts, invoicing, ledger, periods, requests_quota
+from billing import contracts, invoicing, ledger, periods, requests_left, requests_quota
 from billing.ledger import DeedFacts
 from billing.models import BillingPeriod, Invoice, LedgerEntry
 from billing.signals import quota_threshold_reached
@@ -25,7 +25,7 @@ FINANCE = audit.Actor("staff", "finance")
 
 @pytest.fixture(autouse=True)
 def nobody_is_known_to_be_out_of_requests() -> None:
-    requests_quota.forget()
+    requests_left.forget()
 
 
 def agreed(partner: Partner, model: str = "hybrid", fee: str = "50.00", **terms: Any) -> None:
@@ -192,6 +192,7 @@ def test_requests_are_counted_and_refused_beyond_their_quota(api: Api, stranger:
     assert refused.status_code == 402
     assert refused.json()["code"] == "quota_exceeded"
     assert refused.json()["quota"] == "requests"
+    assert (refused.json()["limit"], refused.json()["used"]) == (10, 10)
     assert api.get("/v2/billing").status_code == 200
     assert Api.of(api.partner, environment="test").get("/v2/deeds").status_code == 200
     assert stranger.get("/v2/deeds").status_code == 200

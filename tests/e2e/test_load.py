@@ -81,6 +81,21 @@ def test_the_same_order_fifty_times_at_once_is_one_deed(deployment: Deployment, 
     assert Deed.objects.count() == 1
 
 
+def test_sixty_requests_at_once_with_a_quota_of_twenty(deployment: Deployment, acme: Partner) -> None:
+    """On two processes, before any of them is in the log by which the period's row counts."""
+    Partner.objects.update(monthly_request_quota=20)
+    deployment.start_web(WEB_WORKERS="2")
+    api = Api.of(acme)
+
+    def send(_: int) -> int:
+        with _session(api) as session:
+            return session.get(f"{deployment.url}/v2/deeds", timeout=60).status_code
+
+    with ThreadPoolExecutor(30) as pool:
+        answers = list(pool.map(send, range(60)))
+    assert sorted(answers) == [200] * 20 + [402] * 40
+
+
 def test_many_waiting_requests_leave_room_for_others(deployment: Deployment, acme: Partner) -> None:
     """No worker runs, so those with a seat wait; those beyond the seats are answered at once."""
     deployment.start_web(WAITING_REQUESTS_PER_PROCESS="2", WEB_WORKERS="1", WEB_THREADS="8")
