@@ -7,6 +7,7 @@ from billing import stripe_views, usage_views
 from billing import views as billing
 from deeds import files, views_admin, views_v1
 from deeds import views as deeds
+from keys import nowhere
 from keys import views as keys
 from keys import views_admin as keys_admin
 from partner_api import metrics_page
@@ -19,7 +20,7 @@ admin.autodiscover()
 
 handler400 = problems.handler400
 handler403 = problems.handler403
-handler404 = problems.handler404
+handler404 = nowhere.handler404
 handler500 = problems.handler500
 
 _FIRST_VERSION = [

@@ -274,3 +274,27 @@ def test_a_key_that_is_not_valid_yet_is_told_so(acme: Partner, client: Client, t
     assert "not valid yet" in answer.json()["detail"]
     time_machine.move_to(begins)
     assert client.get("/v2/deeds", headers={"X-API-Key": text}).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/v2/nothing", "/v2/deeds/not-an-id", "/v1/nothing/at/all", "/v2/deeds/"])
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "OPTIONS"])
+def test_an_address_that_leads_nowhere_knows_the_key(api: Api, method: str, path: str) -> None:
+    ApiKey.objects.update(rate_limit_per_minute=1, rate_limit_burst=2)
+    answers = [api.send(method, path, {} if method == "POST" else None, Accept="text/html") for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [404, 404, 429]
+    assert {answer["X-RateLimit-Limit"] for answer in answers} == {"1"}
+    assert answers[0].json()["code"] == "not_found"
+
+
+def test_an_address_that_leads_nowhere_refuses_a_key_that_is_none(client: Client) -> None:
+    answer = client.get("/v2/nothing", headers={"Authorization": "Bearer dp_live_x_y"})
+    assert (answer.status_code, answer.json()["code"]) == (401, "invalid_api_key")
+
+
+@pytest.mark.parametrize("path", ["/v2/nothing", "/nothing", "/admin-api/v1/nothing"])
+def test_addresses_that_lead_nowhere_can_not_be_tried_without_end(
+    client: Client, settings: Any, path: str
+) -> None:
+    settings.PUBLIC_RATE_LIMIT_PER_MINUTE = settings.PUBLIC_RATE_LIMIT_BURST = 3
+    codes = [client.get(path, REMOTE_ADDR="192.0.2.77").status_code for _ in range(5)]
+    assert codes == [404] * 3 + [429] * 2

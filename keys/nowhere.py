@@ -1,0 +1,52 @@
+"""Addresses that lead nowhere: a key that is sent there is checked and counted as anywhere else, and without
+one the address counts, so that nobody tries them all for nothing.
+"""
+
+from typing import Any, ClassVar, Final
+
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.views import View
+from rest_framework.request import Request
+
+from keys import limits
+from partner_api.http import problems
+from partner_api.http.negotiation import AnyAccept
+from partner_api.http.problems import Problem
+from partner_api.http.routing import is_page
+from partner_api.http.view import ApiView
+
+_OF_PARTNERS: Final = ("/v1/", "/v2/")
+
+
+class Nowhere(ApiView):
+    scopes: ClassVar[dict[str, str]] = {}
+    permission_classes = ()
+    content_negotiation_class = AnyAccept
+    http_method_names = list(View.http_method_names)
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        """Raises Problem: `not_found`, `rate_limited`, and what authentication raises."""
+        super().initial(request, *args, **kwargs)
+        if request.auth is None:
+            limits.count_public(request)
+        raise problems.not_found()
+
+
+_nowhere = Nowhere.as_view()
+
+
+def handler404(request: HttpRequest, exception: Exception) -> HttpResponseBase:
+    if is_page(request):
+        return problems.handler404(request, exception)
+    if request.path_info.startswith(_OF_PARTNERS):
+        return _nowhere(request)
+    return _counted(request, exception)
+
+
+def _counted(request: HttpRequest, exception: Exception) -> HttpResponse:
+    try:
+        limits.count_public(request)
+    except Problem as problem:
+        return problems.respond(request, problem)
+    return problems.handler404(request, exception)
