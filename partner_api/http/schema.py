@@ -92,7 +92,7 @@ class ProblemAwareSchema(AutoSchema):
         codes: list[str] = list(getattr(self.view, "problems", {}).get(self.method, ()))
         is_file = self.view.content_negotiation_class.__name__ == "AnyAccept"
         codes += [] if is_file else ["not_acceptable"]
-        codes += ["bad_request", "internal_error"]
+        codes += ["bad_request", "internal_error", "database_unavailable"]
         if getattr(self.view, "scopes", {})[self.method] != "public":
             codes += (*_WITH_KEY, "quota_exceeded")
         codes.append("rate_limited")

@@ -80,15 +80,15 @@ def test_while_postgres_is_away_requests_are_logged_all_the_same(
         way.close()
         headers = {"Authorization": f"Bearer {api.text}"}
         answers = [requests.get(f"{deployment.url}/v2/deeds", headers=headers, timeout=20) for _ in range(3)]
-        assert {answer.status_code for answer in answers} == {500}
+        assert {answer.status_code for answer in answers} == {503}
         assert ApiUsage.objects.count() == 3
         assert list((deployment.folder / "spool").iterdir()) != []
         way.open()
         _wait_for(6)
     finally:
         way.close()
-    failed = ApiUsage.objects.filter(status=500)
-    assert {row.error_code for row in failed} == {"internal_error"}
+    failed = ApiUsage.objects.filter(status=503)
+    assert {row.error_code for row in failed} == {"database_unavailable"}
     assert {row.request_id for row in failed} == {answer.headers["X-Request-ID"] for answer in answers}
 
 

@@ -1,15 +1,18 @@
 """Whatever goes wrong, a client gets a problem: never HTML, never a stack trace."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from django.conf import settings
+from django.db import connection
 from django.test import Client
 
 from deeds import ordering
 from deeds.models import Deed
 from keys.models import Partner
+from partner_api.ops.health import own_connection
 from tests.api import Api, errors_of
 
 
@@ -152,3 +155,22 @@ def test_the_documents_are_served_from_here(client: Client, acme: Partner) -> No
         page = client.get(path).content.decode()
         assert "/static/drf_spectacular_sidecar/" in page
         assert "https://" not in page.replace("https://github.com", "")
+
+
+def test_an_order_that_meets_a_busy_database_is_undone_and_may_come_again(
+    api: Api, order: Callable[..., dict[str, Any]], transactional_db: None
+) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SET lock_timeout = '50ms'")
+    try:
+        with own_connection() as other:
+            other.execute("LOCK TABLE external_deeds IN ACCESS EXCLUSIVE MODE")
+            refused = api.post("/v2/deeds", order(), Idempotency_Key="once")
+            body = problem(refused, 503, "database_unavailable")
+            other.rollback()
+        assert refused["Retry-After"] == "1"
+        assert "external_deeds" not in json.dumps(body)
+        assert Deed.objects.count() == 0
+        assert api.post("/v2/deeds", order(), Idempotency_Key="once").status_code == 202
+    finally:
+        connection.close()
