@@ -26,6 +26,9 @@ graceful_timeout = 35
 keepalive = 65
 # New connections queue in the kernel while a worker is replaced.
 backlog = 2048
+# Heads are parsed in C. Bodies are framed by gunicorn in either case, and what could be framed in two ways is
+# refused by both (tests/http/test_framing.py).
+http_parser = "fast"
 # A header of 8 kB is refused by gunicorn itself with 431/400; keys are far shorter.
 limit_request_line = 4094
 limit_request_field_size = 8190

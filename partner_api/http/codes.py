@@ -23,9 +23,6 @@ CODES: Final = {
     ),
     "headers_too_large": Code(431, "A header is too large", "Send headers of at most 8,190 bytes each."),
     "uri_too_long": Code(414, "The address is too long", "Send addresses of at most 4,094 bytes."),
-    "unsupported_transfer_coding": Code(
-        501, "The body's transfer coding is not read here", "Send the body plain or chunked."
-    ),
     "authentication_required": Code(
         401, "An API key is required", "Send your key as `Authorization: Bearer <key>` or `X-API-Key`."
     ),

@@ -23,7 +23,6 @@ _REFUSALS: tuple[tuple[type[Exception], str, str], ...] = (
     (errors.InvalidResponseHeaderName, "internal_error", "The error was logged under this request id."),
     (errors.LimitRequestHeaders, "headers_too_large", "A header is too long, or there are too many."),
     (errors.LimitRequestLine, "uri_too_long", "The address is too long."),
-    (errors.UnsupportedTransferCoding, "unsupported_transfer_coding", "Send the body plain or chunked."),
     (errors.ParseException, "bad_request", "This is not HTTP as we read it."),
 )
 
