@@ -7,6 +7,7 @@ client's own claim.
 
 import ipaddress
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 from django.conf import settings
@@ -23,6 +24,12 @@ def address_of(request: Any) -> str | None:
         forwarded = [part.strip() for part in request.META.get("HTTP_X_FORWARDED_FOR", "").split(",")]
         # Fewer entries than hops means that the request did not come through all of them.
         text = forwarded[-hops] if len(forwarded) >= hops else text
+    return _read(text)
+
+
+# One request asks several times, and a partner's requests come from few addresses.
+@lru_cache(maxsize=4096)
+def _read(text: str) -> str | None:
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
