@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import requests
@@ -54,7 +55,7 @@ def month(partners: int, entries: int, *, syncs: int = 2) -> dict[str, Any]:
     with _twin() as ask:
         holders = _partners(partners)
         _fill(holders, entries)
-        ask("faults", faults=[_fault(kind, max(1, entries // 500)) for kind in FAULTS])
+        ask("faults", faults=faults(max(1, entries // 500)))
         started = time.monotonic()
         while syncing.pending().exists():
             _together(syncs)
@@ -63,14 +64,14 @@ def month(partners: int, entries: int, *, syncs: int = 2) -> dict[str, Any]:
         took = time.monotonic() - started
         state = ask("state")
         accepted = LedgerEntry.objects.filter(partner__in=holders, sync_state="accepted").count()
-        differences = _differences(holders, state)
-    is_ok = not differences and not state["violations"] and accepted == entries == state["accepted"]
+        found = differences(holders, state)
+    is_ok = not found and not state["violations"] and accepted == entries == state["accepted"]
     return {
         "entries": entries,
         "partners": partners,
         "accepted": accepted,
         "at_stripe": state["accepted"],
-        "differences": differences,
+        "differences": found,
         "violations": state["violations"],
         "seconds": round(took, 1),
         "rate": round(entries / took),
@@ -100,21 +101,27 @@ def ledger_sync_rate(entries: int = 10_000, *, partners: int = 25) -> dict[str, 
 
 
 def _partners(count: int) -> list["Partner"]:
+    from keys.models import Partner
+
+    made = []
+    for _ in range(count):
+        partner = Partner.objects.create(name=f"Bench {uuid.uuid4().hex[:12]}")
+        open_account(partner)
+        made.append(partner)
+    return made
+
+
+def open_account(partner: "Partner") -> None:
+    """A contract with PRICES from the first of the month, and what Stripe needs for it."""
     from django.utils import timezone
 
     from billing import contracts, provisioning
     from keys import audit
-    from keys.models import Partner
 
     actor = audit.Actor.command("bench.billing")
-    made = []
-    for _ in range(count):
-        partner = Partner.objects.create(name=f"Bench {uuid.uuid4().hex[:12]}")
-        terms = {"model": "per_deed", "starts_on": timezone.now().date().replace(day=1)}
-        rows = [(item, after, Decimal(price)) for item, after, price in PRICES]
-        provisioning.provision(contracts.agree(partner, terms, rows, actor), actor)
-        made.append(partner)
-    return made
+    terms = {"model": "per_deed", "starts_on": timezone.now().date().replace(day=1)}
+    rows = [(item, after, Decimal(price)) for item, after, price in PRICES]
+    provisioning.provision(contracts.agree(partner, terms, rows, actor), actor)
 
 
 def _fill(partners: list["Partner"], entries: int) -> None:
@@ -147,7 +154,7 @@ def _fill(partners: list["Partner"], entries: int) -> None:
     LedgerEntry.objects.bulk_create(batch, batch_size=5000)
 
 
-def _differences(partners: list["Partner"], state: dict[str, Any]) -> list[str]:
+def differences(partners: list["Partner"], state: dict[str, Any]) -> list[str]:
     """Partner and type where the twin's count, at the contract's price, is not the ledger's sum."""
     from django.db.models import Sum
 
@@ -157,7 +164,7 @@ def _differences(partners: list["Partner"], state: dict[str, Any]) -> list[str]:
     customers = dict(StripeCustomer.objects.values_list("partner", "customer_id"))
     found = []
     for partner in partners:
-        own = Counter(state["sums"].get(customers[partner.pk], {}))
+        own = Counter(state["sums"].get(customers.get(partner.pk, ""), {}))
         rows = LedgerEntry.objects.filter(partner=partner).values("deed_type").annotate(sum=Sum("amount"))
         for row in rows:
             kind = row["deed_type"]
@@ -185,8 +192,27 @@ def _together(syncs: int) -> None:
         thread.join()
 
 
-def _fault(kind: str, times: int) -> dict[str, Any]:
-    return {"kind": kind, "path": PATH, "method": "POST", "times": times, "chance": 0.002}
+def faults(times: int, *, chance: float = 0.002) -> list[dict[str, Any]]:
+    """What goes wrong with meter events on their way, each kind so often and by this chance."""
+    return [
+        {"kind": kind, "path": PATH, "method": "POST", "times": times, "chance": chance} for kind in FAULTS
+    ]
+
+
+def ask_twin(url: str, what: str, **body: Any) -> Any:
+    """One of the twin's controls."""
+    headers = {"Authorization": f"Bearer {KEY}"}
+    return requests.post(f"{url}/_twin/{what}", json=body, headers=headers, timeout=60).json()
+
+
+def pointed_at(url: str) -> dict[str, Any]:
+    """The product's settings for this twin."""
+    return {
+        "STRIPE_SECRET_KEY": KEY,
+        "STRIPE_API_BASE": url,
+        "STRIPE_METER_EVENTS_BASE": url,
+        "STRIPE_MAX_NETWORK_RETRIES": 0,
+    }
 
 
 @contextmanager
@@ -198,20 +224,9 @@ def _twin() -> Iterator[Any]:
     environment = {**os.environ, "STRIPE_SECRET_KEY": KEY}
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         url = (process.stdout.readline() if process.stdout else "").strip()
-
-        def ask(what: str, **body: Any) -> Any:
-            headers = {"Authorization": f"Bearer {KEY}"}
-            return requests.post(f"{url}/_twin/{what}", json=body, headers=headers, timeout=60).json()
-
-        pointed = override_settings(
-            STRIPE_SECRET_KEY=KEY,
-            STRIPE_API_BASE=url,
-            STRIPE_METER_EVENTS_BASE=url,
-            STRIPE_MAX_NETWORK_RETRIES=0,
-        )
         try:
-            with pointed:
-                yield ask
+            with override_settings(**pointed_at(url)):
+                yield partial(ask_twin, url)
         finally:
             process.terminate()
 

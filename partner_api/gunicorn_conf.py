@@ -32,6 +32,8 @@ http_parser = "fast"
 # A header of 8 kB is refused by gunicorn itself with 431/400; keys are far shorter.
 limit_request_line = 4094
 limit_request_field_size = 8190
+# Nobody steers a running server here: signals stop it. Its default place is in $HOME, shared by all of a user's.
+control_socket_disable = True
 # The access log is ours (partner_api.http.request_id), with request id, route and latency.
 accesslog = None
 logger_class = "partner_api.http.worker.Log"

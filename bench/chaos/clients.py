@@ -19,9 +19,10 @@ _NOT_FOUND: Final = 404
 
 @dataclass
 class Record:
-    """What the clients saw. `deeds` has the id that each order's number was answered with."""
+    """What the clients saw: the deed by its order's number, and the request id of every answer."""
 
     deeds: dict[int, str] = field(default_factory=dict)
+    request_ids: list[str] = field(default_factory=list)
     statuses: Counter[str] = field(default_factory=Counter)
     refused: list[str] = field(default_factory=list)
     bare_errors: list[str] = field(default_factory=list)
@@ -33,6 +34,7 @@ class Record:
         """Counts an answer; a server error has to explain itself."""
         with self.lock:
             self.statuses[f"{answer.request.method} {answer.status_code}"] += 1
+            self.request_ids.append(answer.headers.get("X-Request-ID", ""))
             is_problem = answer.headers.get("Content-Type", "") == "application/problem+json"
             if answer.status_code >= _SERVER_ERROR and not (is_problem and "code" in answer.json()):
                 self.bare_errors.append(f"{answer.status_code} {answer.text[:200]!r}")

@@ -8,6 +8,7 @@ from typing import Final
 import psutil
 import requests
 
+from bench.billing import pointed_at
 from partner_api.local import engines
 from partner_api.local.demo import WORKER_FLAGS
 from partner_api.local.processes import Child
@@ -25,6 +26,7 @@ HASTE: Final = {
     "MAIN_API_RETRY_SECONDS": "0.2",
     # Workers are killed here far more often than a deed that kills them could explain.
     "DEED_MAX_CRASHES": "50",
+    "USAGE_DRAIN_SECONDS": "1",
     "LOG_LEVEL": "INFO",
     "LOG_FORMAT": "json",
 }
@@ -57,6 +59,13 @@ class Deployment:
             "MAIN_API_INTERNAL_TOKEN": "chaos",
             "SANDBOX_TOKEN": "chaos",
         }
+        self.stripe_url = f"http://127.0.0.1:{engines.free_port()}"
+        self.env |= {name: str(value) for name, value in pointed_at(self.stripe_url).items()}
+        self.env |= {
+            "STRIPE_SYNC_SECONDS": "1",
+            "STRIPE_LANE_LEASE_SECONDS": "8",
+            "STRIPE_BACKOFF_MAX_SECONDS": "2",
+        }
         self.stored = folder / "storage" / "deeds"
         self.receiver_port = engines.free_port()
         self.env |= {
@@ -70,7 +79,7 @@ class Deployment:
         }
 
     def start(self, name: str) -> None:
-        """Starts one of web, worker, beat, sandbox, receiver, redis. Only Redis is waited for."""
+        """Starts one of web, worker, beat, sandbox, receiver, stripe, redis. Only Redis is waited for."""
         self._starts += 1
         log = self.folder / "logs" / f"{self._starts:03}-{name}.log"
         if name == "redis":
@@ -87,6 +96,7 @@ class Deployment:
             "worker": ["-m", "celery", "-A", "partner_api", "worker", *WORKER_FLAGS],
             "beat": ["-m", "celery", "-A", "partner_api", "beat", "--schedule", str(self.folder / "beat")],
             "receiver": ["-m", "bench.receiver", str(self.receiver_port), str(self.folder)],
+            "stripe": ["-m", "partner_api.local.stripe_twin", "--port", _port(self.stripe_url)],
             "sandbox": ["manage.py", "runsandbox", "--threads", "64", "--port", self._sandbox_port()],
         }[name]
         self.running[name] = Child(name, [sys.executable, *argv], log=log, env=self.env)
@@ -141,4 +151,8 @@ class Deployment:
         return self.stored.with_name("deeds.aside")
 
     def _sandbox_port(self) -> str:
-        return self.env["SANDBOX_BASE_URL"].rpartition(":")[2]
+        return _port(self.env["SANDBOX_BASE_URL"])
+
+
+def _port(url: str) -> str:
+    return url.rpartition(":")[2]

@@ -6,15 +6,20 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from django.db import connection
+from django.test import override_settings
 
+from bench.billing import ask_twin, faults, open_account, pointed_at
 from bench.chaos.clients import Client, Record
 from bench.chaos.deployment import Deployment
 from bench.chaos.plan import ORDINARY, Blow, Plan
 from bench.chaos.verdict import CHECKS, Evidence
 from bench.webhooks import register
+from billing import syncing
+from billing.models import ApiUsage
 from deeds.models import Deed
 from keys.models import ApiKey, Partner
 from webhooks.models import Delivery
@@ -22,8 +27,9 @@ from webhooks.models import Delivery
 _START_SECONDS = 60.0
 _LEAST_SETTLE_SECONDS = 20.0
 _CATCH_UP = "caught up after the renderer came back"
-_PROCESSES = ("redis", "receiver", "web", "worker", "beat")
+_PROCESSES = ("redis", "stripe", "receiver", "web", "worker", "beat")
 _DELIVERED_SECONDS = 60.0
+_STORED_SECONDS = 30.0
 LIMITS = {"rate_limit_per_minute": 1_000_000, "rate_limit_burst": 1_000_000}
 
 
@@ -53,42 +59,55 @@ def run(plan: Plan, folder: Path, *, database_url: str, say: Callable[[str], Non
     begun = time.monotonic()
     running = Deployment(folder, database_url=database_url, retries=plan.retries)
     try:
-        for name in _PROCESSES:
-            running.start(name)
-        running.running["web"].wait_until(running.answers, seconds=_START_SECONDS)
-        partner = Partner.objects.create(name=f"Chaos {plan.seed}")
-        _, key = ApiKey.issue(
-            partner, name="Chaos", environment="live", scopes=["deed:create", "deed:read"], **LIMITS
-        )
-        hooks = f"http://127.0.0.1:{running.receiver_port}"
-        register(partner, [f"{hooks}/ok/1", f"{hooks}/flaky/1"], "deed.*")
-        record = _turmoil(plan, running, key, result, say)
-        say("all blows dealt, all orders sent; waiting until every deed is settled")
-        started = time.monotonic()
-        _wait_until_settled(running, max(plan.limit - (started - begun), _LEAST_SETTLE_SECONDS))
-        result.times["settled after the last order"] = time.monotonic() - started
-        (folder / "healed").touch()
-        started = time.monotonic()
-        _wait_until_told(running)
-        result.times["told after the last deed"] = time.monotonic() - started
-        say("counting")
-        seen = Evidence(
-            plan,
-            plan.make_orders(),
-            record,
-            running.ended,
-            running.url,
-            key,
-            result.times[_CATCH_UP],
-            folder,
-            running.receiver_port,
-        )
-        result.faults = {check.__name__.replace("_", " "): check(seen) for check in CHECKS}
-        result.statuses = record.statuses
-        _count(seen, result)
+        with override_settings(**pointed_at(running.stripe_url)):
+            _run(plan, running, result, begun, say)
     finally:
         running.stop()
     return result
+
+
+def _run(plan: Plan, running: Deployment, result: Result, begun: float, say: Callable[[str], None]) -> None:
+    for name in _PROCESSES:
+        running.start(name)
+    running.running["web"].wait_until(running.answers, seconds=_START_SECONDS)
+    partner = Partner.objects.create(name=f"Chaos {plan.seed}", monthly_deed_quota=10 * plan.orders)
+    _, key = ApiKey.issue(
+        partner, name="Chaos", environment="live", scopes=["deed:create", "deed:read"], **LIMITS
+    )
+    open_account(partner)
+    ask = partial(ask_twin, running.stripe_url)
+    ask("faults", faults=faults(max(1, plan.orders // 50), chance=0.05))
+    hooks = f"http://127.0.0.1:{running.receiver_port}"
+    register(partner, [f"{hooks}/ok/1", f"{hooks}/flaky/1"], "deed.*")
+    record = _turmoil(plan, running, key, result, say)
+    say("all blows dealt, all orders sent; waiting until every deed is settled")
+    started = time.monotonic()
+    _wait_until_settled(running, max(plan.limit - (started - begun), _LEAST_SETTLE_SECONDS))
+    result.times["settled after the last order"] = time.monotonic() - started
+    (running.folder / "healed").touch()
+    ask("faults", faults=[])
+    started = time.monotonic()
+    _wait_until_told(running)
+    result.times["told after the last deed"] = time.monotonic() - started
+    started = time.monotonic()
+    _wait_until_stored(record)
+    result.times["charged and counted after that"] = time.monotonic() - started
+    say("counting")
+    seen = Evidence(
+        plan,
+        plan.make_orders(),
+        record,
+        running.ended,
+        running.url,
+        key,
+        result.times[_CATCH_UP],
+        running.folder,
+        running.receiver_port,
+        ask("state"),
+    )
+    result.faults = {check.__name__.replace("_", " "): check(seen) for check in CHECKS}
+    result.statuses = record.statuses
+    _count(seen, result)
 
 
 def _turmoil(plan: Plan, running: Deployment, key: str, result: Result, say: Callable[[str], None]) -> Record:
@@ -169,6 +188,15 @@ def _wait_until_told(running: Deployment) -> None:
     deadline = time.monotonic() + _DELIVERED_SECONDS
     while Delivery.objects.open().exists() and time.monotonic() < deadline:
         running.notice_ended()
+        time.sleep(0.2)
+
+
+def _wait_until_stored(record: Record) -> None:
+    """What was charged is at Stripe, and the last answers' rows have left the spool."""
+    deadline = time.monotonic() + _STORED_SECONDS
+    while time.monotonic() < deadline and (
+        syncing.pending().exists() or ApiUsage.objects.count() < len(record.request_ids)
+    ):
         time.sleep(0.2)
 
 

@@ -6,15 +6,16 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import requests
 from django.utils import timezone
 
+from bench.billing import differences
 from bench.chaos.clients import Record
 from bench.chaos.plan import Order, Plan
 from bench.webhooks import Received, nothing_lost
-from billing.models import LedgerEntry, Reservation
+from billing.models import ApiUsage, LedgerEntry, Reservation
 from billing.reconciliation import find_variances
 from deeds import storage, verifying
 from deeds.models import Deed
@@ -28,7 +29,8 @@ _CATCH_UP_SECONDS: Final = 120.0
 class Evidence:
     """All that a check may look at, besides the database and the storage.
 
-    `catch_up` is how many seconds after the renderer came back its last early order was completed.
+    `catch_up` is how many seconds after the renderer came back its last early order was completed,
+    `stripe` what the twin says of itself, None where there was none.
     """
 
     plan: Plan
@@ -40,6 +42,7 @@ class Evidence:
     catch_up: float
     folder: Path = Path()
     receiver_port: int = 0
+    stripe: dict[str, Any] | None = None
 
 
 Check = Callable[[Evidence], list[str]]
@@ -124,6 +127,22 @@ def each_completed_deed_is_charged_once(seen: Evidence) -> list[str]:
     return [*wrong, f"{held} places are held by nobody"] if held else wrong
 
 
+def each_charge_reached_stripe_once(seen: Evidence) -> list[str]:
+    """By the twin's own count of each partner's deeds, and without breaking a rule of Stripe's."""
+    if seen.stripe is None:
+        return []
+    open_ones = LedgerEntry.objects.exclude(sync_state=LedgerEntry.SyncState.ACCEPTED)
+    wrong = [f"entry {entry.pk} is {entry.sync_state}: {entry.sync_error}" for entry in open_ones]
+    wrong += differences(list(Partner.objects.all()), seen.stripe)
+    return wrong + [f"rule broken: {violation}" for violation in seen.stripe["violations"]]
+
+
+def each_answer_is_in_the_request_log(seen: Evidence) -> list[str]:
+    """Once, whichever process was killed after it was given."""
+    rows = Counter(ApiUsage.objects.values_list("request_id", flat=True))
+    return [f"answer {one} has {rows[one]} rows" for one in seen.record.request_ids if rows[one] != 1]
+
+
 def each_end_was_told_at_least_once(seen: Evidence) -> list[str]:
     """To both endpoints of the partner: one that answers, and one that failed every other time."""
     return [
@@ -151,6 +170,8 @@ CHECKS: list[Check] = [
     each_completed_deed_has_its_one_pdf,
     links_lead_to_the_pdfs,
     each_completed_deed_is_charged_once,
+    each_charge_reached_stripe_once,
+    each_answer_is_in_the_request_log,
     each_end_was_told_at_least_once,
     no_server_error_is_bare,
     no_process_ended_by_itself,

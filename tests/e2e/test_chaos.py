@@ -15,6 +15,7 @@ from bench.chaos.plan import FAULTS, VICTIMS, Plan
 from bench.chaos.run import run
 from bench.chaos.verdict import CHECKS, Evidence
 from bench.webhooks import register
+from billing.models import LedgerEntry
 from deeds import storage, tasks
 from deeds.models import Deed, DeedAttempt
 from tests.api import Api
@@ -145,3 +146,17 @@ def test_the_judge_sees_a_deed_that_nobody_paid_for(seen: Evidence) -> None:
 def test_the_judge_sees_news_that_did_not_arrive(seen: Evidence, api: Api, settings: Any) -> None:
     register(api.partner, ["https://hooks.invalid/"], "deed.*")
     assert found(seen) == {"each_end_was_told_at_least_once"}
+
+
+def test_the_judge_sees_an_answer_that_nobody_counted(seen: Evidence, api: Api) -> None:
+    seen.record.request_ids.append("req_unknown")
+    assert found(seen) == {"each_answer_is_in_the_request_log"}
+
+
+def test_the_judge_sees_a_charge_that_stripe_does_not_know(seen: Evidence, api: Api) -> None:
+    seen.stripe = {"sums": {}, "violations": []}
+    assert "each_charge_reached_stripe_once" in found(seen)
+    LedgerEntry.objects.update(sync_state="accepted", amount=0)
+    assert found(seen) == set()
+    seen.stripe["violations"] = ["a meter event too old"]
+    assert found(seen) == {"each_charge_reached_stripe_once"}
