@@ -14,12 +14,14 @@ import uuid
 from collections.abc import Sequence
 from typing import Any, Final
 
-from django.db import DataError, IntegrityError, connection, transaction
+from django.db import DataError, IntegrityError, OperationalError, connection, transaction
+from psycopg.errors import ProgramLimitExceeded, StatementTooComplex
 
 from billing import agreed_units, metrics, requests_quota
 from billing.rollups import LOCK, adding_sql
 
 MIXED: Final = "mixed"
+_TOO_MUCH: Final = (ProgramLimitExceeded, StatementTooComplex)
 # A clock that is further off than this is no clock; such a row keeps its place in the calendar's range.
 _EARLIEST: Final = dt.datetime(2020, 1, 1, tzinfo=dt.UTC).timestamp()
 _LATEST: Final = dt.datetime(2200, 1, 1, tzinfo=dt.UTC).timestamp()
@@ -87,7 +89,9 @@ def _store_apart(lines: Sequence[bytes]) -> int:
     """One line that is no row must not hold up all that were written after it."""
     try:
         return _store(lines)
-    except (UnicodeDecodeError, DataError, IntegrityError):
+    except (UnicodeDecodeError, DataError, IntegrityError, OperationalError) as error:
+        if not _is_of_a_line(error):
+            raise
         if len(lines) == 1:
             return _store_alone(lines[0])
         middle = len(lines) // 2
@@ -119,6 +123,13 @@ def _store_alone(line: bytes) -> int:
     """A line that was refused: without the one character that JSON may hold and Postgres may not."""
     try:
         return _store([line.replace(b"\\u0000", b"")])
-    except (UnicodeDecodeError, DataError, IntegrityError):
+    except (UnicodeDecodeError, DataError, IntegrityError, OperationalError) as error:
+        if not _is_of_a_line(error):
+            raise
         metrics.usage_rows_unreadable.inc()
         return 0
+
+
+def _is_of_a_line(error: Exception) -> bool:
+    """Whether a line is wrong and not the database: nested too deep, or too large, is told as the latter."""
+    return not isinstance(error, OperationalError) or isinstance(error.__cause__, _TOO_MUCH)

@@ -7,9 +7,11 @@ never refused, nor its answer changed, because of it. Where rows go from there: 
 import json
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
 import uuid_utils
+from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
@@ -60,8 +62,11 @@ class RequestLogMiddleware:
 
 
 def note_deeds(request: Any, deeds: Mapping[str, int]) -> None:
-    """Says how many new deeds a request made, by type. Takes Django's and DRF's requests."""
-    getattr(request, "_request", request).new_deeds = deeds
+    """Says how many new deeds a request made, by type: once they are committed, because what is undone made
+    none. Takes Django's and DRF's requests.
+    """
+    of_django = getattr(request, "_request", request)
+    transaction.on_commit(partial(setattr, of_django, "new_deeds", deeds))
 
 
 def route_of(request: HttpRequest) -> str:

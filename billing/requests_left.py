@@ -36,7 +36,11 @@ if not let_in then return {} end
 if tonumber(let_in) >= tonumber(ARGV[1]) then return {0, tonumber(let_in)} end
 return {1, redis.call('INCR', KEYS[1])}
 """
-_GIVE_BACK: Final = "if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('DECR', KEYS[1]) end"
+# A count that began anew since has not counted what is given back.
+_GIVE_BACK: Final = """
+local let_in = redis.call('GET', KEYS[1])
+if let_in and tonumber(let_in) > 0 then redis.call('DECR', KEYS[1]) end
+"""
 _KEPT_SECONDS: Final = 3600
 _PARTNERS_REMEMBERED: Final = 10_000
 # What a partner needs to see why it is refused.

@@ -19,6 +19,8 @@ _CONTROLS: Final = r"\x00-\x1f"
 _CONTROLS_BUT_BREAKS: Final = r"\x00-\x08\x0b\x0c\x0e-\x1f"
 # Further controls, line and paragraph separators, bidirectional overrides and isolates.
 _UNPRINTABLE: Final = r"\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069"
+# Of Latin scripts, which a deed is written in (Cal. Gov. Code § 27293), and digits.
+_LETTERS: Final = r"0-9A-Za-z\xc0-\xd6\xd8-\xf6\xf8-\u024f\u1e00-\u1eff"
 MONEY: Final = r"^(0|[1-9][0-9]{0,11})(\.[0-9]{1,2})?$"
 _MONEY: Final = re.compile(MONEY)
 _DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -66,11 +68,13 @@ class Printable:
     """Text that can stand on a deed: not blank, nothing invisible, at most `max_length` characters.
 
     With `lines` it may have line breaks and tabs. `without` lists further characters that are refused.
+    What a deed is recognised by `names` something: a dash or a dot, as in a form that was skipped, does not.
     """
 
     max_length: int
     lines: bool = False
     without: str = ""
+    names: bool = False
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         text = core_schema.str_schema(strict=True, min_length=1, max_length=self.max_length)
@@ -78,7 +82,7 @@ class Printable:
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: Any) -> dict[str, Any]:
         any_character = f"[^{self._refused}]"
-        visible = f"[^\\s{self._refused}]"
+        visible = f"[{_LETTERS}]" if self.names else f"[^\\s{self._refused}]"
         return {
             "type": "string",
             "minLength": 1,
@@ -90,6 +94,8 @@ class Printable:
         """Raises PydanticCustomError `blank` or `invalid_characters`."""
         if not value.strip():
             raise PydanticCustomError("blank", "It is blank; leave it out or fill it in.")
+        if self.names and not re.search(f"[{_LETTERS}]", value):
+            raise PydanticCustomError("blank", "It has neither a letter nor a digit; fill it in.")
         found = re.search(f"[{self._refused}]", value)
         if found:
             hint = " (give each party an entry of its own)" if found[0] == ";" else ""
@@ -113,7 +119,8 @@ Text500 = Annotated[str, Printable(500)]
 Lines2000 = Annotated[str, Printable(2000, lines=True)]
 LegalDescription = Annotated[str, Printable(50_000, lines=True)]
 # The Main API takes several parties as one text, split by ";".
-PartyName = Annotated[str, Printable(300, without=";")]
+PartyName = Annotated[str, Printable(300, without=";", names=True)]
+ParcelNumber = Annotated[str, Printable(60, names=True)]
 Yes = Annotated[Literal[True], BeforeValidator(_boolean)]
 No = Annotated[Literal[False], BeforeValidator(_boolean)]
 Money = Annotated[

@@ -16,6 +16,7 @@ from deeds.fields import (
     Lines2000,
     Money,
     No,
+    ParcelNumber,
     PartyName,
     StateCode,
     Text60,
@@ -46,7 +47,7 @@ class Property(Strict):
 
     address: Text300 | None = None
     county: County
-    apn: Text60 = Field(description="Assessor's parcel number.")
+    apn: ParcelNumber = Field(description="Assessor's parcel number.")
     legal_description: LegalDescription
 
 

@@ -22,8 +22,11 @@ _LIMITS = Configuration(
     array_based_stream_maximum_output_length=_UNPACKED_BYTES,
     disable_legacy_handling=True,
 )
-# A string in a page's content (ISO 32000-1, 7.3.4.2), and what stands for another character in it.
-_STRING = re.compile(rb"\(((?:[^\\()]++|\\.)*+)\)", re.DOTALL)
+# A string in a page's content (ISO 32000-1, 7.3.4.2), and what stands for another character in it. Comments
+# and escapes are passed over, and an open string ends with the page: from no character is it begun twice.
+_STRING = re.compile(rb"%[^\r\n]*+|\\.|\(((?:[^\\()]++|\\.)*+)(?:\)|\Z)", re.DOTALL)
+# What shows text or an inline image (ISO 32000-1, 9.4.3 and 8.9.7).
+_SHOWING = frozenset({b"Tj", b"TJ", b"'", b'"', b"INLINE IMAGE"})
 _ESCAPED = re.compile(rb"\\([0-7]{1,3}|.)", re.DOTALL)
 
 
@@ -39,7 +42,7 @@ class CheckedPdf:
 
 
 def check(content: bytes, *, grantors: list[str], apn: str) -> CheckedPdf:
-    """Raises NotADeed. Text that can't be extracted (a scanned form, an odd font) is let pass."""
+    """Raises NotADeed. A page that shows what can't be read (a scanned form, an odd font) is let pass."""
     if not content.startswith(b"%PDF-"):
         raise NotADeed("the answer is no PDF")
     try:
@@ -69,29 +72,37 @@ def _read(content: bytes, grantors: list[str], apn: str) -> CheckedPdf:
 
 
 def _names_one_of(facts: tuple[str, ...], reader: PdfReader, pages: int) -> bool:
-    """Whether one of the facts stands on the first pages; True where they have no text at all.
+    """Whether one of the facts stands on the first pages; True where what they show is no text to us.
 
     Reading text is most of what a deed costs us, so it ends with the first fact found, and begins with
-    what stands in the page as it is. Raises NotADeed for what takes too long: forms drawn within forms.
+    what stands in the page as it is. Raises NotADeed for what takes too long: forms drawn within forms,
+    and for pages that show nothing.
     """
     deadline = time.monotonic() + _PATIENCE_SECONDS
+    shown = False
 
-    def look_at_the_clock(*_: object) -> None:
+    def look(operator: bytes, *_: object) -> None:
+        nonlocal shown
+        shown = shown or operator in _SHOWING
         if time.monotonic() > deadline:
             raise NotADeed("reading the PDF takes too long")
 
-    wanted = [_letters(fact) for fact in facts]
+    # A fact without letters would be found in anything.
+    wanted = [letters for letters in map(_letters, facts) if letters]
     found = ""
     for index in range(pages):
         page = reader.pages[index]
         plain = _letters(_plain_text(page))
         if any(fact in plain for fact in wanted):
             return True
-        found += _letters(page.extract_text(visitor_operand_before=look_at_the_clock))
+        found += _letters(page.extract_text(visitor_operand_before=look))
         # The reader goes on after a form that raised, so it is looked at once more.
-        look_at_the_clock()
+        look(b"")
         if any(fact in found for fact in wanted):
             return True
+        shown = shown or bool(len(page.images))
+    if not shown:
+        raise NotADeed("the PDF is blank")
     return not found
 
 

@@ -67,6 +67,10 @@ def recall(key_id: str) -> KnownKey | None:
     return known
 
 
+def exists(key_id: str) -> bool:
+    return ApiKey.objects.filter(key_id=key_id).exists()
+
+
 def load(key_id: str, tag: bytes) -> KnownKey | None:
     """The row of a key, remembered under a tag that was read before. None where there is no such key."""
     key = ApiKey.objects.select_related("partner").filter(key_id=key_id).first()

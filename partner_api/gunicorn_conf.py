@@ -32,7 +32,7 @@ http_parser = "fast"
 # A header of 8 kB is refused by gunicorn itself with 431/400; keys are far shorter.
 limit_request_line = 4094
 limit_request_field_size = 8190
-# Nobody steers a running server here: signals stop it. Its default place is in $HOME, shared by all of a user's.
+# Nobody steers a running server but by signals. The default place is in $HOME, for all of a user alike.
 control_socket_disable = True
 # The access log is ours (partner_api.http.request_id), with request id, route and latency.
 accesslog = None

@@ -18,8 +18,9 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Any, Final
 
+import structlog
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
 from django.http import HttpResponseBase
 from django.utils import timezone
 from rest_framework.request import Request
@@ -27,6 +28,8 @@ from rest_framework.response import Response
 
 from partner_api.http.models import KeptAnswer
 from partner_api.http.problems import FieldError, Problem, invalid
+
+log = structlog.get_logger(__name__)
 
 HEADER: Final = "Idempotency-Key"
 _MAX_LENGTH: Final = 255
@@ -66,7 +69,7 @@ def run(
     key = key_of(request)
     if key is None:
         response = handler(request, *args, **kwargs)
-        return response.then() if isinstance(response, Provisional) else response
+        return _then(response) or response if isinstance(response, Provisional) else response
     try:
         return _once(request, scope, key, handler, *args, **kwargs)
     except Problem as problem:
@@ -140,16 +143,28 @@ def _lock_and_look(scope: str, key: str) -> KeptAnswer | None:
 def _bettered(kept: KeptAnswer, provisional: Provisional) -> HttpResponseBase:
     mine = KeptAnswer.objects.filter(scope=kept.scope, key=kept.key, fingerprint=kept.fingerprint)
     try:
-        response = provisional.then()
+        response = _then(provisional)
     except Problem:
         # It was undone after all (a deed that failed), so that the same request may try again.
         mine.delete()
         raise
-    if (response.status_code, response.data) == (provisional.status_code, provisional.data):
+    if response is None or (response.status_code, response.data) == (
+        provisional.status_code,
+        provisional.data,
+    ):
         return kept.as_response()
     kept.hold(response)
     mine.update(status=kept.status, headers_and_body=kept.headers_and_body)
     return kept.as_response()
+
+
+def _then(provisional: Provisional) -> Response | None:
+    """The better answer; None where the database left meanwhile: what was committed is true all the same."""
+    try:
+        return provisional.then()
+    except OperationalError as error:
+        log.warning("not_waited_for", reason=type(error).__name__)
+        return None
 
 
 def _fingerprint(request: Request) -> str:

@@ -158,6 +158,9 @@ def _as_problem(exc: Exception, context: Mapping[str, Any]) -> Problem | None:
     if isinstance(exc, OperationalError):
         # No connection, a lock or an answer that took too long, a deadlock: it may pass by itself.
         log.error("database_unavailable", exc_info=exc)
-        detail = "The request met a database that is away or too busy; it was undone."
+        detail = (
+            "The database was away or too busy. Send the same request again: an order, and a request with an "
+            "Idempotency-Key, is done once."
+        )
         return Problem("database_unavailable", detail, headers={"Retry-After": "1"})
     return None

@@ -31,7 +31,9 @@ def _today() -> dt.date:
     return timezone.now().date()
 
 
-def test_it_works(api: Api, stranger: Api, logged: Logged, order: Orders, acme: Partner) -> None:
+def test_it_works(
+    transactional_db: None, api: Api, stranger: Api, logged: Logged, order: Orders, acme: Partner
+) -> None:
     books.agree(acme, starts_on=_today(), cost_units=OWN)
     for client in (api, stranger):
         client.post("/v2/deeds", order())
@@ -43,7 +45,7 @@ def test_it_works(api: Api, stranger: Api, logged: Logged, order: Orders, acme: 
 
 
 def test_a_batch_of_several_types_costs_each(
-    api: Api, logged: Logged, order: Orders, acme: Partner, settings: Any
+    transactional_db: None, api: Api, logged: Logged, order: Orders, acme: Partner, settings: Any
 ) -> None:
     settings.USAGE_COST_UNITS = {"tax": 3, "grant": 99}
     books.agree(acme, starts_on=_today(), cost_units=OWN)

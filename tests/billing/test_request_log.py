@@ -6,11 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.db import OperationalError
 from django.test import Client
 
 from billing import request_log
 from billing.models import ApiUsage, UsageDaily
+from deeds.models import Deed
 from keys.models import Partner
+from partner_api.http.models import KeptAnswer
 from tests.api import Api
 
 Logged = Callable[[], list[ApiUsage]]
@@ -28,7 +31,9 @@ def test_it_works(api: Api, logged: Logged, acme: Partner) -> None:
     assert row.latency_ms > 0
 
 
-def test_an_order_is_a_deed_with_its_type_and_its_cost(api: Api, logged: Logged, order: Orders) -> None:
+def test_an_order_is_a_deed_with_its_type_and_its_cost(
+    transactional_db: None, api: Api, logged: Logged, order: Orders
+) -> None:
     answer = api.post("/v2/deeds", order("tax"))
     assert answer.status_code == 202
     [row] = logged()
@@ -37,12 +42,16 @@ def test_an_order_is_a_deed_with_its_type_and_its_cost(api: Api, logged: Logged,
     assert row.bytes_in == len(json.dumps(order("tax")))
 
 
-def test_the_same_order_again_is_no_second_deed(api: Api, logged: Logged, order: Orders) -> None:
+def test_the_same_order_again_is_no_second_deed(
+    transactional_db: None, api: Api, logged: Logged, order: Orders
+) -> None:
     assert [api.post("/v2/deeds", order()).status_code for _ in range(2)] == [202, 200]
     assert [(row.deeds, row.cost_units) for row in logged()] == [(1, 11), (0, 1)]
 
 
-def test_a_batch_counts_each_new_deed(api: Api, logged: Logged, order: Orders, settings: Any) -> None:
+def test_a_batch_counts_each_new_deed(
+    transactional_db: None, api: Api, logged: Logged, order: Orders, settings: Any
+) -> None:
     settings.USAGE_COST_UNITS = {"grant": 7, "POST /v2/deeds/batch": 3}
     bodies = [order(order_id="1"), order(order_id="2"), order("tax", order_id="3"), {"deed_type": "grant"}]
     assert api.post("/v2/deeds/batch", {"orders": bodies}).status_code == 207
@@ -53,7 +62,7 @@ def test_a_batch_counts_each_new_deed(api: Api, logged: Logged, order: Orders, s
 
 
 def test_a_first_version_order_is_a_deed(
-    api: Api, logged: Logged, order: Orders, settings: Any, main_api: Any
+    transactional_db: None, api: Api, logged: Logged, order: Orders, settings: Any, main_api: Any
 ) -> None:
     settings.V1_WAIT_SECONDS = 0.0
     body = {
@@ -187,3 +196,15 @@ def test_a_file_is_logged_with_its_length(
     row = logged()[-1]
     assert (row.route, row.status) == ("/files/deeds/{deed_id}.pdf", 200)
     assert row.bytes_out == len(content) > 1000
+
+
+def test_an_order_that_was_undone_is_no_deed(
+    transactional_db: None, api: Api, logged: Logged, order: Orders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def leaves(self: KeptAnswer) -> None:
+        raise OperationalError
+
+    monkeypatch.setattr(KeptAnswer, "store", leaves)
+    assert api.post("/v2/deeds", order(), Idempotency_Key="one").status_code == 503
+    [row] = logged()
+    assert (row.status, row.deeds, Deed.objects.count()) == (503, 0, 0)

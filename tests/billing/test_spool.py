@@ -125,7 +125,17 @@ def test_a_drainer_that_dies_before_it_removes_the_file_stores_nothing_twice(
 def test_a_damaged_file_gives_what_is_whole(spool: Spool, logged: Logged, db: None) -> None:
     good = a_row()
     spool.folder.mkdir(parents=True)
-    odd = [b"", b"\x00\xff", b"[]", b"[1,2]", b"{", b'"text"', b"[" * 5000, line(a_row(id="no"))]
+    odd = [
+        b"",
+        b"\x00\xff",
+        b"[]",
+        b"[1,2]",
+        b"{",
+        b'"text"',
+        b"[" * 5000,
+        b"[" * 100_000,
+        line(a_row(id="no")),
+    ]
     lines = [*odd, line(good), line(a_row(status="much")), b'["torn at the e']
     (spool.folder / "1-host-1-x.rows").write_bytes(b"\n".join(lines))
     assert [str(row.id) for row in logged()] == [good[0]]

@@ -182,6 +182,8 @@ def test_a_missing_fact_is_named_and_nothing_is_called(
 @pytest.mark.parametrize(
     ("changes", "pointer", "code", "says"),
     [
+        ({"grantors": [{"name": " . "}]}, "/grantors/0/name", "blank", "letter"),
+        ({"grantees": [{"name": "—"}]}, "/grantees/0/name", "blank", "letter"),
         ({"deed_type": "grand"}, "/deed_type", "unknown_deed_type", "'grant'"),
         ({"deed_type": None}, "/deed_type", "required", "quitclaim"),
         ({"deed_type": 7}, "/deed_type", "invalid_type", "text"),

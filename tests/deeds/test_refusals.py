@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 import time_machine
 from django.test import Client
+from PIL import Image
 from pypdf import PdfWriter
 from pypdf.generic import ArrayObject, DictionaryObject, NameObject, NumberObject, StreamObject
+from reportlab.lib.utils import ImageReader
+from reportlab.pdfgen.canvas import Canvas
 
 from deeds import pdf, refusals, tasks
 from deeds.models import Deed, DeedAttempt
@@ -255,11 +258,46 @@ def test_a_fact_is_found_however_its_text_is_written(shown: bytes) -> None:
         pdf.check(content, grantors=["Carol Lee"], apn="1111-222-333")
 
 
-def test_an_open_string_of_two_megabytes_is_read_at_once() -> None:
+@pytest.mark.parametrize(
+    "content", [b"(" + b"a" * 2_000_000, b"(" + rb"\(" * 1_000_000, b"(\\(" * 500_000, b"%(" * 1_000_000]
+)
+def test_strings_that_never_end_are_read_at_once(content: bytes) -> None:
     started = time.process_time()
     with pytest.raises(pdf.NotADeed):
-        pdf.check(with_content([b"(" + b"a" * 2_000_000]), grantors=["B"], apn="1")
+        pdf.check(with_content([content]), grantors=["B"], apn="1")
     assert time.process_time() - started < 5
+
+
+def test_a_fact_in_a_comment_is_not_shown() -> None:
+    content = with_content([b"BT /F1 12 Tf (DEED) Tj % (ALICE SMITH)\n ET"])
+    with pytest.raises(pdf.NotADeed, match="names neither"):
+        pdf.check(content, grantors=["Alice Smith"], apn="8381-021-001")
+
+
+@pytest.mark.parametrize("content", [b"", b"q Q", b"0 0 600 800 re S", b"% (ALICE SMITH)"])
+def test_a_page_that_shows_nothing_is_no_deed(content: bytes) -> None:
+    with pytest.raises(pdf.NotADeed, match="blank"):
+        pdf.check(with_content([content]), grantors=["Alice Smith"], apn="8381-021-001")
+
+
+def test_a_page_without_content_is_no_deed() -> None:
+    writer = PdfWriter()
+    writer.add_blank_page(600, 800)
+    with pytest.raises(pdf.NotADeed, match="blank"):
+        pdf.check(written(writer), grantors=["Alice Smith"], apn="8381-021-001")
+
+
+def test_a_scanned_page_is_let_pass() -> None:
+    canvas = Canvas(output := io.BytesIO())
+    canvas.drawImage(ImageReader(Image.new("RGB", (8, 8))), 0, 0, 600, 800)
+    canvas.save()
+    assert pdf.check(output.getvalue(), grantors=["Alice Smith"], apn="8381-021-001").pages == 1
+
+
+def test_facts_without_letters_are_found_nowhere() -> None:
+    content = with_content([b"BT /F1 12 Tf (SOMEBODY ELSE 999) Tj ET"])
+    with pytest.raises(pdf.NotADeed, match="names neither"):
+        pdf.check(content, grantors=["."], apn="---")
 
 
 def test_a_zip_bomb_is_not_unpacked() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 import time_machine
-from django.db import DatabaseError, connection
+from django.db import DatabaseError, OperationalError, connection
 
 from deeds import hints, ordering, tasks, waiting
 from deeds.models import Deed
@@ -286,6 +286,19 @@ def test_a_crash_after_the_commit_is_answered_by_the_replay(
     again = api.post("/v2/deeds", order(), Prefer="wait=5", **KEY)
     assert (again.status_code, again["Idempotent-Replayed"]) == (202, "true")
     assert again.json()["id"] == str(Deed.objects.get().pk)
+
+
+@pytest.mark.parametrize("headers", [KEY, {}])
+def test_a_database_that_leaves_while_an_order_waits_does_not_deny_it(
+    api: Api, order: Orders, transactional_db: None, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str]
+) -> None:
+    def leaves(*_: Any, **__: Any) -> None:
+        raise OperationalError
+
+    monkeypatch.setattr(waiting, "wait_for", leaves)
+    answer = api.post("/v2/deeds", order(), Prefer="wait=5", **headers)
+    assert answer.status_code == 202
+    assert answer.json()["id"] == str(Deed.objects.get().pk)
 
 
 def test_what_was_waited_for_is_what_is_replayed(

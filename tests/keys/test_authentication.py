@@ -8,6 +8,7 @@ import pytest
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 from django.utils import timezone
+from django_redis import get_redis_connection
 
 from keys import audit, lifecycle
 from keys.models import ApiKey, Partner
@@ -298,3 +299,12 @@ def test_addresses_that_lead_nowhere_can_not_be_tried_without_end(
     settings.PUBLIC_RATE_LIMIT_PER_MINUTE = settings.PUBLIC_RATE_LIMIT_BURST = 3
     codes = [client.get(path, REMOTE_ADDR="192.0.2.77").status_code for _ in range(5)]
     assert codes == [404] * 3 + [429] * 2
+
+
+def test_keys_that_are_none_leave_nothing_in_redis(client: Client, db: None) -> None:
+    redis = get_redis_connection("default")
+    before = set(redis.keys("partner_api:key:*"))
+    for _ in range(5):
+        text = KeyText.generate("live").text
+        assert client.get("/v2/deeds", headers={"X-API-Key": text}).status_code == 401
+    assert set(redis.keys("partner_api:key:*")) == before

@@ -14,9 +14,12 @@ from typing import Any
 
 import psycopg
 import pytest
+from django.db import OperationalError, connection, transaction
 from django.utils import timezone
 
 from deeds import tasks
+from deeds.models import Deed
+from deeds.models.own_deed import own_deed
 from keys.models import Partner
 from partner_api import backup
 from partner_api.ops.health import own_connection
@@ -259,3 +262,43 @@ def _restore(folder: Path, url: str) -> Any:
         check=False,
         timeout=120,
     )
+
+
+def test_reads_go_on_when_a_migration_widens_a_column(transactional_db: None, api: Api, order: Any) -> None:
+    """Postgres has no result of another form for a statement that it prepared before."""
+    deed = api.post("/v2/deeds", order()).json()["id"]
+    assert api.get(f"/v2/deeds/{deed}").status_code == 200
+    with changed_meanwhile():
+        answers = [api.get(f"/v2/deeds/{deed}") for _ in range(2)]
+        assert [answer.status_code for answer in answers] == [200, 200]
+    assert api.get(f"/v2/deeds/{deed}").status_code == 200
+
+
+def test_a_transaction_that_meets_a_changed_table_may_be_tried_again(
+    transactional_db: None, api: Api, order: Any
+) -> None:
+    deed = Deed.objects.get(pk=api.post("/v2/deeds", order()).json()["id"])
+
+    def read() -> Deed | None:
+        with transaction.atomic():
+            return own_deed(deed.partner_id, livemode=True, deed_id=deed.pk)
+
+    assert read() == deed
+    with changed_meanwhile():
+        with pytest.raises(OperationalError, match="changed under this transaction"):
+            read()
+        assert read() == deed
+    connection.close()
+
+
+@contextmanager
+def changed_meanwhile() -> Iterator[None]:
+    """What a migration does beside the running processes."""
+    change = "ALTER TABLE external_deeds ALTER COLUMN hold_reason TYPE varchar({})"
+    length = Deed._meta.get_field("hold_reason").max_length
+    with own_connection(autocommit=True) as other:
+        other.execute(change.format(600))
+        try:
+            yield
+        finally:
+            other.execute(change.format(length))
