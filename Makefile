@@ -84,6 +84,7 @@ chaos: .venv/dev-stamp ## kill processes at random while 1,000 deeds are ordered
 
 docs: .venv/dev-stamp ## write the generated documents
 	$(CHECK_ENV) $(PY) manage.py spectacular --validate --fail-on-warn --file docs/openapi.yaml
+	$(CHECK_ENV) $(PY) manage.py event_catalog --file docs/events.md
 
 format: .venv/dev-stamp ## format the code, and mend what ruff can
 	$(PY) -m ruff check --fix .

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final
+from uuid import UUID
 
 import uuid_utils
 from django.db import transaction
@@ -107,10 +108,16 @@ def _write(request: HttpRequest, at: float, started: float, *, status: int, leng
 
 
 def _deed_in_address(request: HttpRequest) -> str | None:
-    """What was read or changed, should the key turn out to have been a thief's."""
-    match = request.resolver_match
-    deed_id = match.kwargs.get("deed_id") if match else None
-    return None if deed_id is None else str(deed_id)
+    """What was read or changed, should the key turn out to have been a thief's.
+
+    In the first version's addresses a deed's id and a deed type have one place.
+    """
+    kwargs = request.resolver_match.kwargs if request.resolver_match else {}
+    named = kwargs.get("deed_id") or kwargs.get("deed")
+    try:
+        return None if named is None else str(UUID(str(named)))
+    except ValueError:
+        return None
 
 
 def _claimed_length(request: HttpRequest) -> int:

@@ -67,6 +67,34 @@ def test_every_requirement_is_pinned_and_says_why() -> None:
             )
 
 
+def test_every_command_is_documented() -> None:
+    """Where it says what it is for: `manage.py` and its name."""
+    commands = {path.stem for path in ROOT.glob("*/management/commands/[a-z]*.py")}
+    commands |= {path.stem for path in ROOT.glob("partner_api/*/management/commands/[a-z]*.py")}
+    pages = "".join(page.read_text() for page in (ROOT / "docs").glob("*.md"))
+    assert {"seed_demo", "report_leak", "check_worker"} <= commands
+    assert commands - set(re.findall(r"manage\.py (\w+)", pages)) == set()
+
+
+def test_make_docs_writes_what_a_test_compares() -> None:
+    text = (ROOT / "Makefile").read_text()
+    written = set(re.findall(r"--file docs/(\S+)", text))
+    assert written == {"openapi.yaml", "events.md"}
+    for name in written:
+        assert (ROOT / "docs" / name).exists()
+
+
+def test_the_chaos_page_says_how_large_the_run_of_the_tests_is() -> None:
+    said = re.search(
+        r"A run of (\d+) orders and (\d+) kills is part of the tests",
+        (ROOT / "docs" / "chaos.md").read_text(),
+    )
+    run = re.search(r"orders=(\d+), kills=(\d+)", (ROOT / "tests" / "e2e" / "test_chaos.py").read_text())
+    assert said is not None
+    assert run is not None
+    assert said.groups() == run.groups()
+
+
 def test_every_make_target_has_help() -> None:
     text = (ROOT / "Makefile").read_text().replace("\\\n", " ")
     targets = set(re.findall(r"^([a-z]+):", text, re.MULTILINE))

@@ -6,16 +6,19 @@ name. Who connects uses exactly the address that passed: a second look-up could 
 
 import ipaddress
 import re
-import socket
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
 from django.conf import settings
 
+from webhooks.resolving import look_up
+
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 MAX_URL_LENGTH: Final = 2000
+# For a look-up that a partner's request waits for.
+CHECK_SECONDS: Final = 5.0
 _PRINTABLE: Final = re.compile(r"[!-~]+")
 _NAME: Final = re.compile(
     r"(?=.{1,253}$)[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?)*"
@@ -81,7 +84,7 @@ class Target:
 
 def check(url: str) -> None:
     """Looks the name up. Raises Refused."""
-    addresses_of(parse(url))
+    addresses_of(parse(url), seconds=CHECK_SECONDS)
 
 
 def parse(url: str) -> Target:
@@ -108,17 +111,17 @@ def parse(url: str) -> Target:
     return Target(parts.scheme, host, port or _DEFAULT_PORTS[parts.scheme], path)
 
 
-def addresses_of(target: Target) -> list[str]:
+def addresses_of(target: Target, *, seconds: float) -> list[str]:
     """Every address of the host, each of which passed. Raises Refused.
 
-    OSError, when the name can't be resolved, is raised as Unresolved.
+    Unresolved, when the name can't be resolved; UnresolvedInTime, when nobody said so within `seconds`.
     """
     try:
-        found = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
+        addresses = look_up(target.host, target.port, seconds=seconds)
+    except TimeoutError as error:
+        raise UnresolvedInTime(f"The name {target.host} was not resolved in time.") from error
     except (OSError, UnicodeError) as error:
         raise Unresolved(f"The name {target.host} can't be resolved.") from error
-    # A scope (fe80::1%eth0) belongs to link-local addresses only, and those are refused.
-    addresses = list(dict.fromkeys(str(entry[4][0]).partition("%")[0] for entry in found))
     read = [ipaddress.ip_address(address) for address in addresses]
     is_local = all(_is_allowed_here(address) for address in read)
     if not is_local and not all(is_public(address) for address in read):
@@ -131,6 +134,10 @@ def addresses_of(target: Target) -> list[str]:
 
 class Unresolved(Refused):
     """The name has no address now; that may pass."""
+
+
+class UnresolvedInTime(Unresolved):
+    """Those who know the name's addresses don't answer."""
 
 
 def is_public(address: Address) -> bool:

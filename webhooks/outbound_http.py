@@ -15,7 +15,7 @@ from typing import Final
 
 from django.conf import settings
 
-from webhooks.addresses import Refused, Target, Unresolved, addresses_of, parse
+from webhooks.addresses import Refused, Target, Unresolved, UnresolvedInTime, addresses_of, parse
 
 KEPT_BODY_BYTES: Final = 1024
 MAX_HEAD_BYTES: Final = 32 * 1024
@@ -47,7 +47,9 @@ def post(url: str, body: bytes, headers: dict[str, str]) -> Answer:
     clock = _Clock(settings.WEBHOOKS_TIMEOUT_SECONDS)
     try:
         target = parse(url)
-        addresses = addresses_of(target)
+        addresses = addresses_of(target, seconds=clock.left())
+    except UnresolvedInTime as error:
+        raise NoAnswer("dns_timeout") from error
     except Unresolved as error:
         raise NoAnswer("name_not_resolved") from error
     except Refused as error:

@@ -26,7 +26,8 @@ def run(*, once: bool, environment: str = "demo") -> None:
     started = time.monotonic()
     port = _port()
     _refuse_taken(port)
-    _refuse_unknown_stripe()
+    _refuse_unknown("STRIPE", ("twin",), "STRIPE=twin, and Stripe itself with STRIPE_SECRET_KEY")
+    _refuse_unknown("STORAGE", ("s3",), "STORAGE=s3, and a folder without it")
     var_dir = Path(os.environ.get("VAR_DIR") or "var").absolute()
     stack = Stack(var_dir, environment=environment, port=port)
 
@@ -165,8 +166,9 @@ def _refuse_taken(port: int) -> None:
             raise Failed(message) from error
 
 
-def _refuse_unknown_stripe() -> None:
-    wanted = os.environ.get("STRIPE", "")
-    if wanted not in {"", "twin"}:
-        message = f"STRIPE is {wanted!r}; there is STRIPE=twin, and Stripe itself with STRIPE_SECRET_KEY"
+def _refuse_unknown(name: str, known: tuple[str, ...], there_is: str) -> None:
+    """A value that was mistyped must not start something else."""
+    wanted = os.environ.get(name, "")
+    if wanted not in {"", *known}:
+        message = f"{name} is {wanted!r}; there is {there_is}"
         raise Failed(message)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import stat
@@ -227,10 +228,16 @@ def test_a_taken_port_is_named(demo: Callable[..., Demo]) -> None:
     assert not (refused.var_dir / "postgres").exists()
 
 
-def test_a_stripe_that_is_unknown_is_named(demo: Callable[..., Demo]) -> None:
-    refused = demo(STRIPE="paypal")
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [("STRIPE", "paypal", "STRIPE=twin"), ("STORAGE", "S3", "STORAGE=s3"), ("STORAGE", "gcs", "STORAGE=s3")],
+)
+def test_a_choice_that_is_unknown_is_named_with_what_there_is(
+    demo: Callable[..., Demo], name: str, value: str, allowed: str
+) -> None:
+    refused = demo(**{name: value})
     assert refused.wait_until_it_ended() == 1
-    assert "STRIPE is 'paypal'" in refused.said()
+    assert f"{name} is '{value}'; there is {allowed}" in refused.said()
     assert not (refused.var_dir / "postgres").exists()
 
 
@@ -289,6 +296,19 @@ def test_once_makes_the_first_deed_and_a_billing_month_and_ends(
     with psycopg.connect(given.env["DATABASE_URL"]) as database:
         found = database.execute("SELECT status, count(*) FROM external_deeds GROUP BY status").fetchall()
     assert found == [("completed", 1 + 8)], "the first, and those of the month"
+
+
+def test_with_s3_the_first_pdf_comes_from_there(demo: Callable[..., Demo], given: Given) -> None:
+    once = demo(**given.env, ONCE="1", STORAGE="s3")
+    assert once.process.wait(180) == 0, once.said()
+    path = once.var_dir / "demo" / "first-deed.pdf"
+    assert "ALICE SMITH" in "".join(page.extract_text() for page in PdfReader(path).pages)
+    [log] = once.var_dir.rglob("s3.log")
+    asked = re.findall(r'"(PUT|GET) /partner-api-deeds/(\S+?)(\?\S*)? HTTP/1.1" 200', log.read_text())
+    [(_, put, _)] = [one for one in asked if one[0] == "PUT" and one[1].endswith(".pdf")]
+    assert [name for method, name, signed in asked if method == "GET" and "Signature=" in signed] == [put]
+    assert not list(once.var_dir.joinpath("storage").rglob("*.pdf"))
+    assert processes_of(once.folder) == []
 
 
 def test_the_s3_server_has_a_bucket_and_its_settings(tmp_path: Path) -> None:

@@ -152,6 +152,27 @@ def test_each_role_can_do_its_work_and_no_more(migrated: Migrated) -> None:
     refused(url_of("readonly"), "SET default_transaction_read_only = off; DELETE FROM keys_partner")
 
 
+def test_a_second_login_stands_in_while_the_apps_password_changes(migrated: Migrated) -> None:
+    """As the runbook has it: it may do what the app may and no more, and ends with its password."""
+    login, (first, second) = f"app_{secrets.token_hex(4)}", (secrets.token_hex(8) for _ in range(2))
+    place = migrated.url_of("app").partition("@")[2]
+    url = f"postgres://{login}:{first}@{place}"
+    with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as admin:
+        admin.execute(f"CREATE ROLE {login} LOGIN PASSWORD '{first}' IN ROLE partner_api_app")
+        try:
+            for statement in ("CREATE TABLE mine (id int)", "ALTER TABLE audit_entries DISABLE TRIGGER ALL"):
+                refused(url, statement)
+            with psycopg.connect(url, autocommit=True) as open_already:
+                open_already.execute("UPDATE keys_partner SET status = 'active'")
+                admin.execute(f"ALTER ROLE {login} PASSWORD '{second}'")
+                with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+                    psycopg.connect(url)
+                open_already.execute("SELECT count(*) FROM keys_partner")
+            psycopg.connect(url.replace(first, second)).close()
+        finally:
+            admin.execute(f"DROP ROLE {login}")
+
+
 def _insert_for(url: str, insert: str) -> str:
     """The insert, with a value for each further column that must have one."""
     with psycopg.connect(url) as connection:

@@ -146,6 +146,41 @@ def test_kubernetes_sets_only_settings_that_exist() -> None:
     assert names <= settings_known()
 
 
+def test_partners_webhooks_get_out_on_the_ports_that_endpoints_may_have() -> None:
+    """And on those, from the pods that deliver them: what others call is https."""
+    from django.conf import settings
+
+    config = next(one for one in objects() if one["kind"] == "ConfigMap")["data"]
+    given = config.get("WEBHOOKS_PORTS")
+    allowed = set(map(int, given.split(","))) if given else set(settings.WEBHOOKS_PORTS)
+    assert _ports_to_everywhere("worker-webhooks") == allowed
+    for part in ("web", "worker", "beat", "migrate"):
+        assert _ports_to_everywhere(part) == {443}
+    assert _ports_to_everywhere("sandbox") == set()
+
+
+def _ports_to_everywhere(part: str) -> set[int]:
+    """Where the policies let the pods of a part go, on the internet."""
+    rules = [
+        rule
+        for one in objects()
+        if one["kind"] == "NetworkPolicy" and _is_selected(part, one["spec"]["podSelector"])
+        for rule in one["spec"].get("egress", [])
+    ]
+    return {
+        port["port"]
+        for rule in rules
+        if any(peer.get("ipBlock", {}).get("cidr") == "0.0.0.0/0" for peer in rule.get("to", []))
+        for port in rule["ports"]
+    }
+
+
+def _is_selected(part: str, selector: Any) -> bool:
+    labels = selector.get("matchLabels", {})
+    listed = [one["values"] for one in selector.get("matchExpressions", []) if one["key"] == "part"]
+    return labels.get("part", part) == part and all(part in values for values in listed)
+
+
 def _queues(commands: list[list[str]]) -> list[str]:
     return [name for one in commands if "worker" in one for name in one[one.index("-Q") + 1].split(",")]
 

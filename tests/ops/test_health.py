@@ -20,8 +20,8 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 from django.test import Client
 
-from keys.models import Partner
 from partner_api.ops import health
+from tests.conftest import MainApi
 from tests.e2e.conftest import Deployment
 
 
@@ -70,19 +70,59 @@ def at(port: int) -> dict[str, dict[str, str]]:
     """By dependency, the settings under which it is found at this port."""
     return {
         "database": {"DATABASE_URL": f"postgres://u:top-secret@127.0.0.1:{port}/n"},
-        "redis": {"REDIS_URL": f"redis://:top-secret@127.0.0.1:{port}/0"},
+        "redis": {
+            "REDIS_URL": f"redis://:top-secret@127.0.0.1:{port}/0",
+            "CELERY_BROKER_URL": os.environ["REDIS_URL"],
+        },
+        "broker": {"CELERY_BROKER_URL": f"redis://:top-secret@127.0.0.1:{port}/0"},
+        "storage": {
+            "STORAGE_BACKEND": "s3",
+            "S3_BUCKET": "deeds",
+            "S3_REGION": "us-west-2",
+            "S3_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+            "AWS_ACCESS_KEY_ID": "any",
+            "AWS_SECRET_ACCESS_KEY": "top-secret",
+        },
         "main_api": {"MAIN_API_BASE_URL": f"http://127.0.0.1:{port}"},
     }
 
 
+@pytest.fixture
+def refusing() -> int:
+    """A port that nobody listens at."""
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        port: int = gone.getsockname()[1]
+        return port
+
+
+@pytest.mark.parametrize("how", ["hanging", "refusing"])
+@pytest.mark.parametrize("name", ["database", "redis", "broker", "storage", "main_api"])
+def test_the_one_that_is_away_is_named_and_the_others_are_not(
+    deployment: Deployment, main_api: MainApi, request: pytest.FixtureRequest, name: str, how: str
+) -> None:
+    port = request.getfixturevalue(how)
+    deployment.env["MAIN_API_BASE_URL"] = main_api.url
+    deployment.start_web(**at(port)[name], WEB_WORKERS="1")
+    for _ in range(2):
+        answer = requests.get(f"{deployment.url}/readyz", timeout=5)
+        assert answer.elapsed.total_seconds() <= 1.0
+    expected = (503, "unavailable") if name == "database" else (200, "degraded")
+    assert (answer.status_code, answer.json()["status"]) == expected
+    found = {one: facts["status"] for one, facts in answer.json()["dependencies"].items()}
+    assert found.pop(name) in {"timeout", "unavailable"}
+    assert set(found.values()) == {"ok"}, found
+    assert "127.0.0.1" not in answer.text
+    assert "top-secret" not in answer.text
+
+
 def test_each_dependency_hanging_or_refused_is_told_within_a_second(
-    deployment: Deployment, hanging: int, acme: Partner
+    deployment: Deployment, hanging: int, refusing: int
 ) -> None:
     """Real gunicorn, real clients; all of them hang, then all refuse."""
-    with socket.create_server(("127.0.0.1", 0)) as gone:
-        refusing = gone.getsockname()[1]
     for port, expected in ((hanging, {"timeout", "unavailable"}), (refusing, {"unavailable"})):
-        env = {name: text for part in at(port).values() for name, text in part.items()}
+        away = ("database", "redis", "main_api")
+        env = {name: text for one in away for name, text in at(port)[one].items()}
+        env["CELERY_BROKER_URL"] = env["REDIS_URL"]
         deployment.start_web(**env, WEB_WORKERS="1")
         for _ in range(3):
             answer = requests.get(f"{deployment.url}/readyz", timeout=5)

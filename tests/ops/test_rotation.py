@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import jwt
@@ -12,10 +13,13 @@ from django.core.management import call_command
 from django.db import connection, models
 from django.test import Client
 from django.test.utils import isolate_apps
+from redis import Redis
+from redis.exceptions import AuthenticationError
 
 from deeds import tasks
 from deeds.sandbox.app import SandboxApp
 from partner_api.http import signed_links
+from partner_api.local.engines import start_redis
 from partner_api.ops.vault import EncryptedBinaryField, EncryptedTextField
 from tests.api import Api
 
@@ -68,6 +72,27 @@ def test_kept_secrets_outlive_the_key_that_encrypted_them(db: None, settings: An
     for field in ("secret", "content"):
         with pytest.raises(InvalidToken):
             kept.values_list(field).get()
+
+
+def test_redis_takes_two_passwords_while_one_is_changed(tmp_path: Path) -> None:
+    """As the runbook has it; and those who are connected are not cut off when the old one ends."""
+    child, url = start_redis(tmp_path / "redis", password="old", log=tmp_path / "log", durable=False)
+    renewed = url.replace(":old@", ":new@")
+    try:
+        with Redis.from_url(url) as admin, Redis.from_url(url) as before:
+            before.ping()
+            admin.execute_command("ACL", "SETUSER", "default", ">new")
+            for either in (url, renewed):
+                with Redis.from_url(either) as client:
+                    assert client.ping()
+            admin.execute_command("ACL", "SETUSER", "default", "<old")
+            assert before.ping()
+        with Redis.from_url(renewed) as client:
+            assert client.ping()
+        with pytest.raises(AuthenticationError), Redis.from_url(url) as client:
+            client.ping()
+    finally:
+        child.kill()
 
 
 OLD, NEW = "old-" * 10, "new-" * 10

@@ -3,6 +3,7 @@
 import argparse
 import datetime as dt
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from django.utils import timezone
 from billing.draining import drain
 from deeds import leaks
 from deeds.leaks import Leak
+from deeds.models import Deed
 from keys.audit import Actor
+from keys.models import AuditEntry
 
 
 class Command(BaseCommand):
@@ -22,14 +25,20 @@ class Command(BaseCommand):
         parser.add_argument("source", help="a key, a file that may hold keys, or - for standard input")
         parser.add_argument("--since", type=_moment, help="RFC 3339, with its zone; 30 days ago unless given")
         parser.add_argument("--reason", default="Leaked")
+        parser.add_argument(
+            "--also-issued",
+            action="store_true",
+            help="revoke the keys that were issued with it since then too, and those issued with these",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         since = options["since"] or timezone.now() - dt.timedelta(days=30)
-        found = leaks.revoke_found(
-            Actor.command("report_leak"), _texts(options["source"]), reason=options["reason"]
-        )
+        actor = Actor.command("report_leak")
+        found = leaks.revoke_found(actor, _texts(options["source"]), reason=options["reason"])
         if not found:
             raise CommandError("No key of ours was found in it.")
+        if options["also_issued"]:
+            found += leaks.revoke_issued(actor, found, since=since)
         # What this machine's processes have logged and not stored yet belongs to the report.
         drain()
         for leak in found:
@@ -39,21 +48,46 @@ class Command(BaseCommand):
     def _print(self, leak: Leak, since: dt.datetime) -> None:
         key = leak.key
         state = "was revoked before" if leak.was_revoked_before else "is revoked now"
-        self.stdout.write(f"{key.prefix} ({key.name}) of {key.partner.name} {state}.")
-        if not leak.requests:
+        issuer = f", issued with {leak.issued_by.prefix}," if leak.issued_by else ""
+        self.stdout.write(f"{key.prefix} ({key.name}) of {key.partner.name}{issuer} {state}.")
+        if leak.requests:
+            self.stdout.write(
+                f"  {leak.requests} requests since {since:%Y-%m-%d %H:%M} UTC, "
+                f"the first {leak.first_at:%Y-%m-%d %H:%M:%S}, the last {leak.last_at:%Y-%m-%d %H:%M:%S}."
+            )
+        else:
             self.stdout.write(f"  No request since {since:%Y-%m-%d %H:%M} UTC.")
-            return
-        self.stdout.write(
-            f"  {leak.requests} requests since {since:%Y-%m-%d %H:%M} UTC, "
-            f"the first {leak.first_at:%Y-%m-%d %H:%M:%S}, the last {leak.last_at:%Y-%m-%d %H:%M:%S}."
-        )
         for title, counted in (("Routes", leak.routes), ("Addresses", leak.addresses)):
-            self.stdout.write(f"  {title}:")
-            for name, count in counted.most_common():
-                self.stdout.write(f"    {count:>8}  {name}")
-        self.stdout.write(f"  Deeds read or ordered: {len(leak.deeds)}")
-        for deed in leak.deeds:
-            self.stdout.write(f"    {deed.pk}  {deed.order_id} ({deed.deed_type}, {deed.status})")
+            self._list(title, (f"{count:>8}  {name}" for name, count in counted.most_common()))
+        self._list(f"Deeds read or changed by their id: {len(leak.read)}", map(_deed, leak.read))
+        self._list(f"Deeds ordered: {len(leak.ordered)}", map(_deed, leak.ordered))
+        if leak.pages:
+            self.stdout.write(
+                f"  Pages of GET /v2/deeds read: {leak.pages}. With names and addresses they may have shown"
+                f" up to {leak.listed} deeds."
+            )
+        self._list(f"Changes made: {len(leak.acts)}", map(_act, leak.acts))
+        now = timezone.now()
+        issued = (f"{one.prefix}  {one.name} ({one.state_at(now)})" for one in leak.issued)
+        self._list(f"Keys issued: {len(leak.issued)}", issued)
+        if any(one.revoked_at is None for one in leak.issued):
+            self.stdout.write("    Whoever held the key has seen these. --also-issued revokes them too.")
+
+    def _list(self, title: str, lines: Iterable[str]) -> None:
+        self.stdout.write(f"  {title}")
+        for line in lines:
+            self.stdout.write(f"    {line}")
+
+
+def _deed(deed: Deed) -> str:
+    return f"{deed.pk}  {deed.order_id} ({deed.deed_type}, {deed.status})"
+
+
+def _act(entry: AuditEntry) -> str:
+    """With what an act made, where that is an address that news is sent to."""
+    about = entry.after.get("url") or entry.after.get("prefix") or entry.after.get("new_key") or ""
+    text = f"{entry.at:%Y-%m-%d %H:%M:%S}  {entry.action}  {entry.target_id}"
+    return f"{text}  {about}" if about else text
 
 
 def _texts(source: str) -> list[str]:
