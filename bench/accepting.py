@@ -50,7 +50,7 @@ def _makers() -> dict[str, Callable[[int], str]]:
 
     There are several: orders of one wait for each other's commit, by the row that counts its quota.
     """
-    from bench.orders import order, partner_with_key  # noqa: PLC0415 - Django must be set up first
+    from bench.orders import order, partner_with_key
 
     keys = []
     for number in range(PARTNERS):
@@ -87,9 +87,9 @@ def _makers() -> dict[str, Callable[[int], str]]:
 
 
 def _tie_source(partner_id: uuid.UUID) -> None:
-    from django.utils import timezone  # noqa: PLC0415 - Django must be set up first
+    from django.utils import timezone
 
-    from webhooks.models import Source  # noqa: PLC0415
+    from webhooks.models import Source
 
     source = Source(system="softpro", partner_id=partner_id)
     source.give_secret(SECRET, now=timezone.now(), overlap=timedelta(0))

@@ -47,15 +47,15 @@ def run(bench: Bench) -> list[Figure]:
 
 
 def _growth() -> Figure:
-    done = subprocess.run([sys.executable, "-c", _GROWTH], capture_output=True, text=True, check=True)  # noqa: S603 - ours
+    done = subprocess.run([sys.executable, "-c", _GROWTH], capture_output=True, text=True, check=True)
     megabytes, kept = done.stdout.split()
     return at_most("limiter_memory_growth", float(megabytes), 20, f"MB after 1,000,000 keys, {kept} kept")
 
 
 def _requests() -> tuple[list[str], list[str], list[str]]:
-    from rest_framework_api_key.models import APIKey  # noqa: PLC0415 - Django must be set up first
+    from rest_framework_api_key.models import APIKey
 
-    from bench.orders import partner_with_key, place  # noqa: PLC0415
+    from bench.orders import partner_with_key, place
 
     partner, text = partner_with_key("Bench reads")
     deeds = [str(deed.pk) for deed in place(partner, 50)]

@@ -35,7 +35,7 @@ def run(bench: Bench) -> list[Figure]:
 
 def measure(*, deeds: int, render_seconds: float, memory_every: int = 500) -> dict[str, Any]:
     """`worker_overhead` (worker time ÷ time in the call), milliseconds a deed, and memory in MB."""
-    from deeds import fulfilment  # noqa: PLC0415 - Django is set up by now
+    from deeds import fulfilment
 
     in_call = 0.0
     render = fulfilment.render  # type: ignore[attr-defined]  # what is measured is put around it
@@ -76,16 +76,16 @@ def measure(*, deeds: int, render_seconds: float, memory_every: int = 500) -> di
 
 @contextlib.contextmanager
 def _partner() -> Iterator[Any]:
-    from keys.models import Partner  # noqa: PLC0415
+    from keys.models import Partner
 
     yield Partner.objects.create(name=f"Bench {time.time_ns()}")
 
 
 def _queue(partner: Any, number: int) -> None:
     """Orders through the front door, in batches."""
-    from deeds import ordering  # noqa: PLC0415
-    from deeds.catalog import DEED_TYPES  # noqa: PLC0415
-    from keys.models import ApiKey  # noqa: PLC0415
+    from deeds import ordering
+    from deeds.catalog import DEED_TYPES
+    from keys.models import ApiKey
 
     key, _ = ApiKey.issue(partner, name="Bench", environment="live", scopes=["deed:*"])
     origin = ordering.Origin(partner, key, "batch", "bench")
@@ -99,16 +99,16 @@ def _queue(partner: Any, number: int) -> None:
 
 @contextlib.contextmanager
 def _sandbox(render_seconds: float) -> Iterator[None]:
-    from django.conf import settings  # noqa: PLC0415
+    from django.conf import settings
 
-    from partner_api.local.engines import free_port  # noqa: PLC0415
+    from partner_api.local.engines import free_port
 
     port = free_port()
     settings.MAIN_API_BASE_URL = f"http://127.0.0.1:{port}"
     settings.MAIN_API_INTERNAL_TOKEN = "bench"
     arguments = ["manage.py", "runsandbox", "--port", str(port), "--render-seconds", str(render_seconds)]
     env = {**os.environ, "SANDBOX_TOKEN": "bench", "LOG_LEVEL": "WARNING"}
-    with subprocess.Popen(  # noqa: S603 - our own command
+    with subprocess.Popen(
         [sys.executable, *arguments], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
         try:
@@ -139,7 +139,7 @@ def main() -> None:
         os.environ.setdefault("DJANGO_SETTINGS_MODULE", "partner_api.settings")
         os.environ.setdefault("LOG_LEVEL", "WARNING")
         django.setup()
-        from django.core.management import call_command  # noqa: PLC0415
+        from django.core.management import call_command
 
         call_command("migrate", verbosity=0)
         print(json.dumps(measure(deeds=given.deeds, render_seconds=given.render_seconds)))

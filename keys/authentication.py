@@ -136,8 +136,8 @@ def _note_use(key: ApiKey, now: dt.datetime, address: str | None) -> None:
 
 
 def _offered(request: Request) -> str | None:
-    authorization = request.headers.get("Authorization")
-    api_key = request.headers.get("X-API-Key")
+    authorization = request.META.get("HTTP_AUTHORIZATION")
+    api_key = request.META.get("HTTP_X_API_KEY")
     bearer = None
     if authorization is not None:
         scheme, _, bearer = authorization.partition(" ")

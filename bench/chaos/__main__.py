@@ -46,10 +46,10 @@ def main() -> int:
 
 def _run(seed: int, folder: Path, database_url: str) -> bool:
     _set_up_django(folder, database_url)
-    from django.core.management import call_command  # noqa: PLC0415 - after the settings
+    from django.core.management import call_command
 
-    from bench.chaos.plan import Plan  # noqa: PLC0415 - the same
-    from bench.chaos.run import run  # noqa: PLC0415 - the same
+    from bench.chaos.plan import Plan
+    from bench.chaos.run import run
 
     call_command("migrate", interactive=False, verbosity=0)
     started = time.monotonic()
@@ -68,7 +68,7 @@ def _run(seed: int, folder: Path, database_url: str) -> bool:
 
 
 def _set_up_django(folder: Path, database_url: str) -> None:
-    import django  # noqa: PLC0415 - not needed before the engines run
+    import django
 
     os.environ.update(
         DJANGO_SETTINGS_MODULE="partner_api.settings",

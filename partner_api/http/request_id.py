@@ -15,6 +15,8 @@ from django.http import HttpRequest, HttpResponse
 log = structlog.get_logger(__name__)
 
 HEADER = "X-Request-ID"
+# Where Django has it; `request.headers` would gather all headers anew for one.
+_IN_META = "HTTP_X_REQUEST_ID"
 _WELL_FORMED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
 
@@ -23,7 +25,7 @@ class RequestIdMiddleware:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        request_id = accept_or_make(request.headers.get(HEADER, ""))
+        request_id = accept_or_make(request.META.get(_IN_META, ""))
         request.request_id = request_id  # type: ignore[attr-defined]  # read by `of`
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id)
