@@ -39,6 +39,7 @@ def run(bench: Bench) -> list[Figure]:
         rounds=ROUNDS,
     )
     best = {f"{name}_per_second": max(found) for name, found in values.items()}
+    _forget_events()
     return [
         at_least("post_accept_ratio", ratio(values, "orders", "floor"), 0.5, facts(**best)),
         at_least("inbound_accept", ratio(values, "events", "floor"), 0.6, facts(**best)),
@@ -84,6 +85,13 @@ def _makers() -> dict[str, Callable[[int], str]]:
         return http("POST", "/bench/insert", body=order(number))
 
     return {"orders": orders, "floor": floor, "events": events}
+
+
+def _forget_events() -> None:
+    """Thousands that no worker has made orders of yet: one would, while something else is measured."""
+    from webhooks.models import InboundEvent
+
+    InboundEvent.objects.all().delete()
 
 
 def _tie_source(partner_id: uuid.UUID) -> None:

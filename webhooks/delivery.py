@@ -7,21 +7,19 @@ that was slow gets one request at a time, out of a share of its own.
 
 import time
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
 import structlog
 from django.conf import settings
-from django.db import connection
 from django.utils import timezone
 
 from webhooks import claims, hints, results
 from webhooks.claims import Claimed
 from webhooks.results import Landed
 from webhooks.sending import Outcome, send
+from webhooks.slots import slot
 
 log = structlog.get_logger(__name__)
 
@@ -29,7 +27,7 @@ YOUNG_SECONDS: Final = 1.0
 # While requests are under way, how often what became due meanwhile is looked for.
 POLL_SECONDS: Final = 0.05
 _TAKE_BACK_SECONDS: Final = 10.0
-_LOCK: Final = 0x77656268  # "webh"
+_WORK: Final = 0x77656268  # "webh"
 
 
 def pump(*, seconds: float | None = None) -> Counter[str]:
@@ -41,7 +39,7 @@ def pump(*, seconds: float | None = None) -> Counter[str]:
     ends_at = time.monotonic() + (settings.WEBHOOKS_PUMP_SECONDS if seconds is None else seconds)
     with ThreadPoolExecutor(settings.WEBHOOKS_MAX_FLIGHTS, thread_name_prefix="webhooks") as threads:
         flights = _Flights(threads)
-        with _slot() as is_ours:
+        with slot(_WORK, of=settings.WEBHOOKS_PUMPS) as is_ours:
             if not is_ours:
                 return flights.counts
             is_idle = flights.run_until(ends_at)
@@ -106,21 +104,3 @@ class _Flights:
         landed = [Landed(self.open.pop(future).claimed, future.result()) for future in done]
         results.record(landed)
         self.counts.update("received" if one.outcome.is_received else "not_received" for one in landed)
-
-
-@contextmanager
-def _slot() -> Iterator[bool]:
-    """Whether one of the places of a pump was free. Postgres frees it when the process dies."""
-    number = None
-    for candidate in range(settings.WEBHOOKS_PUMPS):
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_try_advisory_lock(%s, %s)", [_LOCK, candidate])
-            if cursor.fetchone()[0]:
-                number = candidate
-                break
-    try:
-        yield number is not None
-    finally:
-        if number is not None:
-            with connection.cursor() as cursor:
-                cursor.execute("SELECT pg_advisory_unlock(%s, %s)", [_LOCK, number])

@@ -153,6 +153,7 @@ def test_a_hundred_at_once_are_one_deed_and_one_answer(source: Sources, acme: Pa
         thread.start()
     for thread in threads:
         thread.join()
+    inbound.process_waiting()
     assert sorted(answer.status_code for answer in answers) == [200] * 99 + [202]
     assert len({answer.content for answer in answers}) == 1
     assert (InboundEvent.objects.get().status, Deed.objects.count()) == ("processed", 1)

@@ -8,9 +8,11 @@ import pytest
 from django.utils import timezone
 
 from deeds.models import Deed
+from keys.models import Partner
+from partner_api.ops.health import own_connection
 from tests.webhooks.conftest import Sources
 from tests.webhooks.inbound_calls import FIRST, post, send, sign
-from webhooks import inbound, shadow, tasks
+from webhooks import hints, inbound, shadow, tasks
 from webhooks.models import InboundEvent
 
 pytestmark = pytest.mark.usefixtures("hinted", "clock")
@@ -85,6 +87,43 @@ def test_a_worker_that_dies_before_the_order_loses_nothing(source: Sources, cloc
     inbound.process(stored)
     assert Deed.objects.count() == 1
     assert InboundEvent.objects.get().status == "processed"
+
+
+def test_a_flood_does_not_keep_its_worker(
+    source: Sources, settings: Any, hinted: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The hint of the one that accepts comes from a thread.
+    monkeypatch.setattr(hints, "hint_soon", lambda task: None)
+    settings.WEBHOOKS_PROCESS_SECONDS = 0
+    source()
+    send()
+    tasks.process()
+    assert (Deed.objects.count(), hinted) == (0, ["webhooks.tasks.process"])
+    settings.WEBHOOKS_PROCESS_SECONDS = 5
+    tasks.process()
+    assert (Deed.objects.count(), hinted) == (1, ["webhooks.tasks.process"])
+
+
+def test_one_worker_at_a_time_makes_orders(source: Sources) -> None:
+    source()
+    send()
+    with own_connection() as other:
+        other.execute("SELECT pg_advisory_lock(%s, 0)", [inbound._WORK])
+        assert inbound.process_waiting() == 0
+    assert inbound.process_waiting() == 1
+
+
+def test_sources_take_turns(source: Sources, acme: Partner) -> None:
+    source()
+    for number in range(3):
+        send({**FIRST, "order_id": f"MANY-{number}"}, X_Webhook_Id=f"many-{number}")
+    other = source(partner=Partner.objects.create(name="Pacific Escrow"), secret="another secret")
+    body = json.dumps({**FIRST, "order_id": "ONE"}).encode()
+    post(body, sign(body, secret="another secret"))
+    tasks.process()
+    orders = list(Deed.objects.order_by("created_at").values_list("order_id", flat=True))
+    assert orders == ["MANY-0", "ONE", "MANY-1", "MANY-2"]
+    assert other.events.count() == 1
 
 
 def test_an_event_that_ends_its_worker_again_and_again_waits_for_staff(source: Sources) -> None:
