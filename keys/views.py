@@ -4,6 +4,7 @@ No key grants more than it has: neither scopes, nor networks, nor a longer life,
 """
 
 import datetime as dt
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, ClassVar
 from uuid import UUID
@@ -16,7 +17,7 @@ from django.utils import timezone
 from drf_spectacular.utils import OpenApiResponse, extend_schema
 from rest_framework.response import Response
 
-from keys import bodies, lifecycle
+from keys import bodies, key_cache, lifecycle
 from keys.audit import Actor
 from keys.authentication import PartnerRequest
 from keys.models import ApiKey
@@ -69,6 +70,9 @@ class Keys(ApiView):
             raise refused_by_model(error) from error
         return _shown_once(key, text)
 
+    def asker(self, request: PartnerRequest) -> str:
+        return _asker(request)
+
 
 class KeyDetail(ApiView):
     scopes: ClassVar = {"GET": "key:manage", "PATCH": "key:manage", "DELETE": "key:manage"}
@@ -113,9 +117,8 @@ class KeyDetail(ApiView):
 
 
 class KeyRotation(ApiView):
-    # Not by an idempotency key: it tells other processes through Redis, which is not done in a
-    # transaction. A repetition is told that the key was rotated.
     scopes: ClassVar = {"POST": "key:manage"}
+    idempotent: ClassVar = ("POST",)
     problems: ClassVar = {"POST": ("key_not_rotatable",)}
 
     @extend_schema(
@@ -128,7 +131,7 @@ class KeyRotation(ApiView):
         tags=["Keys"],
     )
     def post(self, request: PartnerRequest, key_id: UUID) -> Response:
-        key = _own_key(request, key_id)
+        key = self.key
         seconds = read_body(bodies.Rotation, request.data).overlap_seconds
         _refuse_more_than_own(request.api_key, **_held(key))
         overlap = None if seconds is None else dt.timedelta(seconds=seconds)
@@ -138,6 +141,23 @@ class KeyRotation(ApiView):
             # The overlap was read before: what is left is the key's own state.
             raise Problem("key_not_rotatable", " ".join(error.messages)) from error
         return _shown_once(new, text)
+
+    def prepare(self, request: PartnerRequest) -> None:
+        self.key = _own_key(request, self.kwargs["key_id"])
+
+    def around(self, request: PartnerRequest) -> AbstractContextManager[object]:
+        return key_cache.changing([self.key])
+
+    def asker(self, request: PartnerRequest) -> str:
+        return _asker(request)
+
+
+def _asker(request: PartnerRequest) -> str:
+    """The key that asks: an answer with a new key's text is given again to that one alone.
+
+    To another, which may have less, it would grant what that one has not.
+    """
+    return request.api_key.key_id
 
 
 def _own(request: PartnerRequest) -> QuerySet[ApiKey]:
