@@ -10,6 +10,7 @@ from django.contrib import admin
 from django.contrib.auth import get_user_model
 from django.contrib.auth.admin import UserAdmin
 from django.contrib.auth.models import Group, User
+from django.db import transaction
 from django.db.models import Exists, OuterRef, QuerySet
 from django.http import HttpRequest, HttpResponse
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
@@ -34,7 +35,7 @@ class StaffAdmin(ActingAdmin, UserAdmin):  # type: ignore[misc]  # both have a t
     search_fields = ("username", "email")
     ordering = ("username",)
     filter_horizontal = ()
-    readonly_fields = ("last_login", "date_joined")
+    readonly_fields = ("is_active", "last_login", "date_joined")
     fieldsets = (
         (None, {"fields": ("username", "password", "first_name", "last_name", "email")}),
         ("Access", {"fields": ("is_active", "groups", "last_login", "date_joined")}),
@@ -47,6 +48,21 @@ class StaffAdmin(ActingAdmin, UserAdmin):  # type: ignore[misc]  # both have a t
             "{object} has to log in with the password alone and set up an authenticator again. Make sure "
             "that it is them who ask, and that they do it at once.",
             "phonelink_erase",
+        ),
+        Act(
+            "deactivate",
+            "Deactivate",
+            "{object} is logged out everywhere, and can't log in any more until activated again.",
+            "person_off",
+            permission="change",
+        ),
+        Act(
+            "activate",
+            "Activate",
+            "{object} can log in again, with the roles that the page shows.",
+            "person_check",
+            permission="change",
+            is_harmful=False,
         ),
     )
 
@@ -67,15 +83,22 @@ class StaffAdmin(ActingAdmin, UserAdmin):  # type: ignore[misc]  # both have a t
         return super().has_change_permission(request, obj) and not is_above
 
     def may_act(self, request: HttpRequest, act: Act, obj: Any = None) -> bool:
+        if act.name == "deactivate" and obj == request.user:
+            return False  # nobody locks themselves out
         return super().may_act(request, act, obj) and self.has_change_permission(request, obj)
 
     def is_open(self, act: Act, obj: Any) -> bool:
+        match act.name:
+            case "deactivate":
+                return bool(obj.is_active)
+            case "activate":
+                return not obj.is_active
         return bool(obj.is_enrolled)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         fields = super().get_readonly_fields(request, obj)
-        # Nobody locks themselves out, or gives themselves a role.
-        return (*fields, "is_active", "groups") if obj == request.user else fields
+        # Nobody gives themselves a role.
+        return (*fields, "groups") if obj == request.user else fields
 
     @admin.display(description="roles")
     def shown_roles(self, user: User) -> str:
@@ -110,11 +133,29 @@ class StaffAdmin(ActingAdmin, UserAdmin):  # type: ignore[misc]  # both have a t
 
     def do_reset_second_factor(self, request: HttpRequest, user: Any, reason: str) -> str:
         # A session that one of these verified is not verified any more; it can't enrol either.
-        Authenticator.objects.filter(user=user).delete()
-        RecoveryCodes.objects.filter(user=user).delete()
-        audit.record(Actor.staff(request), "staff.second_factor_reset", user, reason=reason)
+        with transaction.atomic():
+            Authenticator.objects.filter(user=user).delete()
+            RecoveryCodes.objects.filter(user=user).delete()
+            audit.record(Actor.staff(request), "staff.second_factor_reset", user, reason=reason)
         self.log_change(request, user, f"Second factor reset: {reason}")
         return f"{user} has no second factor any more."
+
+    def do_deactivate(self, request: HttpRequest, user: Any, reason: str) -> str:
+        return self._set_active(request, user, reason, is_active=False)
+
+    def do_activate(self, request: HttpRequest, user: Any, reason: str) -> str:
+        return self._set_active(request, user, reason, is_active=True)
+
+    def _set_active(self, request: HttpRequest, user: Any, reason: str, *, is_active: bool) -> str:
+        done = "activated" if is_active else "deactivated"
+        with transaction.atomic():
+            is_done = User.objects.filter(pk=user.pk, is_active=not is_active).update(is_active=is_active)
+            if is_done:
+                audit.record(Actor.staff(request), f"staff.{done}", user, reason=reason)
+        if not is_done:
+            return f"{user} was {done} before."
+        self.log_change(request, user, f"{done.capitalize()}: {reason}")
+        return f"{user} is {done}."
 
 
 def _facts(pk: Any) -> dict[str, Any]:
