@@ -25,8 +25,11 @@ from keys.models.api_key import network_of
 from keys.scopes import lacking
 from partner_api.http.pagination import page_of
 from partner_api.http.problems import FieldError, Problem, invalid, not_found
-from partner_api.http.reading import read_body, refused_by_model
+from partner_api.http.reading import read_body, read_query, refused_by_model
 from partner_api.http.view import ApiView
+
+# drf-spectacular takes a pydantic model here as it takes a serializer; its types don't know.
+_REVOCATION: list[Any] = [bodies.Revocation]
 
 
 class Keys(ApiView):
@@ -105,14 +108,18 @@ class KeyDetail(ApiView):
     @extend_schema(
         operation_id="revoke_key",
         summary="Revoke a key",
-        description="From the next request on, for good. Revoking it again changes nothing.",
+        description="From the next request on, for good. Revoking it again changes nothing, the reason "
+        "neither.",
+        parameters=_REVOCATION,
         responses={204: OpenApiResponse(None, "Revoked.")},
         tags=["Keys"],
     )
     def delete(self, request: PartnerRequest, key_id: UUID) -> Response:
         key = _own_key(request, key_id)
-        by = Actor.key(request, request.api_key)
-        lifecycle.revoke(by, key, reason=f"Revoked by the partner with {request.api_key.prefix}")
+        own = request.api_key
+        reason = read_query(bodies.Revocation, request).reason
+        unsaid = f"Revoked by the partner with {own.prefix}"
+        lifecycle.revoke(Actor.key(request, own), key, reason=reason or unsaid)
         return Response(status=204)
 
 
