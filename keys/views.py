@@ -44,7 +44,7 @@ class Keys(ApiView):
         operation_id="create_key",
         summary="Issue a key",
         description="Of the mode of the key that asks, and with no more than that one has. The answer is "
-        "the only one that shows the key.",
+        "the only one that shows the key; with an `Idempotency-Key`, the key that asked gets it again.",
         request=bodies.NewKey,
         responses={201: OpenApiResponse(bodies.IssuedKeyAnswer, "Issued.")},
         tags=["Keys"],
@@ -131,8 +131,9 @@ class KeyRotation(ApiView):
     @extend_schema(
         operation_id="rotate_key",
         summary="Rotate a key",
-        description="A new key in this one's place, shown this once. The old one stays valid for the "
-        "overlap, never beyond its own expiry; answers to it carry `Deprecation` and `Sunset`.",
+        description="A new key in this one's place, shown this once; with an `Idempotency-Key`, the key that "
+        "asked gets the answer again. The old one stays valid for the overlap, never beyond its own expiry; "
+        "answers to it carry `Deprecation` and `Sunset`.",
         request=bodies.Rotation,
         responses={201: OpenApiResponse(bodies.IssuedKeyAnswer, "The new key.")},
         tags=["Keys"],

@@ -17,7 +17,7 @@ from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationFo
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
 
 from keys import audit
-from keys.admin.acts import Act, ActingAdmin
+from keys.admin.acts import Act, ActingAdmin, reason_field
 from keys.audit import Actor
 from keys.models import Authenticator, RecoveryCodes
 
@@ -25,9 +25,14 @@ admin.site.unregister(Group)
 admin.site.unregister(User)
 
 
+class StaffEditForm(UserChangeForm):
+    reason = reason_field()
+
+
 @admin.register(User)
 class StaffAdmin(ActingAdmin, UserAdmin):  # type: ignore[misc]  # both have a template; ours is the first
     form = UserChangeForm
+    edit_form = StaffEditForm
     add_form = UserCreationForm
     change_password_form = AdminPasswordChangeForm
     list_display = ("username", "email", "shown_roles", "has_second_factor", "is_active", "last_login")
@@ -95,6 +100,10 @@ class StaffAdmin(ActingAdmin, UserAdmin):  # type: ignore[misc]  # both have a t
                 return not obj.is_active
         return bool(obj.is_enrolled)
 
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        asked = [(None, {"fields": ("reason",)})] if self.is_edited(request, obj) else []
+        return [*super().get_fieldsets(request, obj), *asked]
+
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         fields = super().get_readonly_fields(request, obj)
         # Nobody gives themselves a role.
@@ -119,7 +128,10 @@ class StaffAdmin(ActingAdmin, UserAdmin):  # type: ignore[misc]  # both have a t
         before, after = request.before, _facts(form.instance.pk)  # type: ignore[attr-defined]  # see save_model
         if before != after:
             action = "staff.changed" if change else "staff.created"
-            audit.record(Actor.staff(request), action, form.instance, before=before, after=after)
+            reason = form.cleaned_data.get("reason", "")
+            audit.record(
+                Actor.staff(request), action, form.instance, before=before, after=after, reason=reason
+            )
 
     def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> HttpResponse:  # noqa: A002 - Django's name
         user = self.get_object(request, id)

@@ -3,6 +3,7 @@
 The URL conf is walked, so a route that is added later is tested too, or fails here for want of a sample.
 """
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 import pytest
 from django.apps import apps
 from django.db import DatabaseError, connection
-from django.urls import get_resolver, reverse
+from django.test import Client
+from django.urls import get_resolver, resolve, reverse
 from django_redis import get_redis_connection
 
 from keys import key_cache
@@ -26,6 +28,7 @@ from tests.test_isolation import Owner, patterns
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
 KEY = "8e03978e-40d5-43dd-bc93-6894a57f9324"
+NOBODY = "01900000-0000-7000-8000-000000000000"
 NOT_IDEMPOTENT = {
     "deed-validate": "nothing is stored",
     "inbound-webhook": "X-Webhook-Id, or else the body, is an event's identity, for longer than a day",
@@ -58,6 +61,17 @@ def test_each_post_honours_the_key_or_says_why_not() -> None:
 def test_the_exceptions_are_documented(name: str) -> None:
     [route] = [route for route, pattern in patterns(get_resolver()) if pattern.name == name]
     assert f"`POST /{route.replace('<str:system>', '{system}')}`" in (DOCS / "orders.md").read_text()
+
+
+def test_the_header_is_in_the_document_of_exactly_these(client: Client) -> None:
+    paths = client.get("/schema/", headers={"Accept": "application/json"}).json()["paths"]
+    documented = {
+        resolve(re.sub(r"{\w+}", NOBODY, path)).url_name
+        for path, operations in paths.items()
+        for parameter in operations.get("post", {}).get("parameters", [])
+        if (parameter["in"], parameter["name"]) == ("header", "Idempotency-Key")
+    }
+    assert documented == {name for name in IDEMPOTENT if not name.startswith("admin-")}
 
 
 # --- each of them, sent twice -------------------------------------------------------------------

@@ -170,7 +170,9 @@ ACTIONS = {
         OWNER,
         {"username": "made", "password1": "a long enough password", "password2": "a long enough password"},
     ),
-    "give a role": Action("auth/user/{user}/change/", OWNER, {"username": "clerk", "groups": "{group}"}),
+    "give a role": Action(
+        "auth/user/{user}/change/", OWNER, {"username": "clerk", "groups": "{group}", "reason": "tested"}
+    ),
     "set a password": Action(
         "auth/user/{user}/password/",
         OWNER,
@@ -347,24 +349,27 @@ def test_a_new_role_holds_on_the_next_request_and_is_audited(db: None) -> None:
     assert his.get("/admin/keys/partner/add/").status_code == 403
     group = Group.objects.get(name="Key staff")
     form = {"username": "clerk", "groups": [str(group.pk)]}
+    assert owner.post(f"/admin/auth/user/{clerk.pk}/change/", form).status_code == 200
+    assert his.get("/admin/keys/partner/add/").status_code == 403, "without a reason nothing is done"
+    form["reason"] = "from Monday on"
     assert owner.post(f"/admin/auth/user/{clerk.pk}/change/", form).status_code == 302
     assert his.get("/admin/keys/partner/add/").status_code == 200
     entry = AuditEntry.objects.get(action="staff.changed")
-    assert (entry.actor, entry.target_id) == ("boss", str(clerk.pk))
+    assert (entry.actor, entry.target_id, entry.reason) == ("boss", str(clerk.pk), "from Monday on")
     assert (entry.before["roles"], entry.after["roles"]) == (["Support (read only)"], ["Key staff"])
 
 
 def test_nobody_makes_a_superuser_or_changes_one(db: None) -> None:
     owner, breakglass, clerk = hire("boss", "owner"), hire("root", is_superuser=True), hire("clerk")
     client = log_in(owner)
-    form = {"username": "clerk", "is_superuser": "on", "user_permissions": "1"}
-    client.post(f"/admin/auth/user/{clerk.pk}/change/", form)
+    form = {"username": "clerk", "is_superuser": "on", "user_permissions": "1", "reason": "x"}
+    assert client.post(f"/admin/auth/user/{clerk.pk}/change/", form).status_code == 302
     clerk.refresh_from_db()
     assert not clerk.is_superuser
     assert not clerk.user_permissions.exists()
     before = everything()
     for path, posted in (
-        ("change/", {"username": "root"}),
+        ("change/", {"username": "root", "reason": "x"}),
         ("password/", {"password1": "a long enough password", "password2": "a long enough password"}),
         ("reset_second_factor/", {"reason": "x"}),
         ("deactivate/", {"reason": "x"}),
@@ -376,7 +381,8 @@ def test_nobody_makes_a_superuser_or_changes_one(db: None) -> None:
 def test_nobody_gives_themselves_a_role_or_locks_themselves_out(db: None) -> None:
     owner = hire("boss", "owner")
     client, path = log_in(owner), f"/admin/auth/user/{owner.pk}/"
-    assert client.post(f"{path}change/", {"username": "boss", "groups": []}).status_code == 302
+    form = {"username": "boss", "groups": [], "reason": "x"}
+    assert client.post(f"{path}change/", form).status_code == 302
     assert f"{path}deactivate/" not in client.get(f"{path}change/").content.decode()
     assert client.post(f"{path}deactivate/", {"reason": "tired"}).status_code == 403
     owner.refresh_from_db()
@@ -401,7 +407,7 @@ def test_a_reset_second_factor_ends_what_it_verified(db: None) -> None:
 def test_who_is_let_go_is_out_at_once(db: None) -> None:
     owner, clerk = log_in(hire("boss", "owner")), hire("clerk", "support")
     his, url = log_in(clerk), f"/admin/auth/user/{clerk.pk}/"
-    form = {"username": "clerk", "is_active": "", "groups": [str(clerk.groups.get().pk)]}
+    form = {"username": "clerk", "is_active": "", "groups": [str(clerk.groups.get().pk)], "reason": "x"}
     assert owner.post(f"{url}change/", form).status_code == 302
     assert "logged out everywhere" in owner.get(f"{url}deactivate/").content.decode()
     assert owner.post(f"{url}deactivate/", {"reason": " "}).status_code == 200
