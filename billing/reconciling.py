@@ -8,6 +8,7 @@ from typing import Any, Final
 import structlog
 from django.conf import settings
 from django.core.mail import send_mail
+from django.db import transaction
 from django.utils import timezone
 
 from billing import reconciliation
@@ -42,11 +43,16 @@ def run(
     actor: audit.Actor,
     partner: Partner | None = None,
     is_repairing: bool = False,
+    reason: str = "",
 ) -> ReconciliationRun:
-    """Compares, and with `is_repairing` repairs what is safe and compares again."""
-    row = ReconciliationRun.objects.create(
-        starts_at=start, ends_at=end, partner=partner, actor=actor.name[:200]
-    )
+    """Compares, and with `is_repairing` repairs what is safe and compares again; `reason` says why."""
+    with transaction.atomic():
+        row = ReconciliationRun.objects.create(
+            starts_at=start, ends_at=end, partner=partner, actor=actor.name[:200]
+        )
+        if is_repairing:
+            # Before: each repair has an entry of its own, and some are made at Stripe.
+            audit.record(actor, "reconciliation.repair_ordered", row, partner=partner, reason=reason)
     try:
         found = reconciliation.find_variances(start, end, partner)
         if is_repairing:
@@ -65,6 +71,14 @@ def run(
     report = log.info if row.is_clean else log.error
     report("reconciled", run=str(row.pk), repaired=row.repaired, error=row.error, **row.counts)
     return row
+
+
+def repair_one(variance: Variance, actor: audit.Actor, *, reason: str) -> bool:
+    """Repairs one that somebody has looked at, safe or not. False where there is nothing (any more) to do."""
+    ordered = {"variance": variance.kind, "subject": variance.subject}
+    partner = Partner.objects.get(pk=variance.partner_id)
+    audit.record(actor, "reconciliation.repair_ordered", None, partner=partner, after=ordered, reason=reason)
+    return reconciliation.repair(variance, actor)
 
 
 def nightly() -> ReconciliationRun:

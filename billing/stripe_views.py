@@ -1,5 +1,7 @@
 """Stripe's webhooks coming in, and the links by which a partner gives Stripe a payment method."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar, Final
 
 import structlog
@@ -17,6 +19,7 @@ from billing.stripe_client import StripeFault, customers
 from keys.authentication import PartnerRequest
 from keys.permissions import PUBLIC
 from partner_api import broker
+from partner_api.http import idempotency
 from partner_api.http.negotiation import AnyAccept
 from partner_api.http.problems import Problem
 from partner_api.http.view import ApiView
@@ -24,6 +27,8 @@ from partner_api.http.view import ApiView
 log = structlog.get_logger(__name__)
 
 MAX_BYTES: Final = 1024 * 1024
+# How Stripe says that another call with the same key has not ended.
+_RUNNING: Final = "status_409"
 
 
 class Received(BaseModel):
@@ -69,10 +74,33 @@ class StripeWebhook(ApiView):
         return Response({"received": True})
 
 
-class BillingPortalSession(ApiView):
+class MadeAtStripe(ApiView):
+    """Stripe is asked before the transaction that keeps the answer, under a key made of the client's own:
+    should this process die in between, the same request is the same call to Stripe."""
+
     scopes: ClassVar = {"POST": "billing:read"}
     problems: ClassVar = {"POST": ("forbidden", "payments_not_set_up", "payments_unavailable")}
+    idempotent: ClassVar = ("POST",)
+    parser_classes = []
 
+    def prepare(self, request: PartnerRequest) -> None:
+        self.customer_id = _customer_of(request).customer_id
+
+    @contextmanager
+    def around(self, request: PartnerRequest) -> Iterator[None]:
+        key = idempotency.key_elsewhere(request, self.idempotency_scope(request))
+        try:
+            self.made = self.make(key)
+        except StripeFault as fault:
+            raise _problem(fault) from fault
+        yield
+
+    def make(self, idempotency_key: str | None) -> str:
+        """Raises StripeFault."""
+        raise NotImplementedError
+
+
+class BillingPortalSession(MadeAtStripe):
     @extend_schema(
         operation_id="create_portal_session",
         summary="Open Stripe's customer portal",
@@ -82,18 +110,17 @@ class BillingPortalSession(ApiView):
         tags=["Billing"],
     )
     def post(self, request: PartnerRequest) -> Response:
-        customer = _customer_of(request)
-        try:
-            url = customers.portal_session(customer.customer_id, return_url=settings.STRIPE_PORTAL_RETURN_URL)
-        except StripeFault as fault:
-            raise _problem(fault) from fault
-        return Response({"url": url}, headers={"Cache-Control": "no-store"})
+        return Response({"url": self.made}, headers={"Cache-Control": "no-store"})
+
+    def make(self, idempotency_key: str | None) -> str:
+        return customers.portal_session(
+            self.customer_id,
+            return_url=settings.STRIPE_PORTAL_RETURN_URL,
+            idempotency_key=idempotency_key,
+        )
 
 
-class BillingSetupIntent(ApiView):
-    scopes: ClassVar = {"POST": "billing:read"}
-    problems: ClassVar = {"POST": ("forbidden", "payments_not_set_up", "payments_unavailable")}
-
+class BillingSetupIntent(MadeAtStripe):
     @extend_schema(
         operation_id="create_setup_intent",
         summary="Begin to add a payment method",
@@ -103,12 +130,10 @@ class BillingSetupIntent(ApiView):
         tags=["Billing"],
     )
     def post(self, request: PartnerRequest) -> Response:
-        customer = _customer_of(request)
-        try:
-            secret = customers.setup_intent(customer.customer_id)
-        except StripeFault as fault:
-            raise _problem(fault) from fault
-        return Response({"client_secret": secret}, headers={"Cache-Control": "no-store"})
+        return Response({"client_secret": self.made}, headers={"Cache-Control": "no-store"})
+
+    def make(self, idempotency_key: str | None) -> str:
+        return customers.setup_intent(self.customer_id, idempotency_key=idempotency_key)
 
 
 def _raw_body(request: Any) -> bytes:
@@ -130,6 +155,8 @@ def _customer_of(request: PartnerRequest) -> StripeCustomer:
 
 
 def _problem(fault: StripeFault) -> Problem:
+    if fault.code == _RUNNING:
+        return idempotency.in_progress()
     log.warning("stripe_call_failed", code=fault.code, reason=fault.message)
     return Problem(
         "payments_unavailable", "Stripe did not answer as expected.", headers={"Retry-After": "30"}

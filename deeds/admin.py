@@ -5,7 +5,7 @@ from typing import Any
 from uuid import UUID
 
 from django.contrib import admin, messages
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import PermissionDenied, ValidationError
 from django.core.paginator import Paginator
 from django.db import IntegrityError, connection, transaction
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
@@ -18,6 +18,7 @@ from django.utils.html import format_html, format_html_join
 from deeds import downloads, keeping, ordering, storage
 from deeds.models import Deed, DeedAttempt, DeedDownload, StorageFinding
 from keys import audit
+from keys.admin.acts import Act, ActingAdmin
 from keys.admin.read_only import NotEditable, ReadOnly
 from keys.audit import Actor
 
@@ -42,7 +43,7 @@ class EstimatingPaginator(Paginator):
 
 
 @admin.register(Deed)
-class DeedAdmin(NotEditable):
+class DeedAdmin(ActingAdmin, NotEditable):
     list_display = ("order_id", "partner", "deed_type", "status", "livemode", "attempts", "created_at")
     list_filter = ("status", "deed_type", "livemode", "partner")
     list_select_related = ("partner",)
@@ -60,6 +61,20 @@ class DeedAdmin(NotEditable):
         ("Failure", {"fields": ("failure_code", "failure_message", "failure_retryable", "failure_errors")}),
         ("Order", {"fields": ("as_given", "warnings", "reissue_of", "source", "request_id", "api_key")}),
     )
+    acts = (
+        Act(
+            "requeue",
+            "Queue again",
+            "Order {object.order_id} of {object.partner} failed: {object.failure_message} It is given all "
+            "its attempts again.",
+            "replay",
+            permission="change",
+            is_harmful=False,
+        ),
+    )
+
+    def is_open(self, act: Act, obj: Any) -> bool:
+        return bool(obj.status == Deed.Status.FAILED)
 
     def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> Any:
         """Whole ids only: each is an index lookup, at any number of deeds."""
@@ -127,7 +142,6 @@ class DeedAdmin(NotEditable):
         site = self.admin_site.admin_view
         return [
             path("<uuid:deed_pk>/pdf/", site(self.pdf_view), name="deeds_deed_pdf"),
-            path("<uuid:deed_pk>/requeue/", site(self.requeue_view), name="deeds_deed_requeue"),
             path("<uuid:deed_pk>/hold/", site(self.hold_view), name="deeds_deed_hold"),
             *super().get_urls(),
         ]
@@ -143,29 +157,22 @@ class DeedAdmin(NotEditable):
         audit.record(Actor.staff(request), "deed.pdf_opened", deed, partner=deed.partner)
         return HttpResponseRedirect(storage.link_to(deed, now=timezone.now()).url)
 
-    def requeue_view(self, request: HttpRequest, deed_pk: str) -> HttpResponse:
-        """Asks, and queues a failed deed again on POST."""
-        deed = self._deed(request, deed_pk)
-        if not self.has_change_permission(request, deed):
-            raise PermissionDenied
-        if request.method != "POST":
-            context = {**self.admin_site.each_context(request), "deed": deed}
-            title = f"Queue {deed} again"
-            return TemplateResponse(request, "admin/deeds/deed/requeue.html", {**context, "title": title})
+    def do_requeue(self, request: HttpRequest, deed: Deed, reason: str) -> str:
         try:
             with transaction.atomic():
                 is_queued = ordering.requeue(deed)
                 if is_queued:
-                    audit.record(Actor.staff(request), "deed.requeued", deed, partner=deed.partner)
-        except IntegrityError:
-            self.message_user(request, "Another deed has taken over this order.", messages.ERROR)
-        else:
-            if is_queued:
-                self.log_change(request, deed, "Queued again")
-                self.message_user(request, "The deed is queued again.")
-            else:
-                self.message_user(request, "Only a failed deed can be queued again.", messages.ERROR)
-        return HttpResponseRedirect(reverse("admin:deeds_deed_change", args=[deed.pk]))
+                    audit.record(
+                        Actor.staff(request), "deed.requeued", deed, partner=deed.partner, reason=reason
+                    )
+        except IntegrityError as error:
+            message = "Another deed has taken over this order."
+            raise ValidationError(message) from error
+        if not is_queued:
+            message = "Only a failed deed can be queued again."
+            raise ValidationError(message)
+        self.log_change(request, deed, f"Queued again: {reason}")
+        return "The deed is queued again."
 
     def hold_view(self, request: HttpRequest, deed_pk: str) -> HttpResponse:
         """Asks for a reason, and puts the deed on hold, or ends its hold, on POST."""

@@ -144,6 +144,7 @@ def _rendered(deed: Deed, *, is_probe: bool) -> tuple[CheckedPdf, Said]:
         path=deed_type.path,
         body=mapping.main_api_body(deed_type, facts),
         request_id=deed.request_id,
+        partner_id=str(deed.partner_id),
         deed_id=str(deed.pk),
         order_id=deed.order_id,
     )

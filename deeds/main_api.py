@@ -50,6 +50,7 @@ class Call:
     path: str
     body: dict[str, Any]
     request_id: str
+    partner_id: str
     deed_id: str
     order_id: str
 
@@ -165,6 +166,7 @@ def _call_once(renderer: Renderer, call: Call) -> Rendering:
                 "Authorization": f"Bearer {renderer.token}",
                 "Accept": "application/pdf",
                 "X-Request-ID": call.request_id,
+                "X-Partner-ID": call.partner_id,
                 "X-Deed-ID": call.deed_id,
                 "X-Order-ID": quote(call.order_id, safe=""),
             },

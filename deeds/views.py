@@ -176,6 +176,7 @@ class DeedPdf(ApiView):
 
 class DeedCancellation(ApiView):
     scopes: ClassVar = {"POST": "deed:cancel"}
+    idempotent: ClassVar = ("POST",)
     problems: ClassVar = {"POST": ("not_cancellable",)}
     parser_classes = []
 

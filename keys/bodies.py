@@ -4,7 +4,7 @@ import datetime as dt
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from keys.models import ApiKey
@@ -56,6 +56,20 @@ class KeyChange(Body):
     rate_limit_burst: Rate | None = None
     allowed_cidrs: list[str] | None = None
     expires_at: Moment | None = None
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise PydanticCustomError("invalid_characters", "Control characters can't stand here.")
+    return text
+
+
+class Revocation(Body):
+    """Parameters of a DELETE, whose body would have no meaning (RFC 9110 section 9.3.5)."""
+
+    reason: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)] | None = Field(
+        None, description="Why; it stands in the audit trail, and in the key's `revoked_reason`."
+    )
 
 
 class Rotation(Body):

@@ -13,6 +13,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Final
 
@@ -31,9 +32,13 @@ MARK: Final = b"!"
 # Longer than any act on a key can take: statements are bounded, and an act has few of them.
 _MARK_SECONDS: Final = 300
 _MOST: Final = 10_000
-# The tag is replaced by this act's end only while the mark is still this act's own.
+# The mark of another act stays: that one has not ended. A tag is replaced, because one that was given since
+# this act's mark may stand for what was read before its commit.
 _REPLACE: Final = """
-if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3]) end
+local tag = redis.call('GET', KEYS[1])
+if tag and (tag == ARGV[1] or string.sub(tag, 1, 1) ~= '!') then
+  redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
+end
 """
 _DROP: Final = """
 local tag = redis.call('GET', KEYS[1])
@@ -53,6 +58,8 @@ class KnownKey:
 
 _known: OrderedDict[str, KnownKey] = OrderedDict()
 _lock = threading.Lock()
+# Keys whose mark this thread set already, further out.
+_marked: ContextVar[frozenset[str]] = ContextVar("marked", default=frozenset())
 
 
 def tag_name(key_id: str) -> str:
@@ -98,11 +105,22 @@ def forget_all() -> None:
 
 @contextmanager
 def changing(keys: Iterable[ApiKey]) -> Iterator[None]:
-    """Around the transaction that changes keys. Inside another transaction, until that one commits."""
-    ids = [key.key_id for key in keys]
+    """Around the transaction that changes keys. Inside another transaction, until that one commits.
+
+    Inside another of its kind, for the same keys, it does nothing: so who opens a transaction around an act
+    can have Redis told before it.
+    """
+    ids = [key.key_id for key in keys if key.key_id not in _marked.get()]
+    if not ids:
+        yield
+        return
     mark = MARK + secrets.token_hex(8).encode()
-    _mark(ids, mark)
-    yield
+    outer = _marked.set(_marked.get() | frozenset(ids))
+    try:
+        _mark(ids, mark)
+        yield
+    finally:
+        _marked.reset(outer)
     transaction.on_commit(lambda: _retag(ids, mark), robust=True)
 
 

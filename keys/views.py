@@ -4,6 +4,7 @@ No key grants more than it has: neither scopes, nor networks, nor a longer life,
 """
 
 import datetime as dt
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, ClassVar
 from uuid import UUID
@@ -16,7 +17,7 @@ from django.utils import timezone
 from drf_spectacular.utils import OpenApiResponse, extend_schema
 from rest_framework.response import Response
 
-from keys import bodies, lifecycle
+from keys import bodies, key_cache, lifecycle
 from keys.audit import Actor
 from keys.authentication import PartnerRequest
 from keys.models import ApiKey
@@ -24,8 +25,11 @@ from keys.models.api_key import network_of
 from keys.scopes import lacking
 from partner_api.http.pagination import page_of
 from partner_api.http.problems import FieldError, Problem, invalid, not_found
-from partner_api.http.reading import read_body, refused_by_model
+from partner_api.http.reading import read_body, read_query, refused_by_model
 from partner_api.http.view import ApiView
+
+# drf-spectacular takes a pydantic model here as it takes a serializer; its types don't know.
+_REVOCATION: list[Any] = [bodies.Revocation]
 
 
 class Keys(ApiView):
@@ -40,7 +44,7 @@ class Keys(ApiView):
         operation_id="create_key",
         summary="Issue a key",
         description="Of the mode of the key that asks, and with no more than that one has. The answer is "
-        "the only one that shows the key.",
+        "the only one that shows the key; with an `Idempotency-Key`, the key that asked gets it again.",
         request=bodies.NewKey,
         responses={201: OpenApiResponse(bodies.IssuedKeyAnswer, "Issued.")},
         tags=["Keys"],
@@ -68,6 +72,9 @@ class Keys(ApiView):
         except ValidationError as error:
             raise refused_by_model(error) from error
         return _shown_once(key, text)
+
+    def asker(self, request: PartnerRequest) -> str:
+        return _asker(request)
 
 
 class KeyDetail(ApiView):
@@ -101,34 +108,38 @@ class KeyDetail(ApiView):
     @extend_schema(
         operation_id="revoke_key",
         summary="Revoke a key",
-        description="From the next request on, for good. Revoking it again changes nothing.",
+        description="From the next request on, for good. Revoking it again changes nothing, the reason "
+        "neither.",
+        parameters=_REVOCATION,
         responses={204: OpenApiResponse(None, "Revoked.")},
         tags=["Keys"],
     )
     def delete(self, request: PartnerRequest, key_id: UUID) -> Response:
         key = _own_key(request, key_id)
-        by = Actor.key(request, request.api_key)
-        lifecycle.revoke(by, key, reason=f"Revoked by the partner with {request.api_key.prefix}")
+        own = request.api_key
+        reason = read_query(bodies.Revocation, request).reason
+        unsaid = f"Revoked by the partner with {own.prefix}"
+        lifecycle.revoke(Actor.key(request, own), key, reason=reason or unsaid)
         return Response(status=204)
 
 
 class KeyRotation(ApiView):
-    # Not by an idempotency key: it tells other processes through Redis, which is not done in a
-    # transaction. A repetition is told that the key was rotated.
     scopes: ClassVar = {"POST": "key:manage"}
+    idempotent: ClassVar = ("POST",)
     problems: ClassVar = {"POST": ("key_not_rotatable",)}
 
     @extend_schema(
         operation_id="rotate_key",
         summary="Rotate a key",
-        description="A new key in this one's place, shown this once. The old one stays valid for the "
-        "overlap, never beyond its own expiry; answers to it carry `Deprecation` and `Sunset`.",
+        description="A new key in this one's place, shown this once; with an `Idempotency-Key`, the key that "
+        "asked gets the answer again. The old one stays valid for the overlap, never beyond its own expiry; "
+        "answers to it carry `Deprecation` and `Sunset`.",
         request=bodies.Rotation,
         responses={201: OpenApiResponse(bodies.IssuedKeyAnswer, "The new key.")},
         tags=["Keys"],
     )
     def post(self, request: PartnerRequest, key_id: UUID) -> Response:
-        key = _own_key(request, key_id)
+        key = self.key
         seconds = read_body(bodies.Rotation, request.data).overlap_seconds
         _refuse_more_than_own(request.api_key, **_held(key))
         overlap = None if seconds is None else dt.timedelta(seconds=seconds)
@@ -138,6 +149,23 @@ class KeyRotation(ApiView):
             # The overlap was read before: what is left is the key's own state.
             raise Problem("key_not_rotatable", " ".join(error.messages)) from error
         return _shown_once(new, text)
+
+    def prepare(self, request: PartnerRequest) -> None:
+        self.key = _own_key(request, self.kwargs["key_id"])
+
+    def around(self, request: PartnerRequest) -> AbstractContextManager[object]:
+        return key_cache.changing([self.key])
+
+    def asker(self, request: PartnerRequest) -> str:
+        return _asker(request)
+
+
+def _asker(request: PartnerRequest) -> str:
+    """The key that asks: an answer with a new key's text is given again to that one alone.
+
+    To another, which may have less, it would grant what that one has not.
+    """
+    return request.api_key.key_id
 
 
 def _own(request: PartnerRequest) -> QuerySet[ApiKey]:

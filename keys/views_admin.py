@@ -2,6 +2,7 @@
 
 import datetime as dt
 import hmac
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar, Final
 from uuid import UUID
 
@@ -14,7 +15,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from keys import admin_bodies as bodies
-from keys import lifecycle
+from keys import key_cache, lifecycle
 from keys.admin_auth import CHALLENGE, PUBLIC, AdminApiView, actor_of, refuse_unless_on, refused
 from keys.audit import Actor
 from keys.models import ApiKey, AuditEntry, Partner, Setup
@@ -29,6 +30,7 @@ _NOT_KEPT: Final = {"Cache-Control": "no-store"}
 
 class Partners(AdminApiView):
     roles: ClassVar = {"GET": "support", "POST": "key_staff"}
+    idempotent: ClassVar = ("POST",)
 
     def get(self, request: Request) -> Response:
         query = read_query(bodies.PartnerQuery, request)
@@ -67,6 +69,7 @@ class PartnerDetail(AdminApiView):
 
 class Keys(AdminApiView):
     roles: ClassVar = {"GET": "support", "POST": "key_staff"}
+    idempotent: ClassVar = ("POST",)
 
     def get(self, request: Request) -> Response:
         query = read_query(bodies.KeyQuery, request)
@@ -107,21 +110,30 @@ class KeyDetail(AdminApiView):
         return Response(key_answer(key))
 
 
-class KeyRevocation(AdminApiView):
-    roles: ClassVar = {"POST": "key_staff"}
+class ActOnKey(AdminApiView):
+    """Other processes are told of it around its transaction."""
 
+    roles: ClassVar = {"POST": "key_staff"}
+    idempotent: ClassVar = ("POST",)
+
+    def prepare(self, request: Request) -> None:
+        self.key = _key(self.kwargs["key_pk"])
+
+    def around(self, request: Request) -> AbstractContextManager[object]:
+        return key_cache.changing([self.key])
+
+
+class KeyRevocation(ActOnKey):
     def post(self, request: Request, key_pk: UUID) -> Response:
         """Answers the same when the key was revoked before; the first reason stays."""
-        key = _key(key_pk)
+        key = self.key
         lifecycle.revoke(actor_of(request), key, reason=read_body(bodies.Revocation, request.data).reason)
         return Response(key_answer(key))
 
 
-class KeyRotation(AdminApiView):
-    roles: ClassVar = {"POST": "key_staff"}
-
+class KeyRotation(ActOnKey):
     def post(self, request: Request, key_pk: UUID) -> Response:
-        key = _key(key_pk)
+        key = self.key
         wanted = read_body(bodies.Rotation, request.data if request.data is not None else {})
         seconds = wanted.overlap_seconds
         overlap = None if seconds is None else dt.timedelta(seconds=seconds)

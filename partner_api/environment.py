@@ -34,6 +34,9 @@ _READ_ELSEWHERE: Final = frozenset(
 )
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _CLOSE: Final = 0.85
+# Shorter ones (PORT, POD_IP) look like those of others; a slip adds or leaves out so many characters.
+_LONG: Final = 8
+_SLIP: Final = 2
 
 
 class Env(environ.FileAwareEnv):  # type: ignore[misc]  # it has no types
@@ -69,6 +72,23 @@ class Env(environ.FileAwareEnv):  # type: ignore[misc]  # it has no types
             if name not in known and name.removesuffix("_FILE") not in known:
                 message = f"{name} in {file.name} is no setting{_perhaps(name, known)}"
                 raise ImproperlyConfigured(message)
+
+    def misspelt(self, names: Iterable[str]) -> list[tuple[str, str]]:
+        """Of a process' environment: names that nothing reads but look like a setting's, each with that one.
+
+        Most of an environment is not for us, so short names and those of another length are left alone.
+        """
+        known = self.known | _READ_ELSEWHERE
+        found = []
+        for name in sorted(names):
+            stem = name.removesuffix("_FILE")
+            if not {name, stem}.isdisjoint(known):
+                continue
+            alike = [one for one in known if len(one) >= _LONG and abs(len(one) - len(stem)) <= _SLIP]
+            close = difflib.get_close_matches(stem, alike, 1, _CLOSE)
+            if close:
+                found.append((name, close[0] + name.removeprefix(stem)))
+        return found
 
 
 def say_in_one_line() -> None:

@@ -5,6 +5,7 @@ given, or the process stops and names it. `partner_api.ops.checks` refuses combi
 well-formed but insecure. docs/configuration.md explains each setting; a test compares the two.
 """
 
+import os
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -614,3 +615,5 @@ LOGGING = logging_config(level=LOG_LEVEL, log_format=LOG_FORMAT)
 
 # A name in .env that nothing above asked for is a slip, which would leave a setting at its default.
 env.refuse_misspelt(BASE_DIR / ".env")
+# In the environment it may be meant for another program: it is only told of, once there is a log.
+MISSPELT_IN_ENVIRONMENT = env.misspelt(os.environ)

@@ -106,12 +106,13 @@ def disable(endpoint: Endpoint, reason: str) -> bool:
     return is_new
 
 
-def delete(endpoint: Endpoint) -> None:
-    """Nothing is sent to it any more; what was sent stays readable."""
+def delete(endpoint: Endpoint, by: Endpoint.Reason = Endpoint.Reason.PARTNER) -> bool:
+    """Nothing is sent to it any more; what was sent stays readable. False when it was deleted before."""
     now = timezone.now()
     with transaction.atomic():
-        endpoint.delete_softly(now=now)
+        is_done = endpoint.delete_softly(now=now, by=by)
         cancel_open(endpoint, now=now)
+    return is_done
 
 
 def cancel_open(endpoint: Endpoint, *, now: dt.datetime) -> None:

@@ -90,10 +90,26 @@ def rotate(actor: Actor, endpoint: Endpoint, *, reason: str = "") -> str:
     return secret
 
 
-def delete(actor: Actor, endpoint: Endpoint) -> None:
+def replay(
+    actor: Actor, endpoint: Endpoint, *, since: dt.datetime, undelivered_only: bool, reason: str
+) -> int:
+    """By staff: all events since then once more; how many. Raises Problem `endpoint_disabled`."""
     with transaction.atomic():
-        outbox.delete(endpoint)
-        _record(actor, "deleted", endpoint, before=_facts(endpoint))
+        queued = outbox.replay(endpoint, since=since, undelivered_only=undelivered_only)
+        asked = {"since": since.isoformat(), "undelivered_only": undelivered_only, "queued": queued}
+        _record(actor, "replayed", endpoint, after=asked, reason=reason)
+    return queued
+
+
+def delete(
+    actor: Actor, endpoint: Endpoint, *, by: Endpoint.Reason = Endpoint.Reason.PARTNER, reason: str = ""
+) -> bool:
+    """False when it was deleted before."""
+    with transaction.atomic():
+        is_done = outbox.delete(endpoint, by)
+        if is_done:
+            _record(actor, "deleted", endpoint, before=_facts(endpoint), reason=reason)
+    return is_done
 
 
 def _record(

@@ -1,10 +1,11 @@
 """The v2 API of outbound webhooks: endpoints, events, deliveries. Each view parses and calls one use case."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 from uuid import UUID
 
 from drf_spectacular.utils import OpenApiResponse, extend_schema
-from rest_framework.request import Request
 from rest_framework.response import Response
 
 from keys.audit import Actor
@@ -69,10 +70,12 @@ class Endpoints(ApiView):
         headers = {"Cache-Control": "no-store"}
         return Response(answers.endpoint(endpoint, secret=secret), status=201, headers=headers)
 
-    def prepare(self, request: Request) -> None:
-        """Also asks whether the URL leads to a public address; a repetition gets its first answer still."""
+    @contextmanager
+    def around(self, request: PartnerRequest) -> Iterator[None]:
+        """Asks whether the URL leads to a public address."""
         self.wanted = read_body(EndpointBody, request.data)
         self.refusal = why_refused(self.wanted.url)
+        yield
 
 
 class EndpointDetail(ApiView):
@@ -114,6 +117,7 @@ class EndpointDetail(ApiView):
 
 class EndpointTest(ApiView):
     scopes: ClassVar = {"POST": MANAGE}
+    idempotent: ClassVar = ("POST",)
     problems: ClassVar = {"POST": ("endpoint_disabled",)}
     parser_classes = []
 
@@ -151,6 +155,7 @@ class EndpointSecret(ApiView):
 
 class EndpointReplay(ApiView):
     scopes: ClassVar = {"POST": MANAGE}
+    idempotent: ClassVar = ("POST",)
     problems: ClassVar = {"POST": ("endpoint_disabled",)}
 
     @extend_schema(
@@ -237,6 +242,7 @@ class DeliveryDetail(ApiView):
 
 class DeliveryResend(ApiView):
     scopes: ClassVar = {"POST": MANAGE}
+    idempotent: ClassVar = ("POST",)
     problems: ClassVar = {"POST": ("endpoint_disabled",)}
     parser_classes = []
 

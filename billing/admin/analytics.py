@@ -11,7 +11,6 @@ from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
 from django.utils import timezone
-from unfold.admin import ModelAdmin
 from unfold.widgets import UnfoldAdminDateWidget, UnfoldAdminSelectWidget
 
 from billing import charts, dashboard, usage_export
@@ -19,6 +18,7 @@ from billing.charts import Series
 from billing.dashboard import HOURS_UP_TO, PRESETS, Dashboard, Line
 from billing.models import Analytics
 from billing.usage import DAY, Question, Range
+from keys.admin.read_only import ReadOnly
 from keys.models import Partner
 
 BLUE, RED, GREEN, AMBER, VIOLET = "#2563eb", "#dc2626", "#16a34a", "#d97706", "#7c3aed"
@@ -73,16 +73,7 @@ class RangeForm(forms.Form):
 
 
 @admin.register(Analytics)
-class AnalyticsAdmin(ModelAdmin):
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
+class AnalyticsAdmin(ReadOnly):
     def get_urls(self) -> list[URLPattern]:
         site = self.admin_site.admin_view
         return [

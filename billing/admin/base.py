@@ -12,9 +12,9 @@ from django.forms import MediaDefiningClass
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
-from unfold.admin import ModelAdmin
 
 from billing import answers, exports
+from keys.admin.read_only import ReadOnly
 
 
 def amount(minor_units: Decimal | int, currency: str) -> str:
@@ -22,17 +22,8 @@ def amount(minor_units: Decimal | int, currency: str) -> str:
     return f"{Decimal(answers.money(minor_units, currency)):,} {currency}"
 
 
-class ReadOnlyAdmin(ModelAdmin):
+class ReadOnlyAdmin(ReadOnly):
     """A list and a page of each row. What changes them is on pages of its own, and audited."""
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
 
     def may(self, request: HttpRequest, permission: str) -> None:
         """Raises PermissionDenied without a permission of this app."""

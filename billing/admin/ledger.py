@@ -1,20 +1,21 @@
 """The ledger by partner with its running total, corrections, and what doesn't agree with it."""
 
-import datetime as dt
 import uuid
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from django import forms
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.db.models import F, QuerySet, Sum, Window
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from unfold.widgets import UnfoldAdminDecimalFieldWidget, UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
-from billing import ledger, prices, reconciliation, stripe_client
+from billing import ledger, prices
+from billing.admin import variances
 from billing.admin.base import ExportingAdmin, amount
 from billing.models import Contract, LedgerEntry
 from billing.pricing import minor
@@ -157,7 +158,16 @@ class LedgerEntryAdmin(ExportingAdmin):
         site = self.admin_site.admin_view
         return [
             path("correct/", site(self.correct_view), name="billing_ledgerentry_correct"),
-            path("reconcile/", site(self.reconcile_view), name="billing_ledgerentry_reconcile"),
+            path(
+                "reconcile/",
+                site(partial(variances.list_view, self)),
+                name="billing_ledgerentry_reconcile",
+            ),
+            path(
+                "reconcile/repair/",
+                site(partial(variances.repair_view, self)),
+                name="billing_ledgerentry_repair",
+            ),
             *super().get_urls(),
         ]
 
@@ -179,42 +189,3 @@ class LedgerEntryAdmin(ExportingAdmin):
             return HttpResponseRedirect(reverse("admin:billing_ledgerentry_change", args=[entry.pk]))
         title = "Adjustment or credit note"
         return self.page(request, "form.html", title, form=form, verb="Enter it")
-
-    def reconcile_view(self, request: HttpRequest) -> HttpResponse:
-        """Lists the variances of a time, and repairs one on POST."""
-        self.may(request, "view_ledgerentry")
-        today = timezone.now().date()
-        first = _day(request.GET.get("from"), today - dt.timedelta(days=7))
-        last = _day(request.GET.get("to"), today)
-        end = _midnight(last + dt.timedelta(days=1))
-        try:
-            found = reconciliation.find_variances(_midnight(first), end)
-        except stripe_client.StripeFault as fault:
-            self.message_user(request, f"Stripe could not be asked: {fault}", messages.ERROR)
-            return HttpResponseRedirect(reverse("admin:billing_ledgerentry_changelist"))
-        if request.method == "POST":
-            self.may(request, "adjust_ledgerentry")
-            chosen = next(
-                (one for one in found if f"{one.kind}:{one.subject}" == request.POST.get("variance")), None
-            )
-            actor = audit.Actor.staff(request)
-            is_repaired = chosen is not None and reconciliation.repair(chosen, actor)
-            text = (
-                "It is repaired." if is_repaired else "There was nothing to repair, or it needs a decision."
-            )
-            self.message_user(request, text, messages.SUCCESS if is_repaired else messages.WARNING)
-            return HttpResponseRedirect(request.get_full_path())
-        names = dict(Partner.objects.values_list("pk", "name"))
-        rows = [(one, names.get(one.partner_id), reconciliation.is_repairable(one)) for one in found]
-        return self.page(request, "reconcile.html", "Reconciliation", rows=rows, first=first, last=last)
-
-
-def _day(text: str | None, otherwise: dt.date) -> dt.date:
-    try:
-        return dt.date.fromisoformat(text or "")
-    except ValueError:
-        return otherwise
-
-
-def _midnight(day: dt.date) -> dt.datetime:
-    return dt.datetime.combine(day, dt.time(), dt.UTC)

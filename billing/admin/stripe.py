@@ -1,15 +1,13 @@
 """For finance: what reconciliation found, webhooks, lanes and customers, and contracts brought to Stripe."""
 
 import datetime as dt
-from typing import Any
+from typing import Any, Final
 
 from django.contrib import admin, messages
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
-from unfold.admin import ModelAdmin
 from unfold.decorators import action
 
 from billing import provisioning, reconciling, stripe_client
@@ -23,20 +21,18 @@ from billing.models import (
     StripeSubscription,
 )
 from keys import audit
+from keys.admin.acts import Act, NothingMore, confirmation
+from keys.admin.read_only import ReadOnly
 from keys.models import Partner
 
-
-class ReadOnly(ModelAdmin):
-    """A record that is looked at."""
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
+_COMPARED: Final = f"The books of the last {reconciling.DEFAULT_DAYS} days are compared with Stripe."
+_COMPARE: Final = Act("compare_now", "Compare now", _COMPARED, "compare", form=NothingMore, is_harmful=False)
+_REPAIR: Final = Act(
+    "repair_now",
+    "Repair what is safe",
+    f"{_COMPARED} What was not charged is charged, and what was not sent is sent, or billed as an item.",
+    "build",
+)
 
 
 @admin.register(ReconciliationRun)
@@ -73,29 +69,28 @@ class ReconciliationRunAdmin(ReadOnly):
 
     @action(description="Compare now", permissions=["run"])
     def compare_now(self, request: HttpRequest) -> HttpResponse:
-        return self._run(request, is_repairing=False)
+        return self._run(request, _COMPARE, is_repairing=False)
 
     @action(description="Repair what is safe", permissions=["run"])
     def repair_now(self, request: HttpRequest) -> HttpResponse:
-        return self._run(request, is_repairing=True)
+        return self._run(request, _REPAIR, is_repairing=True)
 
     def has_run_permission(self, request: HttpRequest) -> bool:
         return bool(request.user.has_perm("billing.run_reconciliationrun"))
 
-    def _run(self, request: HttpRequest, *, is_repairing: bool) -> HttpResponse:
-        if request.method != "POST":  # unfold's buttons are links
-            verb = "Repair what is safe" if is_repairing else "Compare now"
-            explanation = f"The books of the last {reconciling.DEFAULT_DAYS} days are compared with Stripe."
-            if is_repairing:
-                explanation += (
-                    " What was not charged is charged, and what was not sent is sent, or billed as an item."
-                )
-            shared = {**self.admin_site.each_context(request), "opts": self.opts, "title": verb}
-            page = {**shared, "verb": verb, "explanation": explanation}
-            return TemplateResponse(request, "admin/billing/form.html", page)
+    def _run(self, request: HttpRequest, act: Act, *, is_repairing: bool) -> HttpResponse:
+        form = act.form(request.POST if request.method == "POST" else None)
+        if not form.is_valid():  # unfold's buttons are links
+            back = reverse("admin:billing_reconciliationrun_changelist")
+            return confirmation(self, request, act, form, about=None, back=back)
         end = timezone.now()
-        start = end - dt.timedelta(days=reconciling.DEFAULT_DAYS)
-        run = reconciling.run(start, end, actor=audit.Actor.staff(request), is_repairing=is_repairing)
+        run = reconciling.run(
+            end - dt.timedelta(days=reconciling.DEFAULT_DAYS),
+            end,
+            actor=audit.Actor.staff(request),
+            is_repairing=is_repairing,
+            **form.cleaned_data,
+        )
         self.message_user(
             request,
             run.error or f"{run.total} variances, {run.repaired} repaired.",

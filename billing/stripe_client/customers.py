@@ -1,8 +1,10 @@
 """Partners as Stripe's customers, and how each may keep its cards."""
 
+from collections.abc import Callable
 from typing import Any
 
 from billing import stripe_facts
+from billing.stripe_client import Unavailable
 from billing.stripe_client.sdk import call, under, v1
 from billing.stripe_facts import CardFacts, CustomerFacts
 
@@ -36,17 +38,33 @@ def card(payment_method_id: str) -> CardFacts | None:
     return CardFacts(method.card.brand, method.card.last4 or "", expires)
 
 
-def portal_session(customer_id: str, *, return_url: str) -> str:
-    """A link to Stripe's pages where the partner keeps its cards; it opens once and soon expires."""
+def portal_session(customer_id: str, *, return_url: str, idempotency_key: str | None) -> str:
+    """A link to Stripe's pages where the partner keeps its cards; it opens once and soon expires.
+
+    Raises StripeFault.
+    """
     params: Any = {"customer": customer_id, "return_url": return_url}
-    return str(call(lambda: v1().billing_portal.sessions.create(params)).url)
+    return str(_made(v1().billing_portal.sessions.create, params, idempotency_key).url)
 
 
-def setup_intent(customer_id: str) -> str:
-    """The client secret with which Stripe's own form takes a payment method for later."""
+def setup_intent(customer_id: str, *, idempotency_key: str | None) -> str:
+    """The client secret with which Stripe's own form takes a payment method for later. Raises StripeFault."""
     params: Any = {
         "customer": customer_id,
         "usage": "off_session",
         "automatic_payment_methods": {"enabled": True},
     }
-    return str(call(lambda: v1().setup_intents.create(params)).client_secret)
+    return str(_made(v1().setup_intents.create, params, idempotency_key).client_secret)
+
+
+def _made(create: Callable[..., Any], params: Any, idempotency_key: str | None) -> Any:
+    """Once for each key, where there is one. Stripe repeats a 5xx under its key; what is made here costs
+    nothing and may be made anew."""
+    if idempotency_key is None:
+        return call(lambda: create(params))
+    try:
+        return call(lambda: create(params, under(idempotency_key)))
+    except Unavailable as fault:
+        if not fault.is_replayed:
+            raise
+        return call(lambda: create(params))

@@ -60,6 +60,7 @@ class SandboxApp:
         log.info(
             "sandbox_request",
             request_id=request_id,
+            partner=environ.get("HTTP_X_PARTNER_ID", ""),
             deed=environ.get("HTTP_X_DEED_ID", ""),
             method=environ["REQUEST_METHOD"],
             path=environ["PATH_INFO"],

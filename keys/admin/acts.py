@@ -31,6 +31,10 @@ class ReasonForm(forms.Form):
     reason = reason_field()
 
 
+class NothingMore(forms.Form):
+    """An act that is only confirmed: it takes nothing away from anybody."""
+
+
 @dataclass(frozen=True)
 class Act:
     """`explanation` may name the object as {object}. `permission` is the act's own name unless given."""
@@ -42,6 +46,25 @@ class Act:
     form: type[forms.Form] = ReasonForm
     permission: str = ""
     is_harmful: bool = True
+
+
+def confirmation(
+    page_of: ModelAdmin, request: HttpRequest, act: Act, form: forms.Form, *, about: Any, back: str
+) -> HttpResponse:
+    """The page that says what will happen and asks for the reason; its form is sent to where it stands.
+
+    `about` is what the act is on, None where it is on nothing single. `back` is where to leave it.
+    """
+    context = {
+        **page_of.admin_site.each_context(request),
+        "title": act.button if about is None else f"{act.button}: {about}",
+        "act": act,
+        "explanation": act.explanation.format(object=about),
+        "form": form,
+        "back": back,
+        "opts": page_of.opts,
+    }
+    return TemplateResponse(request, "admin/acts/confirm.html", context)
 
 
 class ActingAdmin(ModelAdmin):
@@ -122,16 +145,7 @@ class ActingAdmin(ModelAdmin):
                     return answer
                 self.message_user(request, answer)
                 return HttpResponseRedirect(self._change_url(obj))
-        context = {
-            **self.admin_site.each_context(request),
-            "title": f"{act.button}: {obj}",
-            "act": act,
-            "explanation": act.explanation.format(object=obj),
-            "form": form,
-            "back": self._change_url(obj),
-            "opts": self.opts,
-        }
-        return TemplateResponse(request, "admin/acts/confirm.html", context)
+        return confirmation(self, request, act, form, about=obj, back=self._change_url(obj))
 
     def _change_url(self, obj: Any) -> str:
         return reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_change", args=[obj.pk])

@@ -10,13 +10,14 @@ from django.contrib import admin
 from django.contrib.auth import get_user_model
 from django.contrib.auth.admin import UserAdmin
 from django.contrib.auth.models import Group, User
+from django.db import transaction
 from django.db.models import Exists, OuterRef, QuerySet
 from django.http import HttpRequest, HttpResponse
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
 
 from keys import audit
-from keys.admin.acts import Act, ActingAdmin
+from keys.admin.acts import Act, ActingAdmin, reason_field
 from keys.audit import Actor
 from keys.models import Authenticator, RecoveryCodes
 
@@ -24,9 +25,14 @@ admin.site.unregister(Group)
 admin.site.unregister(User)
 
 
+class StaffEditForm(UserChangeForm):
+    reason = reason_field()
+
+
 @admin.register(User)
 class StaffAdmin(ActingAdmin, UserAdmin):  # type: ignore[misc]  # both have a template; ours is the first
     form = UserChangeForm
+    edit_form = StaffEditForm
     add_form = UserCreationForm
     change_password_form = AdminPasswordChangeForm
     list_display = ("username", "email", "shown_roles", "has_second_factor", "is_active", "last_login")
@@ -34,7 +40,7 @@ class StaffAdmin(ActingAdmin, UserAdmin):  # type: ignore[misc]  # both have a t
     search_fields = ("username", "email")
     ordering = ("username",)
     filter_horizontal = ()
-    readonly_fields = ("last_login", "date_joined")
+    readonly_fields = ("is_active", "last_login", "date_joined")
     fieldsets = (
         (None, {"fields": ("username", "password", "first_name", "last_name", "email")}),
         ("Access", {"fields": ("is_active", "groups", "last_login", "date_joined")}),
@@ -47,6 +53,21 @@ class StaffAdmin(ActingAdmin, UserAdmin):  # type: ignore[misc]  # both have a t
             "{object} has to log in with the password alone and set up an authenticator again. Make sure "
             "that it is them who ask, and that they do it at once.",
             "phonelink_erase",
+        ),
+        Act(
+            "deactivate",
+            "Deactivate",
+            "{object} is logged out everywhere, and can't log in any more until activated again.",
+            "person_off",
+            permission="change",
+        ),
+        Act(
+            "activate",
+            "Activate",
+            "{object} can log in again, with the roles that the page shows.",
+            "person_check",
+            permission="change",
+            is_harmful=False,
         ),
     )
 
@@ -67,15 +88,26 @@ class StaffAdmin(ActingAdmin, UserAdmin):  # type: ignore[misc]  # both have a t
         return super().has_change_permission(request, obj) and not is_above
 
     def may_act(self, request: HttpRequest, act: Act, obj: Any = None) -> bool:
+        if act.name == "deactivate" and obj == request.user:
+            return False  # nobody locks themselves out
         return super().may_act(request, act, obj) and self.has_change_permission(request, obj)
 
     def is_open(self, act: Act, obj: Any) -> bool:
+        match act.name:
+            case "deactivate":
+                return bool(obj.is_active)
+            case "activate":
+                return not obj.is_active
         return bool(obj.is_enrolled)
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        asked = [(None, {"fields": ("reason",)})] if self.is_edited(request, obj) else []
+        return [*super().get_fieldsets(request, obj), *asked]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         fields = super().get_readonly_fields(request, obj)
-        # Nobody locks themselves out, or gives themselves a role.
-        return (*fields, "is_active", "groups") if obj == request.user else fields
+        # Nobody gives themselves a role.
+        return (*fields, "groups") if obj == request.user else fields
 
     @admin.display(description="roles")
     def shown_roles(self, user: User) -> str:
@@ -96,7 +128,10 @@ class StaffAdmin(ActingAdmin, UserAdmin):  # type: ignore[misc]  # both have a t
         before, after = request.before, _facts(form.instance.pk)  # type: ignore[attr-defined]  # see save_model
         if before != after:
             action = "staff.changed" if change else "staff.created"
-            audit.record(Actor.staff(request), action, form.instance, before=before, after=after)
+            reason = form.cleaned_data.get("reason", "")
+            audit.record(
+                Actor.staff(request), action, form.instance, before=before, after=after, reason=reason
+            )
 
     def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> HttpResponse:  # noqa: A002 - Django's name
         user = self.get_object(request, id)
@@ -110,11 +145,29 @@ class StaffAdmin(ActingAdmin, UserAdmin):  # type: ignore[misc]  # both have a t
 
     def do_reset_second_factor(self, request: HttpRequest, user: Any, reason: str) -> str:
         # A session that one of these verified is not verified any more; it can't enrol either.
-        Authenticator.objects.filter(user=user).delete()
-        RecoveryCodes.objects.filter(user=user).delete()
-        audit.record(Actor.staff(request), "staff.second_factor_reset", user, reason=reason)
+        with transaction.atomic():
+            Authenticator.objects.filter(user=user).delete()
+            RecoveryCodes.objects.filter(user=user).delete()
+            audit.record(Actor.staff(request), "staff.second_factor_reset", user, reason=reason)
         self.log_change(request, user, f"Second factor reset: {reason}")
         return f"{user} has no second factor any more."
+
+    def do_deactivate(self, request: HttpRequest, user: Any, reason: str) -> str:
+        return self._set_active(request, user, reason, is_active=False)
+
+    def do_activate(self, request: HttpRequest, user: Any, reason: str) -> str:
+        return self._set_active(request, user, reason, is_active=True)
+
+    def _set_active(self, request: HttpRequest, user: Any, reason: str, *, is_active: bool) -> str:
+        done = "activated" if is_active else "deactivated"
+        with transaction.atomic():
+            is_done = User.objects.filter(pk=user.pk, is_active=not is_active).update(is_active=is_active)
+            if is_done:
+                audit.record(Actor.staff(request), f"staff.{done}", user, reason=reason)
+        if not is_done:
+            return f"{user} was {done} before."
+        self.log_change(request, user, f"{done.capitalize()}: {reason}")
+        return f"{user} is {done}."
 
 
 def _facts(pk: Any) -> dict[str, Any]:

@@ -7,7 +7,8 @@ to come again. Only successes are kept: a refusal did nothing, and depends on wh
 key stays free for the mended request.
 
 A view switches it on by `idempotent = ("POST",)`. What it does must fit in a transaction: no calls to
-other services. What may come after the commit (waiting for a deed) it returns as `Provisional`.
+other services, which it makes in `around`. What may come after the commit (waiting for a deed) it returns
+as `Provisional`.
 """
 
 import datetime as dt
@@ -38,12 +39,12 @@ QUOTED: Final = r'"((?:[\x20-\x21\x23-\x5b\x5d-\x7e]|\\["\\])+)"'
 BARE: Final = r"[\x21\x23-\x2b\x2d-\x5b\x5d-\x7e]+"
 _RETRY_AFTER: Final = "1"
 _KEPT: Final = ("scope", "key", "fingerprint", "status", "headers_and_body", "expires_at")
-# Two statements in one round trip. They can't be one: the look must see what was committed until the lock
-# was given, and a statement sees what was committed until it began.
-_LOCK_AND_LOOK: Final = f"""
-    SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 0));
+_LOOK: Final = f"""
     SELECT {", ".join(_KEPT)} FROM kept_answers WHERE scope = %s AND key = %s AND expires_at > %s
 """  # noqa: S608 - names of our own
+# Two statements in one round trip. They can't be one: the look must see what was committed until the lock
+# was given, and a statement sees what was committed until it began.
+_LOCK_AND_LOOK: Final = f"SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 0)); {_LOOK}"
 
 
 class Provisional(Response):
@@ -59,44 +60,57 @@ class Provisional(Response):
 
 
 def run(
-    request: Request, scope: str, handler: Callable[..., HttpResponseBase], *args: Any, **kwargs: Any
+    request: Request, scope: str, act: Callable[[], HttpResponseBase], *, asker: str = ""
 ) -> HttpResponseBase:
-    """What the handler answers, or what it answered before to the same request with the same key.
+    """What the act answers, or what it answered before to the same request with the same key.
 
-    Raises Problem: `validation_error`, `idempotency_mismatch`, `idempotency_in_progress`, and what the
-    handler raises.
+    Where an `asker` is named, the same request of another is another request: it gets no answer that was
+    not for it. Raises Problem: `validation_error`, `idempotency_mismatch`, `idempotency_in_progress`, and
+    what the act raises.
     """
     key = key_of(request)
     if key is None:
-        response = handler(request, *args, **kwargs)
+        response = act()
         return _then(response) or response if isinstance(response, Provisional) else response
     try:
-        return _once(request, scope, key, handler, *args, **kwargs)
+        return _once(scope, key, _fingerprint(request, asker), act)
     except Problem as problem:
         if problem.after_undoing is not None:
             problem.after_undoing()
         raise
 
 
-def _once(
-    request: Request,
-    scope: str,
-    key: str,
-    handler: Callable[..., HttpResponseBase],
-    *args: Any,
-    **kwargs: Any,
-) -> HttpResponseBase:
-    fingerprint = _fingerprint(request)
+def kept_answer(request: Request, scope: str, *, asker: str = "") -> HttpResponseBase | None:
+    """What `run` would give again, for who must know before its transaction. Raises Problem, as `run` does.
+
+    It takes no lock: None says only that nothing was kept a moment ago.
+    """
+    key = key_of(request)
+    if key is None:
+        return None
+    with connection.cursor() as cursor:
+        cursor.execute(_LOOK, [scope, key, timezone.now()])
+        found = _as_kept(cursor.fetchone())
+    return None if found is None else _again(found, _fingerprint(request, asker))
+
+
+def key_elsewhere(request: Request, scope: str) -> str | None:
+    """The key under which another service is asked for this request, so that it does it once as well.
+
+    None without a key. The same key with another body is another one there.
+    """
+    key = key_of(request)
+    if key is None:
+        return None
+    return hashlib.sha256(f"{scope}:{key}:{_fingerprint(request)}".encode()).hexdigest()
+
+
+def _once(scope: str, key: str, fingerprint: str, act: Callable[[], HttpResponseBase]) -> HttpResponseBase:
     with transaction.atomic():
         kept = _lock_and_look(scope, key)
         if kept is not None:
-            if kept.fingerprint != fingerprint:
-                detail = (
-                    f"The key {key!r} came with another body or address before; each request needs its own."
-                )
-                raise Problem("idempotency_mismatch", detail)
-            return kept.as_response(is_replayed=True)
-        response = handler(request, *args, **kwargs)
+            return _again(kept, fingerprint)
+        response = act()
         if not isinstance(response, Response) or response.status_code >= 400:  # noqa: PLR2004 - refusals
             return response
         expires_at = timezone.now() + dt.timedelta(seconds=settings.IDEMPOTENCY_KEY_SECONDS)
@@ -121,6 +135,11 @@ def key_of(request: Request) -> str | None:
     return key
 
 
+def in_progress() -> Problem:
+    detail = "The first request with this key is still running."
+    return Problem("idempotency_in_progress", detail, headers={"Retry-After": _RETRY_AFTER})
+
+
 def purge(*, now: dt.datetime) -> int:
     """Deletes what has expired, and returns how many."""
     deleted, _ = KeptAnswer.objects.expired(now).delete()
@@ -133,11 +152,21 @@ def _lock_and_look(scope: str, key: str) -> KeptAnswer | None:
         name = f"idempotency:{scope}:{key}"
         cursor.execute(_LOCK_AND_LOOK, [name, scope, key, timezone.now()])
         if not cursor.fetchone()[0]:
-            detail = "The first request with this key is still running."
-            raise Problem("idempotency_in_progress", detail, headers={"Retry-After": _RETRY_AFTER})
+            raise in_progress()
         cursor.nextset()
-        found = cursor.fetchone()
-    return None if found is None else KeptAnswer(**dict(zip(_KEPT, found, strict=True)))
+        return _as_kept(cursor.fetchone())
+
+
+def _as_kept(row: tuple[Any, ...] | None) -> KeptAnswer | None:
+    return None if row is None else KeptAnswer(**dict(zip(_KEPT, row, strict=True)))
+
+
+def _again(kept: KeptAnswer, fingerprint: str) -> HttpResponseBase:
+    """Raises Problem `idempotency_mismatch`."""
+    if kept.fingerprint != fingerprint:
+        detail = f"The key {kept.key!r} came with another request before; each needs its own."
+        raise Problem("idempotency_mismatch", detail)
+    return kept.as_response(is_replayed=True)
 
 
 def _bettered(kept: KeptAnswer, provisional: Provisional) -> HttpResponseBase:
@@ -167,10 +196,11 @@ def _then(provisional: Provisional) -> Response | None:
         return None
 
 
-def _fingerprint(request: Request) -> str:
+def _fingerprint(request: Request, asker: str = "") -> str:
     """Hex digest of what is asked for, without regard to key order and white space in the body."""
     has_body = bool(request.parsers)
     asked = [request.method, request.get_full_path(), request.data if has_body else None]
+    asked += [asker] if asker else []
     text = json.dumps(asked, sort_keys=True, separators=(",", ":"), default=_number)
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -1,5 +1,6 @@
 """What every API view says of itself."""
 
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, ClassVar
 
@@ -32,8 +33,19 @@ class ApiView(APIView):
             handler = getattr(self, name)
             setattr(self, name, partial(_run_once, self, handler))
 
-    def prepare(self, request: Request) -> None:
-        """Before the transaction of an idempotent method: what asks other hosts is done here."""
+    def prepare(self, request: Any) -> None:
+        """Before an idempotent method, repetitions included: whose asking is refused in any case."""
+
+    def around(self, request: Any) -> AbstractContextManager[object] | None:
+        """Around the transaction of an idempotent method: what speaks to other hosts, before it or after.
+
+        It is not entered for a request whose answer is kept.
+        """
+        return None
+
+    def asker(self, request: Any) -> str:
+        """Who alone is given an answer again. Unless a view says more, all who have the scope are."""
+        return ""
 
     def idempotency_scope(self, request: Request) -> str:
         """Whose key it is: the same key of another scope is another. Authentication sets it."""
@@ -45,4 +57,13 @@ class ApiView(APIView):
 
 
 def _run_once(view: ApiView, handler: Any, request: Request, *args: Any, **kwargs: Any) -> Any:
-    return idempotency.run(request, view.idempotency_scope(request), handler, *args, **kwargs)
+    scope, asker = view.idempotency_scope(request), view.asker(request)
+    act = partial(handler, request, *args, **kwargs)
+    around = view.around(request)
+    if around is None:
+        return idempotency.run(request, scope, act, asker=asker)
+    kept = idempotency.kept_answer(request, scope, asker=asker)
+    if kept is not None:
+        return kept
+    with around:
+        return idempotency.run(request, scope, act, asker=asker)

@@ -2,6 +2,7 @@
 
 import csv
 import datetime as dt
+import html
 import io
 import uuid
 from decimal import Decimal
@@ -257,10 +258,20 @@ def test_variances_are_listed_and_repaired(staff: Client, acme: Partner) -> None
     page = staff.get("/admin/billing/ledgerentry/reconcile/").content.decode()
     assert "orphan_charge" in page
     entry = LedgerEntry.objects.get()
-    answer = staff.post("/admin/billing/ledgerentry/reconcile/", {"variance": f"orphan_charge:{entry.pk}"})
-    assert answer.status_code == 302
+    url = f"/admin/billing/ledgerentry/reconcile/repair/?variance=orphan_charge%3A{entry.pk}"
+    assert html.escape(url) in page
+    assert "no completed live deed" in staff.get(url).content.decode()
+    assert staff.post(url).status_code == 200
+    staff.post("/admin/billing/ledgerentry/reconcile/", {"variance": f"orphan_charge:{entry.pk}"})
+    assert LedgerEntry.objects.count() == 1, "without a reason nothing is repaired"
+    assert staff.post(url, {"reason": "entered by hand in May"}).status_code == 302
     assert LedgerEntry.objects.get(kind="credit").amount_minor == -1250
     assert "Everything agrees" in staff.get("/admin/billing/ledgerentry/reconcile/").content.decode()
+    ordered = AuditEntry.objects.get(action="reconciliation.repair_ordered")
+    assert (ordered.actor, ordered.partner, ordered.reason) == ("root", acme, "entered by hand in May")
+    assert ordered.after == {"variance": "orphan_charge", "subject": str(entry.pk)}
+    assert "nothing to repair" in staff.post(url, {"reason": "again"}, follow=True).content.decode()
+    assert LedgerEntry.objects.filter(kind="credit").count() == 1
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from billing import invoice_mirror, ledger, provisioning, reconciling, stripe_ev
 from billing.models import InvoiceLine, LedgerEntry, ReconciliationRun, StripeCustomer, StripeLane
 from deeds.models import Deed
 from keys import audit
-from keys.models import Partner
+from keys.models import AuditEntry, Partner
 from partner_api.local.stripe_twin.metering import Accepted
 from partner_api.local.stripe_twin.server import Twin
 from partner_api.local.stripe_twin.world import Fault
@@ -215,7 +215,8 @@ def test_price_mismatch(books: Twin, clock: Any, quick_passwords: None) -> None:
     staff, page = log_in(hire("ann", "finance")), "/admin/billing/ledgerentry/reconcile/"
     assert "the invoice has 2200" in staff.get(page).content.decode()
     variance = f"price_mismatch:{facts['variances'][0]['subject']}"
-    assert "it needs a decision" in staff.post(page, {"variance": variance}, follow=True).content.decode()
+    answer = staff.post(f"{page}repair/?variance={variance}", {"reason": "x"}, follow=True)
+    assert "it needs a decision" in answer.content.decode()
     assert not LedgerEntry.objects.filter(kind__in=["credit_note", "adjustment"]).exists()
 
 
@@ -304,7 +305,16 @@ def test_finance_sees_each_difference_in_the_admin(
     assert str(entry.pk) in page
     for act in ("compare_now", "repair_now"):
         assert staff.get(f"/admin/billing/reconciliationrun/{act}/").status_code == 200
+    url = "/admin/billing/reconciliationrun/repair_now/"
+    assert staff.post(url, {"reason": ""}).status_code == 200
     assert ReconciliationRun.objects.get() == run, "opening a page compares nothing"
+    books.world.faults = []
+    StripeLane.objects.update(next_attempt_at=timezone.now())
+    assert staff.post(url, {"reason": "as told"}).status_code == 302
+    repairing = ReconciliationRun.objects.latest("started_at")
+    assert (repairing.total, repairing.repaired) == (0, 1)
+    ordered = AuditEntry.objects.get(action="reconciliation.repair_ordered")
+    assert (ordered.actor, ordered.target_id, ordered.reason) == ("root", str(repairing.pk), "as told")
     for page in ("stripelane", "stripeinvoice", "stripesubscription"):
         assert staff.get(f"/admin/billing/{page}/").status_code == 200
     assert staff.get("/admin/billing/stripeevent/").status_code == 200

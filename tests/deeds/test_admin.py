@@ -52,14 +52,18 @@ def test_a_failed_deed_can_be_queued_again(
     deed = place("sandbox-400")
     tasks.render(str(deed.pk))
     url = f"/admin/deeds/deed/{deed.pk}/requeue/"
-    assert "Queue it again" in staff.get(url).content.decode()
+    assert "given all its attempts again" in staff.get(url).content.decode()
+    assert staff.post(url).status_code == 200
+    assert Deed.objects.get().status == "failed", "without a reason nothing is done"
     with django_capture_on_commit_callbacks(execute=True):
-        assert staff.post(url).status_code == 302
+        assert staff.post(url, {"reason": "the renderer is mended"}).status_code == 302
     deed.refresh_from_db()
     assert (deed.status, deed.failure_code, deed.attempts) == ("queued", "", 0)
     assert deed.timeline[-1]["detail"] == "requeued_by_staff"
     assert sent == [str(deed.pk)]
-    assert AuditEntry.objects.get(action="deed.requeued").target_id == str(deed.pk)
+    entry = AuditEntry.objects.get(action="deed.requeued")
+    assert (entry.target_id, entry.reason) == (str(deed.pk), "the renderer is mended")
+    assert url not in staff.get(f"/admin/deeds/deed/{deed.pk}/change/").content.decode()
 
 
 def test_a_failed_deed_whose_order_went_to_another_stays_failed(
@@ -68,7 +72,7 @@ def test_a_failed_deed_whose_order_went_to_another_stays_failed(
     deed = place("sandbox-400")
     tasks.render(str(deed.pk))
     assert place("sandbox-400") != deed
-    answer = staff.post(f"/admin/deeds/deed/{deed.pk}/requeue/", follow=True)
+    answer = staff.post(f"/admin/deeds/deed/{deed.pk}/requeue/", {"reason": "x"})
     assert "taken over this order" in answer.content.decode()
     deed.refresh_from_db()
     assert deed.status == "failed"
@@ -76,7 +80,7 @@ def test_a_failed_deed_whose_order_went_to_another_stays_failed(
 
 def test_a_queued_deed_is_not_queued_again(staff: Client, place: Callable[[str], Deed]) -> None:
     deed = place("A-1")
-    answer = staff.post(f"/admin/deeds/deed/{deed.pk}/requeue/", follow=True)
+    answer = staff.post(f"/admin/deeds/deed/{deed.pk}/requeue/", {"reason": "x"})
     assert "Only a failed deed" in answer.content.decode()
 
 

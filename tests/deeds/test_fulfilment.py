@@ -77,6 +77,7 @@ def test_the_call_carries_its_ids(place: Place, main_api: MainApi) -> None:
     deed = run(place("ÄÖ 1"))
     call = main_api.calls[0]
     assert call["HTTP_X_REQUEST_ID"] == deed.request_id
+    assert call["HTTP_X_PARTNER_ID"] == str(deed.partner_id)
     assert call["HTTP_X_DEED_ID"] == str(deed.pk)
     assert call["HTTP_X_ORDER_ID"] == "%C3%84%C3%96%201"
     assert call["HTTP_AUTHORIZATION"] == "Bearer main-api-token"

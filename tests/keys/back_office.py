@@ -30,13 +30,22 @@ def token(role: str | None = "owner", **changes: Any) -> str:
     return jwt.encode(claims(role=role, **changes), SECRET, algorithm="HS256")
 
 
-def send(method: str, path: str, body: Any = None, text: str | None = None, **extra: Any) -> Any:
+def send(
+    method: str,
+    path: str,
+    body: Any = None,
+    text: str | None = None,
+    *,
+    idempotency_key: str | None = None,
+    **extra: Any,
+) -> Any:
+    key = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
     return Client(raise_request_exception=False).generic(
         method,
         BASE + path,
         b"" if body is None else json.dumps(body).encode(),
         content_type="application/json",
-        headers={"Authorization": f"Bearer {token() if text is None else text}"},
+        headers={"Authorization": f"Bearer {token() if text is None else text}", **key},
         **extra,
     )
 

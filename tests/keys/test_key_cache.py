@@ -1,5 +1,6 @@
 """What a process remembers of keys, and how it learns that one has changed."""
 
+import contextvars
 import secrets
 from typing import Any
 
@@ -37,16 +38,41 @@ def test_an_act_that_is_rolled_back_leaves_the_key_as_it_was(api: Api) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
+def test_of_two_acts_at_once_the_one_that_ends_last_holds_too(api: Api) -> None:
+    def another_act() -> None:
+        with key_cache.changing([api.key]):
+            pass
+
+    with key_cache.changing([api.key]):
+        contextvars.Context().run(another_act)  # another process'
+        # Its end gave a new tag, under which the key is remembered as it was.
+        assert api.get("/v2/deeds").status_code == 200
+        ApiKey.objects.filter(pk=api.key.pk).update(scopes=[])
+    assert api.get("/v2/deeds").status_code == 403
+
+
+@pytest.mark.django_db(transaction=True)
 def test_of_two_acts_at_once_the_first_to_end_keeps_the_mark_of_the_other(api: Api) -> None:
     redis, tag = get_redis_connection("default"), key_cache.tag_name(api.key.key_id)
-    api.get("/v2/deeds")
+    elsewhere, other = contextvars.Context(), key_cache.changing([api.key])
     with key_cache.changing([api.key]):
-        with key_cache.changing([api.key]):
-            mark = redis.get(tag)
-        assert not redis.get(tag).startswith(key_cache.MARK)
+        elsewhere.run(other.__enter__)
+        mark = redis.get(tag)
         assert mark.startswith(key_cache.MARK)
-    # The outer mark was overwritten by the inner act, whose end gave a new tag.
-    assert api.get("/v2/deeds").status_code == 200
+    assert redis.get(tag) == mark
+    elsewhere.run(other.__exit__, None, None, None)
+    assert not redis.get(tag).startswith(key_cache.MARK)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_act_within_an_act_on_the_same_key_leaves_redis_alone(api: Api) -> None:
+    redis, tag = get_redis_connection("default"), key_cache.tag_name(api.key.key_id)
+    with key_cache.changing([api.key]):
+        mark = redis.get(tag)
+        with key_cache.changing([api.key]):
+            pass
+        assert redis.get(tag) == mark
+    assert not redis.get(tag).startswith(key_cache.MARK)
 
 
 def test_a_redis_that_forgot_everything_makes_keys_be_read_again(api: Api) -> None:

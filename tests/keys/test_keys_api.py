@@ -83,6 +83,39 @@ def test_a_key_is_revoked(admin: Api) -> None:
     assert AuditEntry.objects.filter(action="key.revoked").count() == 1
 
 
+def test_a_key_is_revoked_with_a_reason_and_the_first_one_stays(admin: Api) -> None:
+    made = admin.post("/v2/keys", {"name": "Branch"}).json()
+    for reason in ("left+on+a+train+%F0%9F%9A%86", "again"):
+        assert admin.delete(f"/v2/keys/{made['id']}?reason={reason}").status_code == 204
+    entry = AuditEntry.objects.get(action="key.revoked")
+    assert (entry.actor, entry.reason) == (admin.key.prefix, "left on a train 🚆")
+    assert admin.get(f"/v2/keys/{made['id']}").json()["revoked_reason"] == "left on a train 🚆"
+
+
+def test_without_a_reason_it_says_who_revoked_it(admin: Api) -> None:
+    made = admin.post("/v2/keys", {"name": "Branch"}).json()
+    admin.delete(f"/v2/keys/{made['id']}")
+    assert admin.key.prefix in AuditEntry.objects.get(action="key.revoked").reason
+
+
+@pytest.mark.parametrize(
+    ("query", "errors"),
+    [
+        ("reason=", {"/reason": "invalid_value"}),
+        ("reason=+", {"/reason": "invalid_value"}),
+        ("reason=" + "x" * 201, {"/reason": "invalid_value"}),
+        ("reason=a%00b", {"/reason": "invalid_characters"}),
+        ("reason=a%0Ab", {"/reason": "invalid_characters"}),
+        ("reason=a&reason=b", {"/reason": "repeated"}),
+        ("reasn=lost", {"/reasn": "unknown_parameter"}),
+    ],
+)
+def test_a_wrong_reason_revokes_nothing(admin: Api, query: str, errors: dict[str, str]) -> None:
+    made = admin.post("/v2/keys", {"name": "Branch"}).json()
+    assert errors_of(admin.delete(f"/v2/keys/{made['id']}?{query}")) == errors
+    assert admin.get(f"/v2/keys/{made['id']}").json()["state"] == "active"
+
+
 @pytest.mark.parametrize("scopes", [["deed:create"], ["deed:*"], ["*"], ["deed:read", "usage:read"]])
 def test_a_key_can_not_grant_scopes_that_it_has_not(admin: Api, scopes: list[str]) -> None:
     answer = admin.post("/v2/keys", {"name": "More", "scopes": scopes})

@@ -85,7 +85,7 @@ ACTIONS = {
     "suspend a partner": Action("keys/partner/{partner}/suspend/", KEYS, {"reason": "tested"}),
     "reactivate a partner": Action("keys/partner/{suspended}/reactivate/", KEYS, {"reason": "tested"}),
     "hold a deed": Action("deeds/deed/{deed}/hold/", KEYS, {"reason": "tested"}),
-    "queue a deed again": Action("deeds/deed/{deed}/requeue/", KEYS, {}),
+    "queue a deed again": Action("deeds/deed/{deed}/requeue/", KEYS, {"reason": "tested"}),
     "export the audit trail": Action("keys/auditentry/export/", frozenset({"owner", "finance"}), {}),
     "read downloads": Action("deeds/deeddownload/", READERS),
     "read findings": Action("deeds/storagefinding/", READERS),
@@ -109,7 +109,9 @@ ACTIONS = {
     ),
     "correct the ledger": Action("billing/ledgerentry/correct/", BOOKS, CORRECTION),
     "repair a variance": Action(
-        "billing/ledgerentry/reconcile/", BOOKS, {"variance": "missing_charge:{uncharged}"}
+        "billing/ledgerentry/reconcile/repair/?variance=missing_charge:{uncharged}",
+        BOOKS,
+        {"reason": "tested"},
     ),
     "export the ledger": Action("billing/ledgerentry/export.csv", BOOKS),
     "export invoices": Action("billing/invoice/export.csv", BOOKS),
@@ -123,7 +125,7 @@ ACTIONS = {
         {"deeds": "5", "requests": "0", "budget": "0", "reason": "tested"},
     ),
     "compare the books": Action("billing/reconciliationrun/compare_now/", BOOKS, {}),
-    "repair the books": Action("billing/reconciliationrun/repair_now/", BOOKS, {}),
+    "repair the books": Action("billing/reconciliationrun/repair_now/", BOOKS, {"reason": "tested"}),
     "read sources": Action("webhooks/source/", READERS),
     "read a source": Action("webhooks/source/{source}/change/", READERS),
     "read endpoints": Action("webhooks/endpoint/", READERS),
@@ -136,9 +138,11 @@ ACTIONS = {
     "make a source": Action(
         "webhooks/source/add/", KEYS, {"system": "softpro", "partner": "{partner}", "enabled": "on"}
     ),
-    "edit a source": Action("webhooks/source/{source}/change/", KEYS, {"strict": "on"}),
-    "rotate a source": Action("webhooks/source/{source}/rotate/", KEYS, {}),
-    "send again": Action("webhooks/delivery/{delivery}/resend/", KEYS, {}),
+    "edit a source": Action("webhooks/source/{source}/change/", KEYS, {"reason": "tested"}),
+    "rotate a source": Action("webhooks/source/{source}/rotate/", KEYS, {"reason": "tested"}),
+    "disable a source": Action("webhooks/source/{source}/disable/", KEYS, {"reason": "tested"}),
+    "enable a source": Action("webhooks/source/{source}/enable/", KEYS, {"reason": "tested"}),
+    "send again": Action("webhooks/delivery/{delivery}/resend/", KEYS, {"reason": "tested"}),
     "make an endpoint": Action(
         "webhooks/endpoint/add/",
         KEYS,
@@ -151,8 +155,12 @@ ACTIONS = {
     ),
     "rotate an endpoint": Action("webhooks/endpoint/{endpoint}/rotate_secret/", KEYS, {"reason": "tested"}),
     "test an endpoint": Action("webhooks/endpoint/{endpoint}/test/", KEYS, {}),
+    "replay to an endpoint": Action(
+        "webhooks/endpoint/{endpoint}/replay/", KEYS, {"since": "2026-01-01T00:00", "reason": "tested"}
+    ),
     "disable an endpoint": Action("webhooks/endpoint/{endpoint}/disable/", KEYS, {"reason": "tested"}),
     "enable an endpoint": Action("webhooks/endpoint/{disabled}/enable/", KEYS, {"reason": "tested"}),
+    "let an endpoint go": Action("webhooks/endpoint/{disabled}/remove/", KEYS, {"reason": "tested"}),
     "correct and replay": Action(
         "webhooks/inboundevent/{inbound}/correct/", KEYS, {"body": "[]", "reason": "tested"}
     ),
@@ -163,7 +171,7 @@ ACTIONS = {
         {"username": "made", "password1": "a long enough password", "password2": "a long enough password"},
     ),
     "give a role": Action(
-        "auth/user/{user}/change/", OWNER, {"username": "clerk", "is_active": "on", "groups": "{group}"}
+        "auth/user/{user}/change/", OWNER, {"username": "clerk", "groups": "{group}", "reason": "tested"}
     ),
     "set a password": Action(
         "auth/user/{user}/password/",
@@ -171,6 +179,8 @@ ACTIONS = {
         {"password1": "a long enough password", "password2": "a long enough password"},
     ),
     "reset a second factor": Action("auth/user/{user}/reset_second_factor/", OWNER, {"reason": "tested"}),
+    "deactivate staff": Action("auth/user/{user}/deactivate/", OWNER, {"reason": "tested"}),
+    "activate staff": Action("auth/user/{user}/activate/", OWNER, {"reason": "tested"}),
     "delete a contract": Action("billing/contract/{contract}/delete/", frozenset(), {"post": "yes"}),
     "delete a source": Action("webhooks/source/{source}/delete/", frozenset(), {"post": "yes"}),
     "delete an endpoint": Action("webhooks/endpoint/{endpoint}/delete/", frozenset(), {"post": "yes"}),
@@ -338,27 +348,31 @@ def test_a_new_role_holds_on_the_next_request_and_is_audited(db: None) -> None:
     his = log_in(clerk)
     assert his.get("/admin/keys/partner/add/").status_code == 403
     group = Group.objects.get(name="Key staff")
-    form = {"username": "clerk", "is_active": "on", "groups": [str(group.pk)]}
+    form = {"username": "clerk", "groups": [str(group.pk)]}
+    assert owner.post(f"/admin/auth/user/{clerk.pk}/change/", form).status_code == 200
+    assert his.get("/admin/keys/partner/add/").status_code == 403, "without a reason nothing is done"
+    form["reason"] = "from Monday on"
     assert owner.post(f"/admin/auth/user/{clerk.pk}/change/", form).status_code == 302
     assert his.get("/admin/keys/partner/add/").status_code == 200
     entry = AuditEntry.objects.get(action="staff.changed")
-    assert (entry.actor, entry.target_id) == ("boss", str(clerk.pk))
+    assert (entry.actor, entry.target_id, entry.reason) == ("boss", str(clerk.pk), "from Monday on")
     assert (entry.before["roles"], entry.after["roles"]) == (["Support (read only)"], ["Key staff"])
 
 
 def test_nobody_makes_a_superuser_or_changes_one(db: None) -> None:
     owner, breakglass, clerk = hire("boss", "owner"), hire("root", is_superuser=True), hire("clerk")
     client = log_in(owner)
-    form = {"username": "clerk", "is_active": "on", "is_superuser": "on", "user_permissions": "1"}
-    client.post(f"/admin/auth/user/{clerk.pk}/change/", form)
+    form = {"username": "clerk", "is_superuser": "on", "user_permissions": "1", "reason": "x"}
+    assert client.post(f"/admin/auth/user/{clerk.pk}/change/", form).status_code == 302
     clerk.refresh_from_db()
     assert not clerk.is_superuser
     assert not clerk.user_permissions.exists()
     before = everything()
     for path, posted in (
-        ("change/", {"username": "root"}),
+        ("change/", {"username": "root", "reason": "x"}),
         ("password/", {"password1": "a long enough password", "password2": "a long enough password"}),
         ("reset_second_factor/", {"reason": "x"}),
+        ("deactivate/", {"reason": "x"}),
     ):
         assert client.post(f"/admin/auth/user/{breakglass.pk}/{path}", posted).status_code == 403
     assert everything() == before
@@ -366,8 +380,11 @@ def test_nobody_makes_a_superuser_or_changes_one(db: None) -> None:
 
 def test_nobody_gives_themselves_a_role_or_locks_themselves_out(db: None) -> None:
     owner = hire("boss", "owner")
-    form = {"username": "boss", "groups": [], "is_active": ""}
-    assert log_in(owner).post(f"/admin/auth/user/{owner.pk}/change/", form).status_code == 302
+    client, path = log_in(owner), f"/admin/auth/user/{owner.pk}/"
+    form = {"username": "boss", "groups": [], "reason": "x"}
+    assert client.post(f"{path}change/", form).status_code == 302
+    assert f"{path}deactivate/" not in client.get(f"{path}change/").content.decode()
+    assert client.post(f"{path}deactivate/", {"reason": "tired"}).status_code == 403
     owner.refresh_from_db()
     assert owner.is_active
     assert [group.name for group in owner.groups.all()] == ["Owner"]
@@ -389,9 +406,22 @@ def test_a_reset_second_factor_ends_what_it_verified(db: None) -> None:
 
 def test_who_is_let_go_is_out_at_once(db: None) -> None:
     owner, clerk = log_in(hire("boss", "owner")), hire("clerk", "support")
-    his = log_in(clerk)
-    owner.post(f"/admin/auth/user/{clerk.pk}/change/", {"username": "clerk"})
+    his, url = log_in(clerk), f"/admin/auth/user/{clerk.pk}/"
+    form = {"username": "clerk", "is_active": "", "groups": [str(clerk.groups.get().pk)], "reason": "x"}
+    assert owner.post(f"{url}change/", form).status_code == 302
+    assert "logged out everywhere" in owner.get(f"{url}deactivate/").content.decode()
+    assert owner.post(f"{url}deactivate/", {"reason": " "}).status_code == 200
+    assert his.get("/admin/keys/partner/").status_code == 200, "without a reason nothing is done"
+    assert owner.post(f"{url}deactivate/", {"reason": "left on Friday"}).status_code == 302
     assert his.get("/admin/keys/partner/").status_code == 302
+    assert f"{url}deactivate/" not in owner.get(f"{url}change/").content.decode()
+    owner.post(f"{url}activate/", {"reason": "back on Monday"})
+    assert log_in(clerk).get("/admin/keys/partner/").status_code == 200
+    acts = AuditEntry.objects.filter(target_id=str(clerk.pk), action__endswith="activated").order_by("id")
+    assert [(entry.actor, entry.action, entry.reason) for entry in acts] == [
+        ("boss", "staff.deactivated", "left on Friday"),
+        ("boss", "staff.activated", "back on Monday"),
+    ]
 
 
 @pytest.mark.parametrize(

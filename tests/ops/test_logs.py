@@ -60,8 +60,7 @@ def test_an_order_can_be_followed_through_all_processes(
         assert all("timestamp" in line for line in found)
         if name == "sandbox":
             assert found[0]["deed"] == answer.json()["id"]
-        else:
-            assert found[0]["partner"] == partner
+        assert found[0]["partner"] == partner
     access = next(line for line in lines_of(deployment, "web") if line.get("request_id") == "follow-me-1")
     assert (access["route"], access["status"]) == ("v2/deeds", 201)
     assert access["latency_ms"] > 0

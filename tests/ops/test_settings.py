@@ -1,5 +1,6 @@
 """A setting that is missing, misspelt or of the wrong type: the process names it in one line and stops."""
 
+import json
 import os
 import subprocess
 import sys
@@ -92,3 +93,65 @@ def test_a_file_of_known_names_is_taken(tmp_path: Path) -> None:
 
     partner_api.settings.env.refuse_misspelt(file)
     partner_api.settings.env.refuse_misspelt(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("what", ["manage", "web"])
+def test_a_misspelt_variable_is_told_of_at_the_start_and_its_value_is_not(
+    monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.setitem(START, "web", [*START["web"], "--check-config"])
+    started = run(what, DEFAULT_RATE_LIMT_PER_MINUTE="top-secret", STRIPE_WEBHOOK_SECRET_FILE="/top-secret")
+    assert started.returncode == 0, started.stderr
+    lines = [json.loads(line) for line in started.stderr.splitlines() if "setting_misspelt" in line]
+    assert [(line["level"], line["name"], line["did_you_mean"]) for line in lines] == [
+        ("warning", "DEFAULT_RATE_LIMT_PER_MINUTE", "DEFAULT_RATE_LIMIT_PER_MINUTE"),
+        ("warning", "STRIPE_WEBHOOK_SECRET_FILE", "STRIPE_WEBHOOK_SECRETS_FILE"),
+    ]
+    assert "top-secret" not in started.stdout + started.stderr
+
+
+def test_an_environment_without_slips_says_nothing() -> None:
+    assert "setting_misspelt" not in run("manage").stderr
+
+
+# What shells, containers, Kubernetes, CI and SDKs put there.
+ORDINARY = """
+    PATH HOME USER SHELL LANG LC_ALL PWD OLDPWD TERM TZ TMPDIR HOSTNAME LOGNAME MAIL EDITOR SHLVL _ DISPLAY
+    PYTHONPATH PYTHONUNBUFFERED PYTHONDONTWRITEBYTECODE PYTHONHASHSEED VIRTUAL_ENV PIP_NO_CACHE_DIR
+    DJANGO_SETTINGS_MODULE GUNICORN_CMD_ARGS CELERY_CONFIG_MODULE PORTS DEBUGGER VERSION NODE_ENV CI
+    KUBERNETES_SERVICE_HOST KUBERNETES_SERVICE_PORT KUBERNETES_PORT_443_TCP_ADDR POD_NAME POD_IPS POD_UID
+    REDIS_HOST REDIS_PORT REDIS_SERVICE_HOST REDIS_PORT_6379_TCP REDIS_PASSWORD REDIS_TLS_URL
+    HOST_IP WEB_PORT WEB_SERVICE_HOST WEB_SERVICE_PORT SANDBOX_SERVICE_HOST SANDBOX_PORT POSTGRES_PASSWORD
+    DATABASE_HOST DATABASE_NAME DATABASE_PASSWORD PGHOST PGPASSWORD PGSSLMODE
+    AWS_REGION AWS_DEFAULT_REGION AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_WEB_IDENTITY_TOKEN_FILE
+    AWS_ROLE_ARN SENTRY_RELEASE SENTRY_ENVIRONMENT OTEL_SERVICE_NAME OTEL_EXPORTER_OTLP_ENDPOINT
+    HTTP_PROXY HTTPS_PROXY NO_PROXY SSL_CERT_FILE REQUESTS_CA_BUNDLE CURL_CA_BUNDLE
+    GITHUB_ACTIONS GITHUB_SERVER_URL RUNNER_TEMP SECRET_NAME S3_ACCESS_KEY EMAIL_HOST EMAIL_HOST_PASSWORD
+"""
+
+
+def test_what_is_for_others_is_left_alone() -> None:
+    import partner_api.settings
+
+    env = partner_api.settings.env
+    assert env.misspelt(ORDINARY.split()) == []
+    assert env.misspelt([*env.known, *(f"{name}_FILE" for name in env.known), "WEB_BIND", "PORT"]) == []
+
+
+@pytest.mark.parametrize(
+    ("slip", "meant"),
+    [
+        ("DATABSE_URL", "DATABASE_URL"),
+        ("REDIS_URI", "REDIS_URL"),
+        ("SECRET_KEYS", "SECRET_KEY"),
+        ("ALOWED_HOSTS", "ALLOWED_HOSTS"),
+        ("LOGLEVEL", "LOG_LEVEL"),
+        ("WEB_WORKER", "WEB_WORKERS"),
+        ("WEBHOOK_KEPT_DAYS", "WEBHOOKS_KEPT_DAYS"),
+        ("FIELD_ENCRYPTION_KEY", "FIELD_ENCRYPTION_KEYS"),
+    ],
+)
+def test_a_slip_is_found(slip: str, meant: str) -> None:
+    import partner_api.settings
+
+    assert partner_api.settings.env.misspelt(["PATH", slip]) == [(slip, meant)]

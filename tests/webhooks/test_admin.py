@@ -61,13 +61,47 @@ def test_a_source_is_made_its_secret_shown_once_and_rotated(staff: Client, acme:
     assert secret[0] not in pages + kept
     url = f"source/{source.pk}/rotate/"
     assert "24 hours" in _page(staff, url)
-    fresh = re.search(r"[0-9a-f]{64}", staff.post(f"/admin/webhooks/{url}").content.decode())
+    assert not re.search(r"[0-9a-f]{64}", staff.post(f"/admin/webhooks/{url}").content.decode())
+    rotated = staff.post(f"/admin/webhooks/{url}", {"reason": "seen in an e-mail"})
+    assert "no-store" in rotated["Cache-Control"]
+    fresh = re.search(r"[0-9a-f]{64}", rotated.content.decode())
     assert fresh is not None
     assert fresh[0] != secret[0]
     for number, text in enumerate((secret[0], fresh[0])):
         assert _receive(text, FIRST | {"order_id": f"Q-{number}"}).status_code == 202
-    actions = list(_audited().order_by("id").values_list("action", flat=True))
-    assert actions == ["webhook_source.created", "webhook_source.secret_rotated"]
+    assert list(_audited().order_by("id").values_list("action", "reason")) == [
+        ("webhook_source.created", ""),
+        ("webhook_source.secret_rotated", "seen in an e-mail"),
+    ]
+
+
+def test_a_source_is_disabled_and_enabled_and_made_less_strict(
+    staff: Client, source: Callable[..., Source]
+) -> None:
+    made = source("qualia")
+    page = f"source/{made.pk}/"
+    url = f"/admin/webhooks/{page}"
+    assert staff.post(f"{url}disable/", {"reason": ""}).status_code == 200
+    assert _receive("secret", FIRST).status_code == 202, "without a reason nothing is done"
+    # An edit can't do what the act asks a reason for.
+    staff.post(f"{url}change/", {"strict": "on", "reason": "x"})
+    assert Source.objects.get().enabled
+    staff.post(f"{url}disable/", {"reason": "it sends nonsense"})
+    assert _receive("secret", FIRST | {"order_id": "2"}).status_code == 401
+    assert f"{page}disable/" not in _page(staff, f"{page}change/")
+    staff.post(f"{url}enable/", {"reason": "mended"})
+    assert _receive("secret", FIRST | {"order_id": "3"}).status_code == 202
+    assert staff.post(f"{url}change/", {"strict": ""}).status_code == 200
+    assert Source.objects.get().strict
+    staff.post(f"{url}change/", {"strict": "", "reason": "its clock is wrong"})
+    assert not Source.objects.get().strict
+    entries = list(_audited().order_by("id"))
+    assert [(entry.action, entry.reason) for entry in entries] == [
+        ("webhook_source.disabled", "it sends nonsense"),
+        ("webhook_source.enabled", "mended"),
+        ("webhook_source.changed", "its clock is wrong"),
+    ]
+    assert (entries[0].before["enabled"], entries[0].after["enabled"]) == (True, False)
 
 
 def test_what_needs_attention_is_corrected_and_replayed(
@@ -171,11 +205,21 @@ def test_a_delivery_shows_its_attempts_and_is_sent_again(
     assert str(row.pk) in _page(staff, f"delivery/?q={event.pk}")
     assert f"{row.pk}/change" not in _page(staff, f"delivery/?q={acme.pk}")
     receiver.answer = 200
-    assert staff.post(f"/admin/webhooks/delivery/{row.pk}/resend/").status_code == 302
+    url = f"/admin/webhooks/delivery/{row.pk}/resend/"
+    assert url in _page(staff, f"delivery/{row.pk}/change/")
+    assert "once more" in staff.get(url).content.decode()
+    assert staff.post(url).status_code == 200
+    delivery.pump()
+    assert len(receiver.received) == 1, "without a reason nothing is sent"
+    assert staff.post(url, {"reason": "it was away"}).status_code == 302
     delivery.pump()
     row.refresh_from_db()
     assert row.status == "succeeded"
-    assert _audited().get().action == "webhook_delivery.resent"
+    entry = _audited().get()
+    assert (entry.action, entry.reason) == ("webhook_delivery.resent", "it was away")
+    staff.post(f"/admin/webhooks/endpoint/{row.endpoint_id}/disable/", {"reason": "x"})
+    assert "is disabled" in staff.post(url, {"reason": "again"}).content.decode()
+    assert _audited().filter(action="webhook_delivery.resent").count() == 1
 
 
 def test_staff_without_the_permission_change_nothing(
@@ -183,10 +227,12 @@ def test_staff_without_the_permission_change_nothing(
 ) -> None:
     client = log_in(hire("clerk", "support"))
     endpoint, made = register("https://a.example.com/"), source()
-    for act in ("disable", "enable", "test", "rotate_secret", "edit"):
+    for act in ("disable", "enable", "test", "rotate_secret", "edit", "replay", "remove"):
         url = f"/admin/webhooks/endpoint/{endpoint.pk}/{act}/"
         assert client.post(url, {"reason": "x"}).status_code == 403
-    assert client.post(f"/admin/webhooks/source/{made.pk}/rotate/").status_code == 403
+    for act in ("rotate", "disable", "enable"):
+        url = f"/admin/webhooks/source/{made.pk}/{act}/"
+        assert client.post(url, {"reason": "x"}).status_code == 403
     endpoint.refresh_from_db()
     assert endpoint.enabled
     assert Source.objects.get().secrets == made.secrets

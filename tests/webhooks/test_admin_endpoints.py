@@ -10,6 +10,7 @@ from django.db import connection
 from django.test import Client
 
 from keys.models import AuditEntry, Partner
+from tests.api import Api
 from tests.webhooks.conftest import Receiver, verified
 from tests.webhooks.test_admin import Register, _audited, _page
 from webhooks import delivery, outbox, registering
@@ -169,8 +170,58 @@ def test_a_deleted_endpoint_is_left_alone(staff: Client, register: Register) -> 
     before = Endpoint.objects.values().get()
     url = f"/admin/webhooks/endpoint/{endpoint.pk}"
     page = staff.get(f"{url}/change/").content.decode()
-    for act in ("edit", "test", "rotate_secret", "enable", "disable"):
+    form = {"url": "https://a.example.com/", "event_types": ["*"], "since": "2026-01-01T00:00"}
+    for act in ("edit", "test", "rotate_secret", "enable", "disable", "replay", "remove"):
         assert f"{endpoint.pk}/{act}/" not in page
-        staff.post(f"{url}/{act}/", {"reason": "x", "url": "https://a.example.com/", "event_types": ["*"]})
+        staff.post(f"{url}/{act}/", {"reason": "x", **form})
     assert Endpoint.objects.values().get() == before
     assert not _audited().exists()
+
+
+def test_events_since_a_time_are_sent_again(
+    staff: Client, receiver: Receiver, register: Register, tell: Any, clock: Any
+) -> None:
+    endpoint = register(receiver.url)
+    tell()
+    clock.shift(3600)
+    late = tell()
+    delivery.pump()
+    receiver.received.clear()
+    url = f"/admin/webhooks/endpoint/{endpoint.pk}/replay/"
+    assert url in staff.get(f"/admin/webhooks/endpoint/{endpoint.pk}/change/").content.decode()
+    since: dict[str, str] = {"since": "2026-11-24T08:30"}  # UTC, as datetime-local sends it
+    for wrong in ({}, since, {"reason": "lost"}, {"reason": "lost", "since": "yesterday"}):
+        assert staff.post(url, wrong).status_code == 200
+    # It has received them all.
+    staff.post(url, {**since, "undelivered_only": "on", "reason": "to be sure"})
+    delivery.pump()
+    assert receiver.received == []
+    page = staff.post(url, {**since, "reason": "lost"}, follow=True).content.decode()
+    assert "sent once more: 1" in page
+    delivery.pump()
+    assert [one.headers["webhook-id"] for one in receiver.received] == [str(late.pk)]
+    entry = _audited().last()
+    assert (entry.action, entry.reason) == ("webhook_endpoint.replayed", "lost")
+    assert entry.after == {"since": "2026-11-24T08:30:00+00:00", "undelivered_only": False, "queued": 1}
+
+
+def test_an_endpoint_is_deleted_as_by_its_partner(
+    staff: Client, api: Api, receiver: Receiver, register: Register, tell: Any
+) -> None:
+    endpoint = register(receiver.url)
+    tell()
+    url, path = f"/admin/webhooks/endpoint/{endpoint.pk}/remove/", f"/v2/webhook-endpoints/{endpoint.pk}"
+    assert staff.get(url).status_code == 200
+    assert staff.post(url, {"reason": " "}).status_code == 200
+    assert api.get(path).status_code == 200
+    assert staff.post(url, {"reason": "asked for by phone"}).status_code == 302
+    assert api.get(path).status_code == 404
+    tell()
+    delivery.pump()
+    assert receiver.received == []
+    # What was sent stays readable, by staff too.
+    assert staff.get(f"/admin/webhooks/endpoint/{endpoint.pk}/change/").status_code == 200
+    assert Endpoint.objects.get().disabled_reason == "by_staff"
+    assert [one["status"] for one in api.get("/v2/webhook-deliveries").json()["data"]] == ["cancelled"]
+    entry = _audited().get()
+    assert (entry.action, entry.reason) == ("webhook_endpoint.deleted", "asked for by phone")

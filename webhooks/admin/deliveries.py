@@ -2,13 +2,14 @@
 
 import json
 
-from django.contrib import admin, messages
+from django.contrib import admin
+from django.core.exceptions import ValidationError
 from django.db import transaction
-from django.http import HttpRequest, HttpResponse
-from django.urls import URLPattern, path
+from django.http import HttpRequest
 from django.utils.html import format_html, format_html_join
 
 from keys import audit
+from keys.admin.acts import Act, ActingAdmin
 from keys.audit import Actor
 from partner_api.http.problems import Problem
 from webhooks import outbox
@@ -17,17 +18,27 @@ from webhooks.models import Delivery
 
 
 @admin.register(Delivery)
-class DeliveryAdmin(ReadOnly):
+class DeliveryAdmin(ActingAdmin, ReadOnly):
     list_display = ("event", "endpoint", "status", "attempts", "last_status", "last_error", "created_at")
     list_filter = ("status", "livemode", "partner")
     list_select_related = ("event", "endpoint")
     search_fields = ("=event_id",)
     search_help_text = "An event's id, whole."
-    change_form_template = "admin/webhooks/delivery_change.html"
     fieldsets = (
         (None, {"fields": ("id", "partner", "livemode", "event", "endpoint", "status", "carries")}),
         ("Way", {"fields": ("attempts", "next_attempt_at", "settled_at", "log")}),
         ("Last answer", {"fields": ("last_status", "last_latency_ms", "last_error", "last_response")}),
+    )
+    acts = (
+        Act(
+            "resend",
+            "Send again",
+            "{object.event} is sent to {object.endpoint} once more, with the id that it had, whatever became "
+            "of it.",
+            "send",
+            permission="change",
+            is_harmful=False,
+        ),
     )
 
     @admin.display(description="data")
@@ -42,21 +53,15 @@ class DeliveryAdmin(ReadOnly):
         )
         return format_html_join("", "<div>{} <strong>{}</strong> {} ({} ms)</div>", rows)
 
-    def get_urls(self) -> list[URLPattern]:
-        resend = self.admin_site.admin_view(self.resend_view)
-        return [path("<uuid:pk>/resend/", resend, name="webhooks_delivery_resend"), *super().get_urls()]
-
-    def resend_view(self, request: HttpRequest, pk: str) -> HttpResponse:
-        delivery: Delivery = self.row(request, pk)
-        if request.method == "POST":
-            try:
-                with transaction.atomic():
-                    outbox.resend(delivery)
-                    audit.record(
-                        Actor.staff(request), "webhook_delivery.resent", delivery, partner=delivery.partner
-                    )
-            except Problem as problem:
-                self.message_user(request, problem.detail, messages.ERROR)
-            else:
-                self.message_user(request, "It is sent once more.")
-        return self.back(delivery)
+    def do_resend(self, request: HttpRequest, delivery: Delivery, reason: str) -> str:
+        actor = Actor.staff(request)
+        try:
+            with transaction.atomic():
+                outbox.resend(delivery)
+                audit.record(
+                    actor, "webhook_delivery.resent", delivery, partner=delivery.partner, reason=reason
+                )
+        except Problem as problem:
+            raise ValidationError(problem.detail) from problem
+        self.log_change(request, delivery, f"Sent again: {reason}")
+        return "It is sent once more."

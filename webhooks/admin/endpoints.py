@@ -1,10 +1,11 @@
-"""Endpoints for staff: made, edited, their secret rotated, tested, disabled and enabled.
+"""Endpoints for staff: made, edited, their secret rotated, tested, replayed to, disabled, enabled, deleted.
 
 By the same use cases as a partner's own calls, so that the same URLs and patterns are refused. An
 endpoint's form is a page of its own: the name in a URL is looked up while it is checked, and Django's
 forms in the admin are checked inside a transaction. A secret is shown in the answer itself, once.
 """
 
+import datetime as dt
 from collections.abc import Callable
 from typing import Any
 
@@ -24,7 +25,7 @@ from unfold.widgets import (
 )
 
 from keys import audit
-from keys.admin.acts import Act, ActingAdmin, reason_field
+from keys.admin.acts import Act, ActingAdmin, NothingMore, ReasonForm, reason_field
 from keys.audit import Actor
 from keys.models import Partner
 from partner_api.http.problems import Problem
@@ -81,8 +82,16 @@ class EndpointEditForm(EndpointForm):
     reason = reason_field()
 
 
-class NothingMore(forms.Form):
-    """An act that is only confirmed."""
+class ReplayForm(ReasonForm):
+    since = forms.DateTimeField(
+        widget=UnfoldAdminTextInputWidget(attrs={"type": "datetime-local"}), help_text="In UTC."
+    )
+    undelivered_only = forms.BooleanField(
+        required=False,
+        widget=UnfoldBooleanSwitchWidget,
+        label="Only what it has not received",
+    )
+    field_order = ("since", "undelivered_only", "reason")
 
 
 @admin.register(Endpoint)
@@ -122,6 +131,16 @@ class EndpointAdmin(ActingAdmin, ReadOnly):
             is_harmful=False,
         ),
         Act(
+            "replay",
+            "Replay",
+            "All events since a time that {object} wants are sent once more, with the ids that they had; "
+            "also those from while it was disabled.",
+            "replay",
+            form=ReplayForm,
+            permission="change",
+            is_harmful=False,
+        ),
+        Act(
             "disable",
             "Disable",
             "Nothing is sent to {object} any more; what waits is cancelled. The partner's other endpoints "
@@ -138,6 +157,14 @@ class EndpointAdmin(ActingAdmin, ReadOnly):
             permission="change",
             is_harmful=False,
         ),
+        Act(
+            "remove",
+            "Delete",
+            "Nothing is sent to {object} any more, and the partner does not see it any more; what waits is "
+            "cancelled, what was sent stays readable. This can't be undone.",
+            "delete",
+            permission="change",
+        ),
     )
 
     def has_add_permission(self, request: HttpRequest) -> bool:
@@ -147,7 +174,7 @@ class EndpointAdmin(ActingAdmin, ReadOnly):
         if obj.deleted_at is not None:
             return False
         match act.name:
-            case "test" | "disable":
+            case "test" | "disable" | "replay":
                 return bool(obj.enabled)
             case "enable":
                 return not obj.enabled
@@ -210,6 +237,29 @@ class EndpointAdmin(ActingAdmin, ReadOnly):
         self.log_change(request, endpoint, f"Secret rotated: {reason}")
         return self._shown(request, endpoint, secret, "Secret rotated")
 
+    def do_replay(
+        self,
+        request: HttpRequest,
+        endpoint: Endpoint,
+        since: dt.datetime,
+        undelivered_only: bool,
+        reason: str,
+    ) -> str:
+        try:
+            queued = registering.replay(
+                Actor.staff(request), endpoint, since=since, undelivered_only=undelivered_only, reason=reason
+            )
+        except Problem as problem:
+            raise ValidationError(problem.detail) from problem
+        self.log_change(request, endpoint, f"Replayed since {since:%Y-%m-%d %H:%M}: {reason}")
+        return f"Events that are sent once more: {queued:,}. See the deliveries."
+
+    def do_remove(self, request: HttpRequest, endpoint: Endpoint, reason: str) -> str:
+        if not registering.delete(Actor.staff(request), endpoint, by=Endpoint.Reason.STAFF, reason=reason):
+            _refuse_deleted(self.row(request, str(endpoint.pk)))
+        self.log_change(request, endpoint, f"Deleted: {reason}")
+        return "The endpoint is deleted."
+
     def do_disable(self, request: HttpRequest, endpoint: Endpoint, reason: str) -> str:
         return self._set(request, endpoint, reason, enabled=False)
 
@@ -249,5 +299,5 @@ class EndpointAdmin(ActingAdmin, ReadOnly):
 
 def _refuse_deleted(endpoint: Endpoint) -> None:
     if endpoint.deleted_at is not None:
-        message = "The partner has deleted this endpoint."
+        message = "This endpoint is deleted."
         raise ValidationError(message)

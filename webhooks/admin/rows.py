@@ -7,36 +7,18 @@ from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
-from unfold.admin import ModelAdmin
+
+from keys.admin.read_only import NotEditable
 
 PRE = '<pre style="white-space: pre-wrap; word-break: break-word">{}</pre>'
 
 
-class ReadOnly(ModelAdmin):
+class ReadOnly(NotEditable):
     """Rows that are looked at and acted on, never edited, added or deleted."""
 
     list_per_page = 50
     show_full_result_count = False
     ordering = ("-id",)
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
-        return [name for _, options in self.fieldsets for name in options["fields"]]
-
-    def changeform_view(
-        self, request: HttpRequest, object_id: Any = None, form_url: str = "", extra_context: Any = None
-    ) -> HttpResponse:
-        """Nothing here can be edited, so nothing offers to save it."""
-        buttons = dict.fromkeys(("show_save", "show_save_and_continue", "show_save_and_add_another"), False)
-        page: HttpResponse = super().changeform_view(
-            request, object_id, form_url, {**(extra_context or {}), **buttons}
-        )
-        return page
 
     def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> Any:
         """Whole ids only: each is an index look-up, at any number of rows."""

@@ -1,22 +1,15 @@
-"""Inbound sources for staff: made, their secret shown once and rotated."""
+"""Inbound sources for staff: made, disabled and enabled, their secret shown once and rotated."""
 
-import datetime as dt
-import secrets as random_secrets
 from typing import Any
 
 from django import forms
 from django.conf import settings
 from django.contrib import admin
-from django.core.exceptions import PermissionDenied
-from django.db import transaction
-from django.http import Http404, HttpRequest, HttpResponse
-from django.template.response import TemplateResponse
-from django.urls import URLPattern, path
-from django.utils import timezone
-from unfold.admin import ModelAdmin
+from django.http import HttpRequest, HttpResponse
 
-from keys import audit
+from keys.admin.acts import Act, ActingAdmin, reason_field
 from keys.audit import Actor
+from webhooks import admitting
 from webhooks.models import Source
 from webhooks.systems import SYSTEMS
 
@@ -29,71 +22,88 @@ class SourceForm(forms.ModelForm):
         fields = ("system", "partner", "livemode", "strict", "enabled")
 
 
+class SourceEditForm(forms.ModelForm):
+    reason = reason_field()
+
+    class Meta:
+        model = Source
+        fields = ("strict",)
+
+
 @admin.register(Source)
-class SourceAdmin(ModelAdmin):
+class SourceAdmin(ActingAdmin):
     form = SourceForm
+    edit_form = SourceEditForm
     list_display = ("system", "partner", "livemode", "strict", "enabled", "created_at")
     list_filter = ("system", "enabled", "livemode")
     list_select_related = ("partner",)
     autocomplete_fields = ("partner",)
     search_fields = ("partner__name",)
     ordering = ("system", "-id")
-    change_form_template = "admin/webhooks/source_change.html"
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
+    acts = (
+        Act(
+            "rotate",
+            "New secret",
+            "{object} gets a new secret, shown on the next page, once. The one it has now holds for "
+            f"{settings.WEBHOOKS_SECRET_OVERLAP_HOURS:g} hours more, so that the sender can change over "
+            "without losing an order.",
+            "autorenew",
+            permission="change",
+            is_harmful=False,
+        ),
+        Act(
+            "disable",
+            "Disable",
+            "Requests of {object} are refused from now on, and its sender has to send them again later.",
+            "block",
+            permission="change",
+        ),
+        Act(
+            "enable",
+            "Enable",
+            "Requests of {object} are accepted from now on.",
+            "play_circle",
+            permission="change",
+            is_harmful=False,
+        ),
+    )
 
     def get_readonly_fields(self, request: HttpRequest, obj: Source | None = None) -> Any:
-        return ("id", "system", "partner", "livemode", "created_at") if obj else ()
+        return ("id", "system", "partner", "livemode", "enabled", "created_at") if obj else ()
 
-    def add_view(
-        self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None
-    ) -> HttpResponse:
-        """A new source's secret is shown in the answer itself, and kept nowhere in the clear."""
-        response: HttpResponse = super().add_view(request, form_url, extra_context)
-        made: tuple[Source, str] | None = getattr(request, "made", None)
-        return response if made is None else self._shown(request, *made)
+    def is_open(self, act: Act, obj: Any) -> bool:
+        return bool({"disable": obj.enabled, "enable": not obj.enabled}.get(act.name, True))
 
     def save_model(self, request: HttpRequest, obj: Source, form: Any, change: bool) -> None:
-        if not change:
-            secret = random_secrets.token_hex(32)
-            obj.give_secret(secret, now=timezone.now(), overlap=dt.timedelta(0))
-            request.made = (obj, secret)  # type: ignore[attr-defined]  # shown by add_view
-        super().save_model(request, obj, form, change)
-        facts = {"system": obj.system, "strict": obj.strict, "enabled": obj.enabled}
-        verb = "changed" if change else "created"
-        audit.record(Actor.staff(request), f"webhook_source.{verb}", obj, partner=obj.partner, after=facts)
+        actor = Actor.staff(request)
+        if change:
+            given = form.cleaned_data
+            admitting.change(actor, obj, strict=given["strict"], reason=given["reason"])
+            return
+        request.made = admitting.make(actor, obj)  # type: ignore[attr-defined]  # shown by response_add
 
-    def get_urls(self) -> list[URLPattern]:
-        rotate = self.admin_site.admin_view(self.rotate_view)
-        return [path("<uuid:pk>/rotate/", rotate, name="webhooks_source_rotate"), *super().get_urls()]
+    def response_add(self, request: HttpRequest, obj: Source, post_url_continue: Any = None) -> HttpResponse:
+        """A new source's secret is shown in the answer itself, and kept nowhere in the clear."""
+        return self._shown(request, obj, request.made)  # type: ignore[attr-defined]  # see save_model
 
-    def rotate_view(self, request: HttpRequest, pk: str) -> HttpResponse:
-        """Asks, and shows a new secret on POST. The one before holds a while longer."""
-        source: Source | None = self.get_object(request, str(pk))
-        if source is None:
-            raise Http404
-        if not self.has_change_permission(request, source):
-            raise PermissionDenied
-        if request.method != "POST":
-            context = {**self.admin_site.each_context(request), "source": source}
-            hours = settings.WEBHOOKS_SECRET_OVERLAP_HOURS
-            page = {**context, "title": f"New secret for {source}", "hours": f"{hours:g}"}
-            return TemplateResponse(request, "admin/webhooks/rotate.html", page)
-        secret = random_secrets.token_hex(32)
-        overlap = dt.timedelta(hours=settings.WEBHOOKS_SECRET_OVERLAP_HOURS)
-        with transaction.atomic():
-            held = Source.objects.select_for_update(of=("self",)).select_related("partner").get(pk=source.pk)
-            held.give_secret(secret, now=timezone.now(), overlap=overlap)
-            held.save(update_fields=["secrets"])
-            audit.record(Actor.staff(request), "webhook_source.secret_rotated", held, partner=held.partner)
-        self.log_change(request, held, "Secret rotated")
-        return self._shown(request, held, secret)
+    def do_rotate(self, request: HttpRequest, source: Source, reason: str) -> HttpResponse:
+        secret = admitting.rotate(Actor.staff(request), source, reason=reason)
+        self.log_change(request, source, f"Secret rotated: {reason}")
+        return self._shown(request, source, secret)
+
+    def do_disable(self, request: HttpRequest, source: Source, reason: str) -> str:
+        return self._set(request, source, reason, enabled=False)
+
+    def do_enable(self, request: HttpRequest, source: Source, reason: str) -> str:
+        return self._set(request, source, reason, enabled=True)
+
+    def _set(self, request: HttpRequest, source: Source, reason: str, *, enabled: bool) -> str:
+        done = "enabled" if enabled else "disabled"
+        if not admitting.set_enabled(Actor.staff(request), source, enabled=enabled, reason=reason):
+            return f"The source was {done} before."
+        self.log_change(request, source, f"{done.capitalize()}: {reason}")
+        return f"The source is {done}."
 
     def _shown(self, request: HttpRequest, source: Source, secret: str) -> HttpResponse:
-        context = {**self.admin_site.each_context(request), "source": source, "secret": secret}
-        page = TemplateResponse(
-            request, "admin/webhooks/secret.html", {**context, "title": "Source's secret"}
-        )
-        page["Cache-Control"] = "no-store"
-        return page
+        template, title = "admin/webhooks/secret.html", "Source's secret"
+        return self.show_once(request, template, title=title, source=source, secret=secret)

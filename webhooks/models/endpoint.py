@@ -113,9 +113,9 @@ class Endpoint(SecretHolder):
             )
         )
 
-    def delete_softly(self, *, now: dt.datetime) -> bool:
+    def delete_softly(self, *, now: dt.datetime, by: Reason = Reason.PARTNER) -> bool:
         """Its deliveries stay readable. False when it was deleted before."""
-        self.disable(self.Reason.PARTNER, now=now)
+        self.disable(by, now=now)
         return bool(Endpoint.objects.standing().filter(pk=self.pk).update(deleted_at=now))
 
     def note_success(self, *, now: dt.datetime) -> None:
