@@ -11,6 +11,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 import pytest
 from django.db import connection
 from django.test import Client
+from django.urls import get_resolver
 from django_redis import get_redis_connection
 
 from deeds import backlog
@@ -27,6 +28,8 @@ def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[N
     of_truncate = (
         "SELECT tgrelid::regclass, tgname FROM pg_trigger WHERE NOT tgisinternal AND tgtype & 32 <> 0"
     )
+    # Every view is loaded before the first request, as a web process does: not by many threads at once.
+    get_resolver().reverse_dict  # noqa: B018 - looking is what loads it
     with django_db_blocker.unblock(), connection.cursor() as cursor:
         cursor.execute(of_truncate)
         for table, trigger in cursor.fetchall():

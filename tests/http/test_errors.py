@@ -160,6 +160,7 @@ def test_the_documents_are_served_from_here(client: Client, acme: Partner) -> No
 def test_an_order_that_meets_a_busy_database_is_undone_and_may_come_again(
     api: Api, order: Callable[..., dict[str, Any]], transactional_db: None
 ) -> None:
+    # It goes back to a pool, from which another test gets it.
     with connection.cursor() as cursor:
         cursor.execute("SET lock_timeout = '50ms'")
     try:
@@ -173,4 +174,5 @@ def test_an_order_that_meets_a_busy_database_is_undone_and_may_come_again(
         assert Deed.objects.count() == 0
         assert api.post("/v2/deeds", order(), Idempotency_Key="once").status_code == 202
     finally:
-        connection.close()
+        with connection.cursor() as cursor:
+            cursor.execute("RESET lock_timeout")
