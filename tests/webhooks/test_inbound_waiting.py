@@ -110,6 +110,7 @@ def test_one_worker_at_a_time_makes_orders(source: Sources) -> None:
     with own_connection() as other:
         other.execute("SELECT pg_advisory_lock(%s, 0)", [inbound._WORK])
         assert inbound.process_waiting() == 0
+        other.execute("SELECT pg_advisory_unlock(%s, 0)", [inbound._WORK])
     assert inbound.process_waiting() == 1
 
 
