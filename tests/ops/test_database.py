@@ -99,17 +99,22 @@ def test_a_migration_that_waits_too_long_says_so(db: None) -> None:
 
 
 def roles(url: str) -> Callable[[str], str]:
-    """Runs roles.sql as psql does, and gives the URL of each role."""
-    passwords = {name: secrets.token_hex(8) for name in ROLES}
+    """Runs roles.sql as psql does, and gives the URL of each role.
+
+    Roles belong to the server, which other test processes use as well: the same passwords, by turns.
+    """
+    passwords = {name: f"of-{name}" for name in ROLES}
     psql = str(Path(backup._program("pg_dump")).with_name("psql"))
     variables = [part for name in ROLES for part in ("-v", f"{name}_password={passwords[name]}")]
-    for _ in range(2):  # twice: a second run must do no harm
-        subprocess.run(
-            [psql, url, "-q", *variables, "-f", str(ROOT / "deploy" / "postgres" / "roles.sql")],
-            check=True,
-            capture_output=True,
-            text=True,
-        )
+    with psycopg.connect(f"{url.rpartition('/')[0]}/postgres", autocommit=True) as turn:
+        turn.execute("SELECT pg_advisory_lock(1)")
+        for _ in range(2):  # twice: a second run must do no harm
+            subprocess.run(
+                [psql, url, "-q", *variables, "-f", str(ROOT / "deploy" / "postgres" / "roles.sql")],
+                check=True,
+                capture_output=True,
+                text=True,
+            )
     place = url.partition("@")[2]
     return lambda name: f"postgres://partner_api_{name}:{passwords[name]}@{place}"
 
