@@ -12,8 +12,8 @@ from datetime import timedelta
 from bench.harness import Bench, Figure, at_least, facts, in_turns, measure, ratio
 from bench.load import http
 
-ROUNDS = 6
-SECONDS = 1.5
+ROUNDS = 5
+SECONDS = 1.2
 # More than a turn can send: each order and each event is sent once.
 LINES = 2500
 PARTNERS = 20
@@ -33,7 +33,7 @@ def run(bench: Bench) -> list[Figure]:
 
     numbers = itertools.count(1)
     for make in makers.values():
-        turn(make, numbers, seconds=2)  # warm
+        turn(make, numbers, seconds=1)  # warm
     values = in_turns(
         {name: lambda make=make: turn(make, numbers) for name, make in makers.items()},  # type: ignore[misc]  # bound
         rounds=ROUNDS,

@@ -79,7 +79,7 @@ def month(partners: int, entries: int, *, syncs: int = 2) -> dict[str, Any]:
     }
 
 
-def ledger_sync_rate(entries: int = 10_000, *, partners: int = 25) -> dict[str, Any]:
+def ledger_sync_rate(entries: int = 5_000, *, partners: int = 25) -> dict[str, Any]:
     """Entries a second without faults. `ok` from 500 on."""
     from billing import syncing
 

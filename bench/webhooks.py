@@ -34,7 +34,7 @@ SETTINGS: Final = {
 }
 _HEALED_PATIENCE_SECONDS: Final = 900
 _POLL_SECONDS: Final = 0.2
-EVENTS: Final = 300
+EVENTS: Final = 200
 
 
 @dataclass(frozen=True)

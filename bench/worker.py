@@ -22,7 +22,7 @@ import requests
 
 from bench.harness import Bench, Figure, at_most, facts
 
-DEEDS: Final = 40
+DEEDS: Final = 30
 RENDER_SECONDS: Final = 0.45
 
 
