@@ -1,5 +1,6 @@
 """What the door costs: an authenticated read with everything on, against the floor and the packages."""
 
+import statistics
 import subprocess
 import sys
 from typing import Any
@@ -9,7 +10,8 @@ from bench.load import http
 
 ROUNDS = 5
 SECONDS = 1.2
-TAIL_SECONDS = 4
+TAILS = 3
+TAIL_SECONDS = 2
 _GROWTH = """
 from pathlib import Path
 from keys.rate_limit import Limit, MemoryLimiter
@@ -37,22 +39,25 @@ def run(bench: Bench) -> list[Figure]:
     )
     best = {f"{name}_per_second": max(found) for name, found in values.items()}
     half = max(values["ours"]) / 2
-    tail = measure(url, ours, seconds=TAIL_SECONDS, rate=half)
-    middle, last = tail.percentile(0.5), tail.percentile(0.99)
-    # What the machine and the server alone make of it, at the same rate.
-    bare = measure(url, [http("GET", "/healthz")], seconds=TAIL_SECONDS, rate=half)
-    of_bare = bare.percentile(0.99) / bare.percentile(0.5)
+    # Beside it what the machine and the server alone make of it, at the same rate.
+    bare = [http("GET", "/healthz")]
+    tails = in_turns(
+        {"ours": lambda: _tail(url, ours, half), "bare": lambda: _tail(url, bare, half)}, rounds=TAILS
+    )
+    tail, of_bare = statistics.median(tails["ours"]), statistics.median(tails["bare"])
     return [
         at_least("authed_get_vs_floor", ratio(values, "ours", "floor"), 0.8, facts(**best)),
         at_least("authed_get_vs_packages", ratio(values, "ours", "packages"), 3, facts(**best)),
         at_most(
-            "p99_vs_p50",
-            last / middle,
-            3,
-            facts(per_second=half, p50_ms=middle, p99_ms=last, of_a_bare_answer=of_bare),
+            "p99_vs_p50", tail, 3, facts(per_second=half, worst=max(tails["ours"]), of_a_bare_answer=of_bare)
         ),
         _growth(),
     ]
+
+
+def _tail(url: str, lines: list[str], rate: float) -> float:
+    measured = measure(url, lines, seconds=TAIL_SECONDS, rate=rate)
+    return measured.percentile(0.99) / measured.percentile(0.5)
 
 
 def _growth() -> Figure:

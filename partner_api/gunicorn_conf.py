@@ -72,3 +72,6 @@ def post_worker_init(worker: Any) -> None:
     # would stop all requests for as long as some hundred thousand objects take.
     gc.collect()
     gc.freeze()
+    # A request leaves some hundred objects in cycles. To look for those of one or two takes a fraction of a
+    # millisecond; for the ten thousand that suit a start (partner_api/__init__.py) four, in which all wait.
+    gc.set_threshold(400, 20, 20)

@@ -472,6 +472,7 @@ REST_FRAMEWORK = {
         "keys.permissions.HasScope",
         "billing.requests_left.WithinRequestQuota",
     ],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "partner_api.http.negotiation.UsualAccept",
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["partner_api.http.parsing.StrictJSONParser"],
     "DEFAULT_SCHEMA_CLASS": "partner_api.http.schema.ProblemAwareSchema",
