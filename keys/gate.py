@@ -6,7 +6,9 @@ again, and the log and a metric say so once.
 """
 
 import hashlib
+import os
 import secrets
+import threading
 from typing import Any, Final
 
 import structlog
@@ -48,6 +50,7 @@ _SHA: Final = hashlib.sha1(_TAKE.encode()).hexdigest()  # noqa: S324 - Redis' ow
 
 
 _breaker = Breaker()
+_connections = threading.local()
 _memory = MemoryLimiter(settings.LIMITER_MEMORY_ENTRIES)
 _NO_LIMIT: Final = Limit(1, 1)
 
@@ -105,21 +108,36 @@ def _run(tag_name: str, bucket: str, tag: bytes, limit: Limit) -> list[Any] | No
 
 
 def _ask(tag_name: str, bucket: str, tag: bytes, new_tag: str, limit: Limit) -> list[Any]:
-    """On a connection of the pool itself: the client around it costs as much again as the call.
-
-    It would also try again and again, for which the breaker is there. A connection that failed, or was
-    closed while it lay in the pool, is opened anew by redis-py.
+    """Without the client around the connection: it costs as much again as the call, and would try again and
+    again, for which the breaker is there. A connection that failed is opened anew by redis-py.
     """
-    redis = get_redis_connection("limiter")
     arguments = (tag_name, bucket, tag, new_tag, settings.KEY_TAG_SECONDS, limit.interval_us, limit.burst)
-    connection = redis.connection_pool.get_connection()
+    redis = _own_connection()
     try:
-        connection.send_command("EVALSHA", _SHA, 2, *arguments)
-        found: list[Any] = connection.read_response()
+        redis.send_command("EVALSHA", _SHA, 2, *arguments)
+        return redis.read_response()  # type: ignore[no-any-return]  # its stub says Any
     except NoScriptError:
         # A Redis that was started anew.
-        connection.send_command("EVAL", _TAKE, 2, *arguments)
-        found = connection.read_response()
-    finally:
-        redis.connection_pool.release(connection)
-    return found
+        redis.send_command("EVAL", _TAKE, 2, *arguments)
+        return redis.read_response()  # type: ignore[no-any-return]  # as above
+
+
+def _own_connection() -> Any:
+    """This thread's, which it keeps: to take one of the pool and give it back costs as much as the call.
+
+    One that has something to read before it was asked was closed by Redis, or has lost its place; it is
+    opened anew.
+    """
+    pool = get_redis_connection("limiter").connection_pool
+    owner = (os.getpid(), pool)
+    if getattr(_connections, "owner", None) != owner:
+        _connections.owner, _connections.redis = owner, pool.make_connection()
+    redis = _connections.redis
+    if redis.is_connected:
+        try:
+            is_whole = not redis.can_read()
+        except RedisError:
+            is_whole = False
+        if not is_whole:
+            redis.disconnect()
+    return redis

@@ -25,6 +25,7 @@ _READ_ELSEWHERE: Final = frozenset(
         "WEB_BIND",
         "WEB_WORKERS",
         "WEB_THREADS",
+        "WEB_PINNED",
         "PROMETHEUS_MULTIPROC_DIR",
         "PORT",
         "ONCE",

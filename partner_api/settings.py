@@ -67,6 +67,7 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "partner_api.ops.request_metrics.RequestMetricsMiddleware",
     "partner_api.http.request_id.RequestIdMiddleware",
+    "partner_api.ops.access_log.AccessLogMiddleware",
     "billing.request_log.RequestLogMiddleware",
     "partner_api.http.security_headers.SecurityHeadersMiddleware",
     "keys.middleware.KeyHeadersMiddleware",

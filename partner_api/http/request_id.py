@@ -1,18 +1,15 @@
-"""One id for a request, from the client's header to the Main API's log; and its line in our own.
+"""One id for a request, from the client's header to the Main API's log and to each line of our own.
 
 A well-formed id from the client is kept, so that its log and ours can be joined; anything else is
 replaced, because the id is copied into headers and log lines.
 """
 
 import re
-import time
 from collections.abc import Callable
 
 import structlog
 import uuid_utils
 from django.http import HttpRequest, HttpResponse
-
-log = structlog.get_logger(__name__)
 
 HEADER = "X-Request-ID"
 # Where Django has it; `request.headers` would gather all headers anew for one.
@@ -29,19 +26,8 @@ class RequestIdMiddleware:
         request.request_id = request_id  # type: ignore[attr-defined]  # read by `of`
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id)
-        started = time.perf_counter()
         response = self.get_response(request)
         response[HEADER] = request_id
-        match = request.resolver_match
-        log.info(
-            "request",
-            method=request.method,
-            # The route, not the path: a path can hold what a partner would not have logged.
-            route=match.route if match else "",
-            status=response.status_code,
-            code=getattr(request, "problem_code", ""),
-            latency_ms=round((time.perf_counter() - started) * 1000, 1),
-        )
         return response
 
 

@@ -1,9 +1,11 @@
 """What reaches gunicorn and not Django: broken HTTP, headers and bodies that are too large."""
 
 import json
+import os
 import socket
 from urllib.parse import urlsplit
 
+import psutil
 import pytest
 import requests
 
@@ -75,3 +77,15 @@ def test_an_insecure_production_does_not_start(deployment: Deployment) -> None:
         assert "refusing to start" in said
         for code in ("partner_api.E001", "partner_api.E004", "partner_api.E006"):
             assert code in said
+
+
+def test_web_processes_can_keep_to_a_core_each(deployment: Deployment) -> None:
+    deployment.start_web(WEB_PINNED="true", WEB_WORKERS="2")
+    web = deployment.children[-1]
+
+    def cores() -> list[list[int]]:
+        return [worker.cpu_affinity() for worker in psutil.Process(web.pid).children()]
+
+    # The second may still be starting.
+    web.wait_until(lambda: [len(own) for own in cores()] == [1, 1], seconds=20)
+    assert len({core for own in cores() for core in own}) == min(2, len(os.sched_getaffinity(0)))

@@ -128,11 +128,13 @@ def _no_redis() -> Iterator[None]:
     right = pool.connection_kwargs["port"]
     pool.connection_kwargs["port"] = 9
     pool.reset()
+    vars(gate._connections).clear()
     try:
         yield
     finally:
         pool.connection_kwargs["port"] = right
         pool.reset()
+        vars(gate._connections).clear()
 
 
 def test_without_redis_requests_go_on_and_come_back_by_themselves(acme: Partner, settings: Any) -> None:
@@ -146,6 +148,16 @@ def test_without_redis_requests_go_on_and_come_back_by_themselves(acme: Partner,
     assert statuses == [200, 200, 200, 429]
     assert mode == 1
     assert api.get("/v2/deeds").status_code == 200
+    assert REGISTRY.get_sample_value("partner_api_limiter_in_memory") == 0
+
+
+def test_a_connection_that_redis_closed_is_opened_anew(acme: Partner) -> None:
+    api = _limited(acme, 600, 60)
+    assert api.get("/v2/deeds")["X-RateLimit-Remaining"] == "59"
+    own = gate._connections.redis
+    own.send_command("CLIENT", "ID")
+    get_redis_connection("default").client_kill_filter(_id=own.read_response())
+    assert api.get("/v2/deeds")["X-RateLimit-Remaining"] == "58"
     assert REGISTRY.get_sample_value("partner_api_limiter_in_memory") == 0
 
 
