@@ -6,6 +6,7 @@ result. A worker that is stopped gives its deed back.
 """
 
 import datetime as dt
+import itertools
 import random
 import uuid
 
@@ -83,9 +84,15 @@ def fulfil(deed_id: uuid.UUID) -> None:
 
 
 def _probe(*, livemode: bool, now: dt.datetime) -> bool:
-    """One call to a renderer that was away, by a deed that waits for it. False when none does."""
-    for is_bulk in (False, True):
-        claimed = line.claim_next(is_bulk=is_bulk, modes=[livemode], now=now, is_probe=True)
+    """One call to a renderer that was away, by a deed that waits for it. False when none does.
+
+    An untried one, where there is one: should it be the others at which the renderer breaks, they must not
+    be what tells whether it is back.
+    """
+    for is_untried, is_bulk in itertools.product((True, False), (False, True)):
+        claimed = line.claim_next(
+            is_bulk=is_bulk, modes=[livemode], now=now, is_probe=True, is_untried=is_untried
+        )
         if claimed is not None:
             _make(*claimed, is_probe=True)
             return True

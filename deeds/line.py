@@ -52,7 +52,7 @@ SELECT deed.id
     SELECT id FROM external_deeds
      WHERE status = 'queued' AND is_bulk = %(is_bulk)s
        AND livemode = in_turn.livemode AND partner_id = in_turn.partner_id
-       AND next_attempt_at <= %(due)s
+       AND next_attempt_at <= %(due)s AND (NOT %(is_untried)s OR put_back_for = '')
      ORDER BY next_attempt_at LIMIT 1
        FOR UPDATE SKIP LOCKED) AS deed
  LIMIT 1
@@ -70,24 +70,39 @@ RETURNING external_deeds.*
 
 
 def claim_next(
-    *, is_bulk: bool, modes: Sequence[bool], now: dt.datetime, is_probe: bool = False
+    *,
+    is_bulk: bool,
+    modes: Sequence[bool],
+    now: dt.datetime,
+    is_probe: bool = False,
+    is_untried: bool = False,
 ) -> tuple[Deed, uuid.UUID] | None:
     """The deed whose turn it is, and a lease on it; None when none of these modes is due.
 
-    A probe takes what is first in line even before it is due, and is not counted as an attempt.
+    A probe takes what is first in line even before it is due, and is not counted as an attempt. An untried
+    one was never put back.
     """
     if not modes:
         return None
     lease = uuid_utils.compat.uuid7()
-    parameters = claim_parameters(is_bulk=is_bulk, modes=modes, now=now, lease=lease, is_probe=is_probe)
+    parameters = claim_parameters(
+        is_bulk=is_bulk, modes=modes, now=now, lease=lease, is_probe=is_probe, is_untried=is_untried
+    )
     deed = next(iter(Deed.objects.raw(CLAIM_SQL, parameters)), None)
     return (deed, lease) if deed is not None else None
 
 
 def claim_parameters(
-    *, is_bulk: bool, modes: Sequence[bool], now: dt.datetime, lease: uuid.UUID, is_probe: bool
+    *,
+    is_bulk: bool,
+    modes: Sequence[bool],
+    now: dt.datetime,
+    lease: uuid.UUID,
+    is_probe: bool = False,
+    is_untried: bool = False,
 ) -> dict[str, Any]:
     return {
+        "is_untried": is_untried,
         "is_bulk": is_bulk,
         "modes": list(modes),
         "due": now + _PROBE_AHEAD if is_probe else now,

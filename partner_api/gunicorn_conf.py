@@ -34,7 +34,7 @@ limit_request_line = 4094
 limit_request_field_size = 8190
 # Nobody steers a running server but by signals. The default place is in $HOME, for all of a user alike.
 control_socket_disable = True
-# The access log is ours (partner_api.http.request_id), with request id, route and latency.
+# The access log is ours (partner_api.ops.access_log), with request id, route and latency.
 accesslog = None
 logger_class = "partner_api.http.worker.Log"
 logconfig_dict = {

@@ -75,7 +75,7 @@ class ProblemWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no type
 
 
 class Log(glogging.Logger):  # type: ignore[misc]  # as above
-    """Without an access log: RequestIdMiddleware writes ours, and gunicorn would gather one for nobody."""
+    """Without an access log: AccessLogMiddleware writes ours, and gunicorn would gather one for nobody."""
 
     access_log_enabled = False
 

@@ -210,6 +210,25 @@ def test_a_message_used_up_by_a_probe_leaves_no_deed_without_one(
         assert sweeping.sweep()["hinted"] == 1
 
 
+def test_orders_at_which_the_renderer_breaks_do_not_keep_it_shut_for_the_others(
+    place: Any, main_api: MainApi, sent: list[str]
+) -> None:
+    with time_machine.travel(NOW) as clock:
+        *poison, fresh = place(4)
+        works, main_api.answer = main_api.answer, away
+        for deed in poison:
+            tasks.render(str(deed.pk))
+        assert set(Deed.objects.filter(pk__in=[one.pk for one in poison]).values_list("put_back_for")) == {
+            ("main_api_unavailable",)
+        }
+        fail(5)
+        clock.shift(11)
+        main_api.answer = works
+        assert fulfilment.serve(is_bulk=False)
+        fresh.refresh_from_db()
+        assert (fresh.status, circuit.state(live())) == ("completed", "closed")
+
+
 def test_a_probe_gives_up_a_deed_only_after_its_day(place: Any, main_api: MainApi, sent: list[str]) -> None:
     with time_machine.travel(NOW) as clock:
         (deed,) = place(1)
