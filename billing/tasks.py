@@ -1,5 +1,7 @@
 """Celery's side of billing. Each task looks at the rows first, and is safe to run twice and at once."""
 
+from typing import Final
+
 from celery import shared_task
 from django.utils import timezone
 
@@ -16,6 +18,12 @@ from billing import (
     syncing,
 )
 from keys import audit
+from partner_api.slots import slot
+
+# Each calls Stripe again and again, for minutes where it answers slowly. Beat sends the next one meanwhile,
+# and all workers would end up waiting for Stripe: one does each kind of work, and a further one goes home.
+_SYNCING: Final = 0x7374726B  # "strk"
+_FOLLOWING: Final = 0x7374726C
 
 
 @shared_task
@@ -39,7 +47,9 @@ def draft_invoices() -> None:
 @shared_task
 def sync() -> None:
     """Sends the ledger's pending entries to Stripe."""
-    syncing.sync()
+    with slot(_SYNCING, of=1) as is_ours:
+        if is_ours:
+            syncing.sync()
     alarms.watch()
 
 
@@ -52,14 +62,19 @@ def process_stripe_event(event_id: str) -> None:
 @shared_task
 def process_stripe_events() -> None:
     """Those whose message was lost, or that had to wait."""
-    stripe_events.process_waiting()
+    with slot(_FOLLOWING, of=1) as is_ours:
+        if is_ours:
+            stripe_events.process_waiting()
 
 
 @shared_task
 def release_invoices() -> None:
     """Finalizes Stripe's drafts of which everything has arrived."""
-    if stripe_client.is_configured():
-        invoice_mirror.release_held()
+    if not stripe_client.is_configured():
+        return
+    with slot(_FOLLOWING, of=1) as is_ours:
+        if is_ours:
+            invoice_mirror.release_held()
 
 
 @shared_task

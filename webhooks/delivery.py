@@ -15,11 +15,11 @@ import structlog
 from django.conf import settings
 from django.utils import timezone
 
+from partner_api.slots import slot
 from webhooks import claims, hints, results
 from webhooks.claims import Claimed
 from webhooks.results import Landed
 from webhooks.sending import Outcome, send
-from webhooks.slots import slot
 
 log = structlog.get_logger(__name__)
 

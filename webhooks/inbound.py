@@ -29,9 +29,9 @@ from keys.models import Partner
 from partner_api.http import parsing
 from partner_api.http.problems import Problem
 from partner_api.ops import vault
+from partner_api.slots import slot
 from webhooks import door, hints, metrics, verification
 from webhooks.models import InboundEvent
-from webhooks.slots import slot
 from webhooks.systems import SYSTEMS
 from webhooks.verification import Known
 

@@ -10,11 +10,12 @@ import time_machine
 from django.core import mail
 from django.utils import timezone
 
-from billing import alarms, ledger, provisioning, sending, stripe_client, syncing
+from billing import alarms, ledger, provisioning, sending, stripe_client, syncing, tasks
 from billing.models import LedgerEntry, StripeCustomer, StripeLane
 from keys.models import Partner
 from partner_api.local.stripe_twin.server import Twin
 from partner_api.local.stripe_twin.world import Fault
+from partner_api.ops.health import own_connection
 from tests.billing.books import ACTOR, agree, at_twin, charge, provisioned, twin_sum, twin_sum_by_type
 
 State = LedgerEntry.SyncState
@@ -45,6 +46,18 @@ def test_entries_of_a_meter_go_in_order(twin: Twin, acme: Partner) -> None:
     entries = [charge(acme) for _ in range(20)]
     syncing.sync()
     assert at_twin(twin) == [str(entry.pk) for entry in entries]
+
+
+def test_a_slow_stripe_holds_one_worker_and_not_all(twin: Twin, acme: Partner) -> None:
+    provisioned(acme)
+    charge(acme)
+    with own_connection() as other:
+        other.execute("SELECT pg_advisory_lock(%s, 0)", [tasks._SYNCING])
+        tasks.sync()
+        assert states(acme) == [State.PENDING]
+        other.execute("SELECT pg_advisory_unlock(%s, 0)", [tasks._SYNCING])
+    tasks.sync()
+    assert states(acme) == [State.ACCEPTED]
 
 
 def test_without_a_key_nothing_is_sent(twin: Twin, acme: Partner, settings: Any) -> None:

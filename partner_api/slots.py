@@ -1,5 +1,5 @@
 """How many workers do one kind of work at once, over all machines: Postgres counts, and frees a dead one's
-place.
+place. It stands below both `http` and `ops`.
 """
 
 from collections.abc import Iterator
