@@ -56,13 +56,13 @@ class Plan:
     clients: int = 12
     away: int = 30
     interval: float = 2.4
-    limit: float = 200.0
+    limit: float = 212.0
     retries: str = "1,1,1,2,2,2,3,3"
 
     def make_orders(self) -> list[Order]:
         chance = random.Random(f"orders {self.seed}")
         # An order that is never answered in time takes all its attempts' time, which must be left.
-        late = self.orders // 2
+        late = self.orders // 3
         return [_order(number, self.seed, chance, is_late=number > late) for number in range(self.orders)]
 
     def make_blows(self) -> list[Blow]:
