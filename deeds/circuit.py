@@ -24,12 +24,17 @@ log = structlog.get_logger(__name__)
 
 _FORGET_SECONDS: Final = 48 * 3600
 
+# Hosts' clocks may differ by so much. Whose clock is further before the rest's beginning was put back, and
+# would wait for that time once more.
+_SKEW_SECONDS: Final = 5
+
 # Each runs as one step in Redis. Times are Unix seconds of the callers' clocks.
-_ADMIT: Final = """
-local rest_until = redis.call('HGET', KEYS[1], 'rest_until')
-if not rest_until then return 0 end
-if tonumber(ARGV[1]) < tonumber(rest_until) then return 1 end
-redis.call('HSET', KEYS[1], 'rest_until', tonumber(ARGV[1]) + tonumber(ARGV[2]))
+_ADMIT: Final = f"""
+local now = tonumber(ARGV[1])
+local rest = redis.call('HMGET', KEYS[1], 'rest_until', 'rest_since')
+if not rest[1] then return 0 end
+if now < tonumber(rest[1]) and now > tonumber(rest[2]) - {_SKEW_SECONDS} then return 1 end
+redis.call('HSET', KEYS[1], 'rest_until', now + tonumber(ARGV[2]), 'rest_since', now)
 return 2
 """
 _FAILED: Final = """
@@ -38,7 +43,7 @@ local rest_until = redis.call('HGET', KEYS[1], 'rest_until')
 redis.call('EXPIRE', KEYS[1], ARGV[5])
 if rest_until then
   if ARGV[6] == '1' or now + rest > tonumber(rest_until) then
-    redis.call('HSET', KEYS[1], 'rest_until', now + rest)
+    redis.call('HSET', KEYS[1], 'rest_until', now + rest, 'rest_since', now)
   end
   return 0
 end
@@ -49,12 +54,12 @@ end
 local failures = redis.call('HINCRBY', KEYS[1], 'failures', 1)
 redis.call('EXPIRE', KEYS[1], ARGV[5])
 if failures < tonumber(ARGV[4]) then return 0 end
-redis.call('HSET', KEYS[1], 'rest_until', now + rest)
+redis.call('HSET', KEYS[1], 'rest_until', now + rest, 'rest_since', now)
 return 1
 """
 _HAND_BACK: Final = """
 if redis.call('HEXISTS', KEYS[1], 'rest_until') == 1 then
-  redis.call('HSET', KEYS[1], 'rest_until', ARGV[1])
+  redis.call('HSET', KEYS[1], 'rest_until', ARGV[1], 'rest_since', ARGV[1])
 end
 return 0
 """
@@ -116,12 +121,13 @@ def succeeded(renderer: Renderer) -> bool:
 def state(renderer: Renderer) -> str:
     """`closed`, `open`, or `half_open` (the next call is a probe). Changes nothing."""
     try:
-        rest_until = get_redis_connection("default").hget(_key(renderer), "rest_until")
+        rest = get_redis_connection("default").hmget(_key(renderer), "rest_until", "rest_since")
     except RedisError:
         return "closed"
-    if rest_until is None:
+    if None in rest:
         return "closed"
-    return "open" if time.time() < float(rest_until) else "half_open"
+    until, since = map(float, rest)
+    return "open" if since - _SKEW_SECONDS < time.time() < until else "half_open"
 
 
 def check() -> dict[str, str]:

@@ -103,6 +103,20 @@ def test_a_probe_that_fails_opens_it_again(clock: Any) -> None:
     assert circuit.admit(live()) is Admission.PROBE
 
 
+def test_a_clock_that_is_put_back_does_not_keep_it_open(clock: Any) -> None:
+    fail(5)
+    clock.move_to(NOW - dt.timedelta(seconds=3))
+    assert circuit.admit(live()) is Admission.OPEN, "hosts differ by as much"
+    clock.move_to(NOW - dt.timedelta(hours=1))
+    assert circuit.state(live()) == "half_open"
+    assert circuit.admit(live()) is Admission.PROBE
+    assert circuit.admit(live()) is Admission.OPEN, "one probes"
+    circuit.failed(live(), OUTAGE, is_probe=True)
+    assert circuit.admit(live()) is Admission.OPEN
+    clock.shift(11)
+    assert circuit.admit(live()) is Admission.PROBE
+
+
 def test_a_probe_whose_worker_died_is_given_to_another(clock: Any) -> None:
     fail(5)
     clock.shift(11)
