@@ -2,13 +2,14 @@
 
 import copy
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from deeds.catalog import DEED_TYPES
 
 # Victims of SIGKILL. A "… child" is one process of several, whose parent lives on.
 VICTIMS: Final = ("web", "worker", "redis", "sandbox", "beat", "worker child", "web child")
+NEVER_IN_TIME: Final = "timeout"
 # What an order id asks of the sandbox, how many in a thousand, and how the deed must end.
 FAULTS: Final = (
     ("503-2", 60, "completed"),
@@ -18,9 +19,10 @@ FAULTS: Final = (
     ("400", 40, "failed"),
     ("html", 20, "failed"),
     ("truncated", 20, "failed"),
-    ("timeout", 3, "failed"),
+    (NEVER_IN_TIME, 3, "failed"),
 )
 ORDINARY: Final = "none"
+_FULL: Final = 500
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,12 @@ class Plan:
         chance = random.Random(f"orders {self.seed}")
         # An order that is never answered in time takes all its attempts' time, which must be left.
         late = self.orders // 3
-        return [_order(number, self.seed, chance, is_late=number > late) for number in range(self.orders)]
+        orders = [_order(number, self.seed, chance, is_late=number > late) for number in range(self.orders)]
+        if self.orders >= _FULL:
+            # Chance may leave out the rarest, of which a full run must have one.
+            sure = self.orders // 6
+            orders[sure] = _asking_for(orders[sure], NEVER_IN_TIME, "failed")
+        return orders
 
     def make_blows(self) -> list[Blow]:
         """Every victim in turn, in random order; among them times in which the storage refuses."""
@@ -82,13 +89,18 @@ class Plan:
 def _order(number: int, seed: int, chance: random.Random, *, is_late: bool) -> Order:
     drawn, fault, ends = chance.randrange(1000), ORDINARY, "completed"
     for name, share, outcome in FAULTS:
-        if drawn < share and not (is_late and name == "timeout"):
+        if drawn < share and not (is_late and name == NEVER_IN_TIME):
             fault, ends = name, outcome
             break
         drawn -= share
     deed_type = chance.choice(list(DEED_TYPES.values()))
     body = copy.deepcopy(deed_type.example)
-    body["order_id"] = f"CHAOS-{number}" if fault == ORDINARY else f"sandbox-{fault}-C{number}"
     body["grantees"] = [{"name": f"BUYER {number}"}]
     key = f"chaos-{seed}-{number}" if chance.random() < 0.5 else None
-    return Order(number, fault, ends, body, key)
+    return _asking_for(Order(number, "", "", body, key), fault, ends)
+
+
+def _asking_for(order: Order, fault: str, ends: str) -> Order:
+    """The order, with the id by which the sandbox knows what to do."""
+    name = f"CHAOS-{order.number}" if fault == ORDINARY else f"sandbox-{fault}-C{order.number}"
+    return replace(order, fault=fault, ends=ends, body=order.body | {"order_id": name})
