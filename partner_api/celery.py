@@ -4,6 +4,7 @@ A message is only a hint that a row wants work (the row is the truth), so a mess
 late and a worker that dies gives its message back.
 """
 
+import io
 import os
 import signal
 import sys
@@ -35,6 +36,14 @@ def _keep_our_logging(**_: Any) -> None:
 def _without_banner(instance: Any, **_: Any) -> None:
     """The banner is no log line, shows addresses, and its print fails where the disk of the log is full."""
     instance.quiet = True
+    # What a full disk did not take stays in Python's buffers, and the flush before a fork would fail on it.
+    sys.stdout, sys.stderr = _unbuffered(1), _unbuffered(2)
+
+
+def _unbuffered(descriptor: int) -> io.TextIOWrapper:
+    """As `python -u` has it."""
+    raw = io.FileIO(descriptor, "w", closefd=False)
+    return io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", write_through=True)
 
 
 @signals.worker_init.connect
