@@ -23,7 +23,7 @@ import psycopg
 import requests
 
 from bench.load import Measured, Task
-from partner_api.local import engines
+from partner_api.local import engines, ports
 from partner_api.local.processes import Child, Family
 
 OK: Final = 200
@@ -86,7 +86,7 @@ class Bench:
 
     def web(self, *, workers: int = 1, env: Mapping[str, str] | None = None) -> str:
         """Starts gunicorn, and returns where it answers."""
-        address = f"127.0.0.1:{engines.free_port()}"
+        address = f"127.0.0.1:{ports.free_port()}"
         ours = {"WEB_BIND": address, "WEB_WORKERS": str(workers), **(env or {})}
         arguments = [
             "-m",

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cryptography.fernet import Fernet
 
 from bench.harness import Bench, Figure, at_most, facts
+from partner_api.local.ports import free_port
 
 if TYPE_CHECKING:
     from keys.models import Partner
@@ -79,7 +80,7 @@ def measure(events: int, *, healthy: int, hanging: int, flaky: int) -> Run:
     partner = Partner.objects.create(name=f"Bench {uuid.uuid4()}")
     with tempfile.TemporaryDirectory(prefix="bench-webhooks-") as name:
         folder = Path(name)
-        port = _free_port()
+        port = free_port()
         children = [_receiver(port, folder), _worker(folder)]
         try:
             paths = [f"/ok/{n}" for n in range(healthy)]
@@ -250,11 +251,6 @@ def _wait(is_there: Any, what: str) -> None:
 def _is_listening(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def main() -> None:

@@ -101,7 +101,7 @@ def _queue(partner: Any, number: int) -> None:
 def _sandbox(render_seconds: float) -> Iterator[None]:
     from django.conf import settings
 
-    from partner_api.local.engines import free_port
+    from partner_api.local.ports import free_port
 
     port = free_port()
     settings.MAIN_API_BASE_URL = f"http://127.0.0.1:{port}"

@@ -9,7 +9,7 @@ import psutil
 import requests
 
 from bench.billing import pointed_at
-from partner_api.local import engines
+from partner_api.local import engines, ports
 from partner_api.local.demo import WORKER_FLAGS
 from partner_api.local.processes import Child
 
@@ -40,9 +40,9 @@ class Deployment:
         self.running: dict[str, Child] = {}
         self.ended: list[str] = []
         self._starts = 0
-        self._redis = {"password": "chaos", "durable": False, "port": engines.free_port()}
-        self.url = f"http://127.0.0.1:{engines.free_port()}"
-        sandbox = f"http://127.0.0.1:{engines.free_port()}"
+        self._redis = {"password": "chaos", "durable": False, "port": ports.free_port()}
+        self.url = f"http://127.0.0.1:{ports.free_port()}"
+        sandbox = f"http://127.0.0.1:{ports.free_port()}"
         self.env = {
             **os.environ,
             **HASTE,
@@ -59,7 +59,7 @@ class Deployment:
             "MAIN_API_INTERNAL_TOKEN": "chaos",
             "SANDBOX_TOKEN": "chaos",
         }
-        self.stripe_url = f"http://127.0.0.1:{engines.free_port()}"
+        self.stripe_url = f"http://127.0.0.1:{ports.free_port()}"
         self.env |= {name: str(value) for name, value in pointed_at(self.stripe_url).items()}
         self.env |= {
             "STRIPE_SYNC_SECONDS": "1",
@@ -67,7 +67,7 @@ class Deployment:
             "STRIPE_BACKOFF_MAX_SECONDS": "2",
         }
         self.stored = folder / "storage" / "deeds"
-        self.receiver_port = engines.free_port()
+        self.receiver_port = ports.free_port()
         self.env |= {
             "WEBHOOKS_ALLOW_HTTP": "true",
             "WEBHOOKS_ALLOW_PRIVATE_ADDRESSES": "127.0.0.1/32",

@@ -9,7 +9,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from typing import Final
 import psycopg
 import redis
 
+from partner_api.local.ports import free_port
 from partner_api.local.processes import Child, Failed
 
 _NOBODY: Final = 65534
@@ -35,14 +35,6 @@ _AS_NOBODY: Final = (
     "--securebits=+no_setuid_fixup",
     "--pdeathsig=INT",
 )
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 def fernet_key() -> str:

@@ -8,7 +8,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from partner_api.local.engines import free_port
+from partner_api.local.ports import free_port
 from partner_api.local.processes import Child
 
 _BUCKET: Final = "partner-api-deeds"

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import IO
 
-from partner_api.local import engines
+from partner_api.local import engines, ports
 from partner_api.local.processes import Child, Failed, Family
 
 _SECRETS = (
@@ -85,7 +85,7 @@ class Stack:
 
     def start_sandbox(self) -> None:
         """The sandbox always runs, for test-mode keys; live orders go there unless told otherwise."""
-        port = engines.free_port()
+        port = ports.free_port()
         url = f"http://127.0.0.1:{port}"
         self.own["SANDBOX_BASE_URL"] = url
         self.own["SANDBOX_TOKEN"] = self.secrets["SANDBOX_TOKEN"]

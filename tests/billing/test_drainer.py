@@ -13,7 +13,7 @@ import requests
 
 from billing.models import ApiUsage, UsageDaily
 from keys.models import Partner
-from partner_api.local.engines import free_port
+from partner_api.local.ports import free_port
 from partner_api.local.processes import POLL_SECONDS
 from tests.api import Api
 from tests.e2e.conftest import Deployment, deployment  # noqa: F401 - a fixture

@@ -12,7 +12,7 @@ from django.db import connection
 
 from keys.models import Partner
 from partner_api.local.demo import WORKER_FLAGS
-from partner_api.local.engines import free_port
+from partner_api.local.ports import free_port
 from partner_api.local.processes import Child
 from tests.log_wall import leaks
 

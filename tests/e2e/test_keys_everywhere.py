@@ -9,7 +9,8 @@ import requests
 
 from keys import audit, lifecycle
 from keys.models import Partner
-from partner_api.local.engines import free_port, start_redis
+from partner_api.local.engines import start_redis
+from partner_api.local.ports import free_port
 from tests.api import Api
 from tests.e2e.conftest import Deployment
 

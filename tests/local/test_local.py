@@ -21,7 +21,8 @@ import requests
 from pypdf import PdfReader
 
 from partner_api.local import s3_server
-from partner_api.local.engines import free_port, start_postgres, start_redis
+from partner_api.local.engines import start_postgres, start_redis
+from partner_api.local.ports import free_port
 from partner_api.local.processes import Child, Failed
 
 ROOT = Path(__file__).parent.parent.parent

@@ -16,7 +16,7 @@ import requests
 
 from deeds.models import Deed
 from keys.models import ApiKey, Partner
-from partner_api.local.engines import free_port
+from partner_api.local.ports import free_port
 from tests.api import Api
 from tests.e2e.conftest import Deployment
 

@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from deeds import tasks
 from keys.models import Partner
-from partner_api.local.engines import free_port
+from partner_api.local.ports import free_port
 from partner_api.ops import metrics
 from tests.api import Api
 from tests.e2e.conftest import Deployment
