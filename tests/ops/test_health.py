@@ -20,6 +20,7 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 from django.test import Client
 
+from partner_api.local.ports import free_port
 from partner_api.ops import health
 from tests.conftest import MainApi
 from tests.e2e.conftest import Deployment
@@ -90,9 +91,7 @@ def at(port: int) -> dict[str, dict[str, str]]:
 @pytest.fixture
 def refusing() -> int:
     """A port that nobody listens at."""
-    with socket.create_server(("127.0.0.1", 0)) as gone:
-        port: int = gone.getsockname()[1]
-        return port
+    return free_port()
 
 
 # Refused ones that are not here: the test below.

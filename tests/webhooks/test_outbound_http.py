@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from partner_api.local.ports import free_port
 from tests.webhooks.conftest import Receiver
 from webhooks import outbound_http
 from webhooks.outbound_http import Answer, NoAnswer
@@ -202,10 +203,8 @@ def test_nobody_listens() -> None:
 
 
 def test_a_closed_port_is_told_from_a_refused_address(receivers: Callable[[], Receiver]) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
     with pytest.raises(NoAnswer, match="connection_refused"):
-        _post(f"http://127.0.0.1:{port}/")
+        _post(f"http://127.0.0.1:{free_port()}/")
 
 
 @pytest.fixture
