@@ -1,7 +1,7 @@
 """A month of deeds on its way to a Stripe twin: how many a second, and whether each cent arrives.
 
 `python -m partner_api.local exec -- python -m bench.billing` on throw-away engines: 100,000 deeds of 50
-partners, with answers lost, repeated and refused, two syncs at once; the twin is a process of its own.
+partners, with answers lost, late, repeated and refused, two syncs at once; the twin is a process of its own.
 """
 
 import argparse
@@ -34,7 +34,9 @@ TYPES: Final = ("grant", "warranty", "interspousal", "quitclaim", "tax")
 PRICES: Final = (("grant", 0, "12.50"), ("warranty", 0, "14.005"), ("deed", 0, "9.995"))
 PATH: Final = "/v1/billing/meter_events"
 # Each happens to about one call in five hundred.
-FAULTS: Final = ("lost", "500_after", "429", "outage")
+FAULTS: Final = ("lost", "500_after", "429", "outage", "late")
+# Some hundred answers to other customers overtake one that is late.
+LATE_SECONDS: Final = 0.2
 WANTED_RATE: Final = 500
 
 
@@ -194,9 +196,8 @@ def _together(syncs: int) -> None:
 
 def faults(times: int, *, chance: float = 0.002) -> list[dict[str, Any]]:
     """What goes wrong with meter events on their way, each kind so often and by this chance."""
-    return [
-        {"kind": kind, "path": PATH, "method": "POST", "times": times, "chance": chance} for kind in FAULTS
-    ]
+    where = {"path": PATH, "method": "POST", "times": times, "chance": chance, "seconds": LATE_SECONDS}
+    return [where | {"kind": kind} for kind in FAULTS]
 
 
 def ask_twin(url: str, what: str, **body: Any) -> Any:

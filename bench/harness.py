@@ -99,6 +99,15 @@ class Bench:
         web.wait_until(lambda: _answers(f"http://{address}/healthz"), seconds=60)
         return f"http://{address}"
 
+    def sandbox(self, render_seconds: float) -> str:
+        """Starts the Main API's stand-in, and returns where it answers."""
+        port = ports.free_port()
+        url = f"http://127.0.0.1:{port}"
+        arguments = ["--port", str(port), "--render-seconds", str(render_seconds)]
+        sandbox = self.start(f"sandbox-{port}", ["manage.py", "runsandbox", *arguments], LOG_LEVEL="WARNING")
+        sandbox.wait_until(lambda: _answers(f"{url}/healthz"), seconds=30)
+        return url
+
     def start(self, name: str, arguments: list[str], **env: str) -> Child:
         log = self.folder / f"{name}.log"
         child = Child(name, [sys.executable, *arguments], log=log, env={**os.environ, **self.env, **env})

@@ -28,3 +28,13 @@ def place(partner: Partner, count: int) -> list[Deed]:
     key = partner.api_keys.get()
     origin = ordering.Origin(partner, key, Deed.Source.V2, "bench")
     return [ordering.place_read(origin, reading.read(order(number))).deed for number in range(count)]
+
+
+def queue(partner: Partner, count: int) -> None:
+    """Orders of all types through the door for batches, as many at a time as one may have."""
+    key = partner.api_keys.get()
+    origin = ordering.Origin(partner, key, Deed.Source.BATCH, "bench")
+    kinds = list(DEED_TYPES)
+    orders = [order(number, kind=kinds[number % len(kinds)]) for number in range(count)]
+    for start in range(0, count, 500):
+        ordering.place_all(origin, orders[start : start + 500])

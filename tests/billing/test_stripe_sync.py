@@ -309,6 +309,7 @@ def test_two_thousand_entries_arrive_to_the_cent_through_every_fault(twin: Twin,
         Fault("500_after", "meter_events", times=15, chance=0.01),
         Fault("429", "meter_events", times=15, chance=0.01),
         Fault("outage", "meter_events", times=10, chance=0.01),
+        Fault("late", "meter_events", times=10, chance=0.01, seconds=0.1),
     ]
     for _ in range(60):
         syncing.sync()

@@ -57,8 +57,8 @@ class TwinApp:
             answer = self._once(environ, method, path, text, fault)
         except Refusal as refusal:
             return refusal.status, self._headers() | refusal.headers, json.dumps(refusal.body).encode()
-        if fault and fault.kind == "lost":
-            raise Dropped
+        if fault:
+            self._after(fault)
         return answer
 
     def _admit(self, environ: Environ, path: str) -> None:
@@ -82,6 +82,13 @@ class TwinApp:
                 error = Refusal(500, "")
                 error.body = _SERVER_ERROR
                 raise error
+
+    def _after(self, fault: Fault) -> None:
+        match fault.kind:
+            case "lost":
+                raise Dropped
+            case "late":
+                time.sleep(fault.seconds)
 
     def _once(self, environ: Environ, method: str, path: str, text: str, fault: Fault | None) -> Answer:
         """The first answer again for an idempotency key that was used, unless it asks for another thing."""

@@ -57,7 +57,8 @@ class Fault:
     """What shall go wrong with the next `times` requests whose path contains `path`.
 
     `kind`: `outage` closes the connection, `500` refuses before anything is done, `500_after` does it and
-    says 500, `lost` does it and closes the connection, `slow` waits `seconds`, `429` is a rate limit.
+    says 500, `lost` does it and closes the connection, `slow` waits `seconds` before and `late` after it is
+    done, so that answers to others overtake it. `429` is a rate limit.
     """
 
     kind: str
