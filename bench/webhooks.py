@@ -9,7 +9,6 @@ import json
 import os
 import shutil
 import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,6 +23,7 @@ from cryptography.fernet import Fernet
 
 from bench.harness import Bench, Figure, at_most, facts
 from partner_api.local.ports import free_port
+from partner_api.local.processes import Child
 
 if TYPE_CHECKING:
     from keys.models import Partner
@@ -35,6 +35,7 @@ SETTINGS: Final = {
 }
 _HEALED_PATIENCE_SECONDS: Final = 900
 _POLL_SECONDS: Final = 0.2
+_END_SECONDS: Final = 3
 EVENTS: Final = 200
 
 
@@ -90,7 +91,7 @@ def measure(events: int, *, healthy: int, hanging: int, flaky: int) -> Run:
             created = publish(partner, events)
             received = Received(folder)
             while received.read()["ok"] < events * healthy:
-                _check(children, folder)
+                _check(children)
                 time.sleep(_POLL_SECONDS)
             took = time.monotonic() - started
             firsts = received.first.items()
@@ -99,13 +100,13 @@ def measure(events: int, *, healthy: int, hanging: int, flaky: int) -> Run:
             ends_at = time.monotonic() + _HEALED_PATIENCE_SECONDS
             # Who looks at each delivery each second slows down what is waited for.
             while _is_open(partner) and time.monotonic() < ends_at:
-                _check(children, folder)
+                _check(children)
                 time.sleep(_POLL_SECONDS * 5)
             faults = nothing_lost(partner, received, port)
         finally:
             for child in reversed(children):
-                child.terminate()
-                child.wait(30)
+                # A worker would wait for answers of endpoints that hang; nobody misses them any more.
+                child.stop(seconds=_END_SECONDS)
     return Run(
         events=events,
         healthy=healthy,
@@ -211,32 +212,28 @@ def _is_open(partner: "Partner") -> bool:
     return Delivery.objects.open().filter(partner=partner).exists()
 
 
-def _receiver(port: int, folder: Path) -> "subprocess.Popen[bytes]":
+def _receiver(port: int, folder: Path) -> Child:
     (folder / "received.log").touch()
-    child = subprocess.Popen([sys.executable, "-m", "bench.receiver", str(port), str(folder)])
+    argv = [sys.executable, "-m", "bench.receiver", str(port), str(folder)]
+    child = Child("receiver", argv, log=folder / "receiver.log")
     _wait(lambda: _is_listening(port), "the receiver")
     return child
 
 
-def _worker(folder: Path) -> "subprocess.Popen[bytes]":
+def _worker(folder: Path) -> Child:
     flags = ["--without-gossip", "--without-mingle", "-c", "2", "-Q", "webhooks", "-B"]
     log = folder / "worker.log"
     argv = [sys.executable, "-m", "celery", "-A", "partner_api", "worker", *flags]
-    with log.open("wb") as output:
-        child = subprocess.Popen(
-            [*argv, "-s", str(folder / "schedule"), "-l", "INFO"],
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "LOG_LEVEL": "INFO"},
-        )
+    env = {**os.environ, "LOG_LEVEL": "INFO"}
+    child = Child("worker", [*argv, "-s", str(folder / "schedule"), "-l", "INFO"], log=log, env=env)
     _wait(lambda: " ready." in log.read_text(), "the worker")
     return child
 
 
-def _check(children: "list[subprocess.Popen[bytes]]", folder: Path) -> None:
-    if any(child.poll() is not None for child in children):
-        message = f"a process ended: {(folder / 'worker.log').read_text()[-2000:]}"
-        raise RuntimeError(message)
+def _check(children: list[Child]) -> None:
+    for child in children:
+        if child.has_ended():
+            raise child.ended()
 
 
 def _wait(is_there: Any, what: str) -> None:

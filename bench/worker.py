@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from bench.harness import Bench, Figure, at_most, facts
 
-DEEDS: Final = 30
+DEEDS: Final = 24
 RENDER_SECONDS: Final = 0.45
 
 

@@ -306,7 +306,7 @@ LIMITER_MEMORY_ENTRIES = env.int("LIMITER_MEMORY_ENTRIES", default=40_000)
 # --- usage ------------------------------------------------------------------------------------
 USAGE_SPOOL_DIR = Path(env.str("USAGE_SPOOL_DIR", default=str(VAR_DIR / "spool")))
 USAGE_SPOOL_MAX_BYTES = env.int("USAGE_SPOOL_MAX_BYTES", default=1024**3)
-USAGE_DRAIN_SECONDS = env.float("USAGE_DRAIN_SECONDS", default=1.0)
+USAGE_DRAIN_SECONDS = env.float("USAGE_DRAIN_SECONDS", default=2.0)
 USAGE_ADOPT_SECONDS = env.float("USAGE_ADOPT_SECONDS", default=30.0)
 USAGE_RETENTION_MONTHS = env.int("USAGE_RETENTION_MONTHS", default=25)
 USAGE_COST_UNITS: dict[str, int] = env.json("USAGE_COST_UNITS", default={})
