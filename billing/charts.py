@@ -35,11 +35,16 @@ class Series:
 
 
 def bars(
-    title: str, periods: Sequence[dt.datetime], stacked: Sequence[Series], *, unit: str = ""
+    title: str,
+    periods: Sequence[dt.datetime],
+    stacked: Sequence[Series],
+    *,
+    unit: str = "",
+    is_count: bool = False,
 ) -> SafeString:
-    """Bars for each period, the series one on the other."""
+    """Bars for each period, the series one on the other. Of a count the axis shows whole numbers only."""
     sums = [sum(one.values[index] or 0 for one in stacked) for index in range(len(periods))]
-    top = _ceiling(max(sums, default=0))
+    top = _ceiling(max(sums, default=0), is_count=is_count)
     slot = _INNER_WIDTH / max(len(periods), 1)
     width = max(slot * 0.8, 0.5)
     drawn = []
@@ -157,12 +162,13 @@ def _frame(
     )
 
 
-def _ceiling(value: float) -> float:
+def _ceiling(value: float, *, is_count: bool = False) -> float:
     """The next round number, so that the axis can be read."""
-    if value <= 0:
-        return 1.0
-    power = 10.0 ** math.floor(math.log10(value))
-    return next(step * power for step in _STEPS if step * power >= value * 0.9999)
+    top = 1.0
+    if value > 0:
+        power = 10.0 ** math.floor(math.log10(value))
+        top = next(step * power for step in _STEPS if step * power >= value * 0.9999)
+    return float(math.ceil(top / _TICKS) * _TICKS) if is_count else top
 
 
 def _amount(value: float) -> str:

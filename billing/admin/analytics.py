@@ -168,6 +168,7 @@ def _charts(found: Dashboard) -> list[dict[str, Any]]:
                     Series("rate limited", AMBER, [point.rate_limited for point in points]),
                     Series("other errors", RED, [point.errors - point.rate_limited for point in points]),
                 ],
+                is_count=True,
             ),
         ),
         (
@@ -184,12 +185,20 @@ def _charts(found: Dashboard) -> list[dict[str, Any]]:
         ),
         (
             "Deeds accepted",
-            charts.bars("Deeds", periods, [Series("deeds", VIOLET, [point.deeds for point in points])]),
+            charts.bars(
+                "Deeds",
+                periods,
+                [Series("deeds", VIOLET, [point.deeds for point in points])],
+                is_count=True,
+            ),
         ),
         (
             "Cost units",
             charts.bars(
-                "Cost units", periods, [Series("units", BLUE, [point.cost_units for point in points])]
+                "Cost units",
+                periods,
+                [Series("units", BLUE, [point.cost_units for point in points])],
+                is_count=True,
             ),
         ),
     ]

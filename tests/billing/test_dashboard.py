@@ -185,3 +185,9 @@ def test_a_name_that_is_a_formula_stays_a_name(staff: Client, db: None) -> None:
 )
 def test_an_axis_ends_at_a_round_number(value: float, ceiling: float) -> None:
     assert charts._ceiling(value) == pytest.approx(ceiling)
+
+
+@pytest.mark.parametrize(("value", "ceiling"), [(0, 4), (3, 4), (9, 12), (99, 100), (101, 120)])
+def test_the_axis_of_a_count_has_whole_numbers_only(value: int, ceiling: float) -> None:
+    assert charts._ceiling(value, is_count=True) == ceiling
+    assert (ceiling / charts._TICKS).is_integer()
