@@ -24,6 +24,9 @@ HASTE: Final = {
     "MAIN_API_READ_TIMEOUT_SECONDS": "2",
     "MAIN_API_ATTEMPTS": "2",
     "MAIN_API_RETRY_SECONDS": "0.2",
+    # In proportion to the retries, a day of which takes 15 s here: after two rests of ten seconds, between
+    # two kills of the renderer, an order has waited for as long as it may.
+    "CIRCUIT_REST_SECONDS": "2",
     # Workers are killed here far more often than a deed that kills them could explain.
     "DEED_MAX_CRASHES": "50",
     "USAGE_DRAIN_SECONDS": "1",
