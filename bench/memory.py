@@ -18,8 +18,8 @@ from bench import harness
 from bench.harness import Bench, Figure, at_most, facts
 
 DEEDS: Final = 5000
-# A leak of a kilobyte a deed would be more. A table of the interpreter's that doubles takes 2 MB at once.
-MOST_MB: Final = 4
+# A leak of a kilobyte a deed would be 4 MB.
+MOST_MB: Final = 3
 _WARM_DEEDS: Final = 100
 _STEPS: Final = 10
 _POLL_SECONDS: Final = 0.2

@@ -38,14 +38,14 @@ def measure(*, deeds: int) -> dict[str, float]:
     partner, _ = partner_with_key("Bench worker")
     queue(partner, deeds)
     fulfilment.serve(is_bulk=True)  # opens the connections
-    fulfilment.render = timed  # type: ignore[attr-defined]
+    fulfilment.render = timed  # type: ignore[attr-defined]  # as above
     started = time.perf_counter()
     for number in range(1, deeds):
         if not fulfilment.serve(is_bulk=True):
             message = f"only {number} of {deeds} deeds were served"
             raise RuntimeError(message)
     total = time.perf_counter() - started
-    fulfilment.render = render  # type: ignore[attr-defined]
+    fulfilment.render = render  # type: ignore[attr-defined]  # as above
     completed = partner.deeds.filter(status="completed").count()
     return {
         "completed": completed,
