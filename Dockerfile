@@ -1,6 +1,7 @@
-# One image for web, workers, beat and sandbox; the command says which:
+# One image for web, three kinds of workers, beat and sandbox; the command says which:
 #   web      (default)
-#   worker   python -m celery -A partner_api -q worker --without-gossip --without-mingle -Q deeds,deeds-bulk,upkeep
+#   worker   python -m celery -A partner_api -q worker --without-gossip --without-mingle -Q deeds,deeds-bulk
+#   upkeep   python -m celery -A partner_api -q worker --without-gossip --without-mingle -Q upkeep
 #   webhooks python -m celery -A partner_api -q worker --without-gossip --without-mingle -Q webhooks
 #   beat     python -m celery -A partner_api -q beat --schedule /tmp/celerybeat-schedule
 #   sandbox  python manage.py runsandbox --host 0.0.0.0
