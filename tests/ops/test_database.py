@@ -87,6 +87,17 @@ def test_two_migrations_at_once_are_one(migrated: Migrated) -> None:
     assert rows[0] == rows[1] > 20
 
 
+def test_the_apps_role_sees_whether_a_migration_is_missing(migrated: Migrated, database: str) -> None:
+    """What pods of a new version wait for, on a new database and on one that has all."""
+    codes = []
+    for url in (roles(database)("app"), migrated.url_of("app")):
+        check = manage("migrate", "--check", "-v", "0", url=url)
+        _, error = check.communicate(timeout=60)
+        codes.append(check.returncode)
+        assert "Traceback" not in error
+    assert codes == [1, 0]
+
+
 def test_a_migration_that_waits_too_long_says_so(db: None) -> None:
     from django.core.management import CommandError, call_command
 
