@@ -4,14 +4,14 @@ import json
 import re
 import shutil
 import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-ROOT = Path(__file__).parent.parent.parent
-PROMETHEUS = ROOT / "deploy" / "prometheus"
+from tests.ops.deployed import PROMETHEUS, ROOT, objects
+
+BOARDS = ("service", "orders", "billing")
 # Of Prometheus itself and of the exporters for machines and addresses.
 OTHERS = {"up", "node_filesystem_avail_bytes", "node_filesystem_size_bytes", "probe_ssl_earliest_cert_expiry"}
 
@@ -30,6 +30,16 @@ def documented() -> set[str]:
     return names
 
 
+def gauges() -> set[str]:
+    page = (ROOT / "docs" / "metrics.md").read_text()
+    return set(re.findall(r"^\| `(\w+)` \| gauge \|", page, re.MULTILINE))
+
+
+def queries(board: str) -> list[str]:
+    panels = json.loads((ROOT / "deploy" / "grafana" / f"{board}.json").read_text())["panels"]
+    return [target["expr"] for panel in panels for target in panel["targets"]]
+
+
 def metrics_in(expression: str) -> set[str]:
     plain = re.sub(r"\{[^}]*\}|\"[^\"]*\"", "", expression)
     return set(re.findall(r"\b(?:partner_api|node|probe)_\w+|\bup\b", plain))
@@ -42,7 +52,8 @@ def test_every_alert_is_whole() -> None:
         name = alert["alert"]
         assert alert["labels"]["severity"] in {"page", "ticket"}, name
         assert alert["annotations"]["summary"].endswith("."), name
-        assert alert["annotations"]["runbook_url"] == f"docs/runbook.md#{name.lower()}"
+        # Prometheus is told once where the runbook is read, and a phone can follow it.
+        assert alert["annotations"]["runbook_url"] == f"{{{{ $externalLabels.runbook }}}}#{name.lower()}"
         assert name in sections, f"{name} has no section in the runbook"
 
 
@@ -70,14 +81,45 @@ def test_every_metric_of_an_alert_exists() -> None:
         assert found <= known, f"{alert['alert']}: {found - known}"
 
 
-@pytest.mark.parametrize("name", ["service", "orders", "billing"])
+@pytest.mark.parametrize("name", BOARDS)
 def test_every_query_of_a_dashboard_is_of_metrics_that_exist(name: str) -> None:
-    board = json.loads((ROOT / "deploy" / "grafana" / f"{name}.json").read_text())
-    queries = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
-    assert len(queries) >= 9
-    for query in queries:
+    assert len(queries(name)) >= 9
+    for query in queries(name):
         assert metrics_in(query), query
         assert metrics_in(query) <= documented(), f"{query}: {metrics_in(query) - documented()}"
+
+
+def test_what_every_pod_says_alike_is_counted_once() -> None:
+    """A gauge is a fact that each pod has looked up; the sum of twelve would be twelve times the fact."""
+    adapter = yaml.safe_load((ROOT / "deploy/kubernetes/monitoring/prometheus-adapter.yaml").read_text())
+    [rule] = adapter["rules"]["external"]
+    scaling = rule["metricsQuery"].replace("<<.Series>>", rule["name"]["as"])
+    asked = [alert["expr"] for alert in alerts()] + [one for name in BOARDS for one in queries(name)]
+    for query in [*asked, scaling]:
+        for name in metrics_in(query) & gauges():
+            told = len(re.findall(rf"\b{name}\b", query))
+            once = rf"(?:(?:max|min)(?: by \(\w+(?:, \w+)*\))? ?|absent)\({name}\b"
+            assert told == len(re.findall(once, query)), query
+
+
+def test_workers_scale_by_a_figure_that_is_served() -> None:
+    adapter = yaml.safe_load((ROOT / "deploy/kubernetes/monitoring/prometheus-adapter.yaml").read_text())
+    scaler = next(
+        one
+        for one in objects()
+        if one["kind"] == "HorizontalPodAutoscaler" and one["metadata"]["name"] == "worker"
+    )
+    [figure] = scaler["spec"]["metrics"]
+    assert [rule["name"]["as"] for rule in adapter["rules"]["external"]] == [
+        figure["external"]["metric"]["name"]
+    ]
+
+
+def test_dashboards_have_ids_of_their_own() -> None:
+    boards = [json.loads(path.read_text()) for path in (ROOT / "deploy" / "grafana").glob("*.json")]
+    assert len({board["uid"] for board in boards}) == len(boards) == len(BOARDS)
+    for board in boards:
+        assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
 
 
 @pytest.mark.skipif(
