@@ -6,8 +6,6 @@ PY := .venv/bin/python
 # Safe to use only where nothing is served: enough to load the settings.
 SETTINGS_ENV := ENVIRONMENT=test SECRET_KEY=only-to-load-the-settings FIELD_ENCRYPTION_KEYS=only-to-load-the-settings PUBLIC_BASE_URL=http://127.0.0.1:8000
 CHECK_ENV := $(SETTINGS_ENV) DATABASE_URL=postgres://nobody:none@127.0.0.1:1/none REDIS_URL=redis://127.0.0.1:1/0
-# A folder for make backup and make restore.
-BACKUP ?= var/backups/$(shell date -u +%Y%m%d-%H%M%S)
 PRODUCTION_ENV := ENVIRONMENT=production SECRET_KEY=$$($(PYTHON) -c 'import secrets; print(secrets.token_urlsafe(64))') \
   FIELD_ENCRYPTION_KEYS=$$($(PYTHON) -c 'import base64, secrets; print(base64.urlsafe_b64encode(secrets.token_bytes(32)).decode())') \
   PUBLIC_BASE_URL=https://api.example.com ALLOWED_HOSTS=api.example.com BEHIND_TLS_PROXY=true \
@@ -65,10 +63,14 @@ audit: .venv/dev-stamp ## known faults of what we depend on (needs the network)
 	  ! grep -q "^Found .* known vulnerabilit" <<< "$$said"; \
 	else echo "audit: skipped, pypi.org can't be reached from here"; fi
 
+# Not under var/, which `make clean` takes away.
+backup: BACKUP ?= backups/$(shell date -u +%Y%m%d-%H%M%S)
 backup: .venv/local-stamp ## back up the database that the settings name: make backup BACKUP=folder
 	@$(PY) -m partner_api.backup backup "$(BACKUP)"
 
 restore: .venv/local-stamp ## fill an empty database from a backup, and compare: make restore BACKUP=folder
+	@test -n "$(BACKUP)" || { echo "say which backup: make restore BACKUP=folder" >&2; exit 2; }
+	@test -f "$(BACKUP)/manifest.json" || { echo "there is no backup in $(BACKUP)" >&2; exit 2; }
 	@$(PY) -m partner_api.backup restore "$(BACKUP)"
 
 # More than the cores: many tests wait for processes of their own to start and end.
@@ -90,7 +92,7 @@ format: .venv/dev-stamp ## format the code, and mend what ruff can
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
-clean: ## remove the virtual environment and all local data
+clean: ## remove the virtual environment and all local data, and leave backups/
 	rm -rf .venv var staticfiles
 
 .venv/python-stamp:
