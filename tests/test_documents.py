@@ -59,6 +59,14 @@ def test_every_link_in_the_documents_leads_somewhere() -> None:
             assert (page.parent / link).exists(), f"{page.name}: {link}"
 
 
+def test_every_kubectl_of_the_documents_names_the_namespace() -> None:
+    """What is typed at night must not look into an empty one."""
+    for page in (ROOT / "docs").glob("*.md"):
+        for command in re.findall(r"kubectl ([^`\n]+)", page.read_text()):
+            if not command.startswith(("apply -k", "kustomize", "…")) and command[0] != "`":
+                assert "-n partner-api" in command, f"{page.name}: kubectl {command}"
+
+
 def test_every_requirement_is_pinned_and_says_why() -> None:
     for path in ROOT.glob("requirements*.txt"):
         for line in path.read_text().splitlines():
