@@ -18,7 +18,8 @@ from django.db import DataError, IntegrityError, OperationalError, connection, t
 from psycopg.errors import ProgramLimitExceeded, StatementTooComplex
 
 from billing import agreed_units, metrics, requests_quota
-from billing.rollups import LOCK, adding_sql
+from billing.partitions import LOCK
+from billing.rollups import adding_sql
 
 MIXED: Final = "mixed"
 _TOO_MUCH: Final = (ProgramLimitExceeded, StatementTooComplex)

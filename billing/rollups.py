@@ -12,10 +12,7 @@ from django.db import connection, transaction
 
 from billing.latency import BUCKET_SQL
 from billing.models import Level
-from billing.partitions import existing
-
-# Whoever writes to the log or its rollups holds this lock until its transaction ends.
-LOCK: Final = 0x7573616765  # "usage"
+from billing.partitions import LOCK, existing
 
 _DIMENSIONS: Final = ("partner_id", "key_id", "livemode", "method", "route", "status", "deed_type")
 _MEASURES: Final = ("requests", "errors", "rate_limited", "deeds", "cost_units", "bytes_in", "bytes_out")
@@ -75,14 +72,18 @@ def rebuild(first: dt.date, last: dt.date) -> int:
 
     A day whose partition was dropped keeps its rollups: they are all that is left of it.
     """
-    days = list(_days(first, last))
-    for day in days:
+    rebuilt = 0
+    for day in _days(first, last):
         with transaction.atomic(), connection.cursor() as cursor:
             _take_turn(cursor)
+            # Its month may have been dropped since the days were counted.
+            if not _is_in_log(day):
+                continue
             for table, unit in TABLES:
                 cursor.execute(f"DELETE FROM {table} WHERE moment >= %s AND moment < %s", _bounds(day))  # noqa: S608 - names of our own
                 cursor.execute(adding_sql(table, unit, _of_day()), _bounds(day))
-    return len(days)
+            rebuilt += 1
+    return rebuilt
 
 
 def differences(first: dt.date, last: dt.date) -> list[dict[str, Any]]:
@@ -92,6 +93,8 @@ def differences(first: dt.date, last: dt.date) -> list[dict[str, Any]]:
     for day in _days(first, last):
         with transaction.atomic(), connection.cursor() as cursor:
             _take_turn(cursor)
+            if not _is_in_log(day):
+                continue
             for table, unit in TABLES:
                 kept = f"SELECT {columns} FROM {table} WHERE moment >= %s AND moment < %s"  # noqa: S608 - names of our own
                 summed = f"SELECT {columns} FROM ({summing_sql(unit, _of_day())}) AS summed"  # noqa: S608 - names of our own
@@ -143,3 +146,9 @@ def _days(first: dt.date, last: dt.date) -> Iterator[dt.date]:
         while day <= last:
             yield day
             day += dt.timedelta(days=1)
+
+
+def _is_in_log(day: dt.date) -> bool:
+    """Whether the log still has the day, or would have it: months are dropped from the oldest on."""
+    months = existing()
+    return bool(months) and day >= months[0].start.date()
