@@ -9,6 +9,7 @@ class BillingConfig(AppConfig):
 
     def ready(self) -> None:
         from billing import (  # noqa: PLC0415 - they need the models
+            checks,  # noqa: F401 - registered by being there
             dashboard,
             quota_metrics,
             rate_refusals,

@@ -61,9 +61,15 @@ class Drainer:
         with self._lock:
             if self._pid == os.getpid():
                 return
-            self._pid = os.getpid()
             self._stopping = threading.Event()
-            threading.Thread(target=self._run, name="usage-drain", daemon=True).start()
+            try:
+                threading.Thread(target=self._run, name="usage-drain", daemon=True).start()
+            except RuntimeError as error:
+                # The machine has no more threads for us. The rows wait, and the next request tries again.
+                metrics.usage_drain_failures.inc()
+                log.warning("usage_drain_not_started", why=str(error))
+                return
+            self._pid = os.getpid()
         atexit.register(self.stop)
 
     def stop(self) -> None:

@@ -57,8 +57,8 @@ FIELDS: Final = (
         f"left(CASE jsonb_typeof(line->{{place}}) WHEN 'object' THEN '{MIXED}' ELSE {{}} END, 20)",
     ),
     ("deed_id", "{}::uuid"),
-    ("bytes_in", _number("bigint", 2**62)),
-    ("bytes_out", _number("bigint", 2**62)),
+    ("bytes_in", _number("bigint", 2**32)),
+    ("bytes_out", _number("bigint", 2**32)),
     ("address", "{}::inet"),
     ("request_id", _text(128)),
 )
