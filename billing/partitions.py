@@ -80,5 +80,5 @@ def _call(function: Literal["make_usage_month", "drop_usage_month"], month: Mont
     with transaction.atomic(), connection.cursor() as cursor:
         # Nobody makes rollups of a month from the log while it goes.
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
-        cursor.execute(f"SELECT {function}(%s)", [month.start.date()])  # noqa: S608 - one of two names
+        cursor.execute(f"SELECT {function}(%s)", [month.start.date()])
         return bool(cursor.fetchone()[0])

@@ -1,4 +1,4 @@
-"""Finds a partner's billing period, and makes it when its first order comes.
+"""Finds a partner's billing period, and makes it when it is first asked for.
 
 Periods of a partner follow each other without overlapping: a new anchor day counts from the end of the
 running period on, and the period after it is a short one.
@@ -7,7 +7,9 @@ running period on, and the period after it is a short one.
 import datetime as dt
 
 from django.db import IntegrityError, transaction
+from django.utils import timezone
 
+from billing import prices
 from billing.models import BillingPeriod, Contract
 from billing.pricing import Span, period_of
 from keys.models import Partner
@@ -21,17 +23,28 @@ def at(partner: Partner, moment: dt.datetime) -> BillingPeriod:
 def open_at(partner: Partner, moment: dt.datetime) -> BillingPeriod:
     """The same, locked until the transaction ends; where it is closed already, the first open one after it.
 
-    What comes late is charged in a later period: an invoice that was drafted does not change.
+    What comes late is charged in a later period: an invoice that was drafted does not change. No period is
+    made before one that is closed, because nobody would close it any more.
     """
     running = BillingPeriod.objects.at(partner.pk, moment).select_for_update(no_key=True).first()
     if running is not None and running.closed_at is None:
         return running
-    period = running or _make(partner, moment)
+    if running is None:
+        later = partner.billing_periods.exclude(closed_at=None).filter(starts_at__gt=moment)
+        last_closed = later.order_by("-ends_at").first()
+        running = at(partner, last_closed.ends_at if last_closed else moment)
+    period = running
     while True:
         locked = BillingPeriod.objects.select_for_update(no_key=True).get(pk=period.pk)
         if locked.closed_at is None:
             return locked
         period = at(partner, locked.ends_at)
+
+
+def currency_of(period: BillingPeriod) -> str:
+    """In which currency the period's money is counted: by the contract of its last day so far."""
+    last_day = min(timezone.now(), period.ends_at - dt.timedelta(days=1)).date()
+    return prices.currency_of(Contract.objects.in_force(period.partner_id, last_day))
 
 
 def span_of(period: BillingPeriod) -> Span:
@@ -60,7 +73,7 @@ def _make(partner: Partner, moment: dt.datetime) -> BillingPeriod:
         with transaction.atomic():
             made.save(force_insert=True)
     except IntegrityError:
-        # Another order of the same partner was first.
+        # Another process was first.
         return BillingPeriod.objects.at(partner.pk, moment).get()
     return made
 

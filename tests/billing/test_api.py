@@ -11,7 +11,7 @@ import time_machine
 from django.core.management import call_command
 from django.utils import timezone
 
-from billing import contracts, invoicing, ledger, periods, requests_left, requests_quota
+from billing import contracts, invoicing, ledger, periods, requests_quota
 from billing.ledger import DeedFacts
 from billing.models import BillingPeriod, Invoice, LedgerEntry
 from billing.signals import quota_threshold_reached
@@ -21,11 +21,6 @@ from tests.api import Api, errors_of
 
 Orders = Callable[..., dict[str, Any]]
 FINANCE = audit.Actor("staff", "finance")
-
-
-@pytest.fixture(autouse=True)
-def nobody_is_known_to_be_out_of_requests() -> None:
-    requests_left.forget()
 
 
 def agreed(partner: Partner, model: str = "hybrid", fee: str = "50.00", **terms: Any) -> None:
