@@ -107,7 +107,15 @@ def _drain_or_say() -> bool:
 
 
 def _store_files(here: Spool) -> int:
-    return sum(_store_file(path) for path in here.left_behind())
+    stored = 0
+    for path in here.left_behind():
+        try:
+            stored += _store_file(path)
+        except OSError as error:
+            # A file that can't be read or removed must not hold up those after it.
+            metrics.usage_drain_failures.inc()
+            log.warning("usage_file_not_stored", file=path.name, why=str(error))
+    return stored
 
 
 def _store_file(path: Path) -> int:
