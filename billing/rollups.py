@@ -11,11 +11,11 @@ from typing import Any, Final
 from django.db import connection, transaction
 
 from billing.latency import BUCKET_SQL
-from billing.models import Level
+from billing.models import Level, UsageDaily
+from billing.models.rollup import GRAIN, MEASURES
 from billing.partitions import LOCK, existing
 
 _DIMENSIONS: Final = ("partner_id", "key_id", "livemode", "method", "route", "status", "deed_type")
-_MEASURES: Final = ("requests", "errors", "rate_limited", "deeds", "cost_units", "bytes_in", "bytes_out")
 _BY_LEVEL: Final = {
     Level.FULL: _DIMENSIONS,
     Level.KEY: ("partner_id", "key_id", "livemode"),
@@ -23,7 +23,7 @@ _BY_LEVEL: Final = {
     Level.ROUTE: ("livemode", "method", "route", "status", "deed_type"),
     Level.TOTAL: ("livemode",),
 }
-_GRAIN: Final = "level, partner_id, moment, key_id, livemode, method, route, status, deed_type"
+_GRAIN: Final = ", ".join(UsageDaily._meta.get_field(name).column for name in GRAIN)  # noqa: SLF001 - Django's documented name
 _HISTOGRAM: Final = "latency_buckets, latency_counts"
 TABLES: Final = (("usage_hourly", "hour"), ("usage_daily", "day"))
 
@@ -35,9 +35,9 @@ def adding_sql(table: str, unit: str, source: str) -> str:
 
 def adding_cells_sql(table: str, cells: str) -> str:
     """The same for rows that were counted by cell already."""
-    sums = ", ".join(f"{name} = kept.{name} + EXCLUDED.{name}" for name in _MEASURES)
+    sums = ", ".join(f"{name} = kept.{name} + EXCLUDED.{name}" for name in MEASURES)
     return f"""
-INSERT INTO {table} AS kept ({_GRAIN}, {", ".join(_MEASURES)}, {_HISTOGRAM})
+INSERT INTO {table} AS kept ({_GRAIN}, {", ".join(MEASURES)}, {_HISTOGRAM})
 {_levels_sql(cells)}
 ON CONFLICT ({_GRAIN}) DO UPDATE SET {sums},
   (latency_buckets, latency_counts) = (
@@ -88,7 +88,7 @@ def rebuild(first: dt.date, last: dt.date) -> int:
 
 def differences(first: dt.date, last: dt.date) -> list[dict[str, Any]]:
     """Where the rollups of these days (in UTC) are not what the log says: none, while all is well."""
-    columns = f"{_GRAIN}, {', '.join(_MEASURES)}, {_HISTOGRAM}"
+    columns = f"{_GRAIN}, {', '.join(MEASURES)}, {_HISTOGRAM}"
     found = []
     for day in _days(first, last):
         with transaction.atomic(), connection.cursor() as cursor:
@@ -113,11 +113,11 @@ def differences(first: dt.date, last: dt.date) -> list[dict[str, Any]]:
 def _levels_sql(cells: str) -> str:
     sets = ", ".join(f"(moment, bucket, {', '.join(names)})" for names in _BY_LEVEL.values())
     return f"""
-SELECT {_GRAIN}, {", ".join(f"sum({name})::bigint AS {name}" for name in _MEASURES)},
+SELECT {_GRAIN}, {", ".join(f"sum({name})::bigint AS {name}" for name in MEASURES)},
   array_agg(bucket ORDER BY bucket) AS latency_buckets, array_agg(requests ORDER BY bucket) AS latency_counts
 FROM (
   SELECT grouping(partner_id, key_id, route) AS level, moment, bucket, {", ".join(_DIMENSIONS)},
-    {", ".join(f"sum({name})::bigint AS {name}" for name in _MEASURES)}
+    {", ".join(f"sum({name})::bigint AS {name}" for name in MEASURES)}
   FROM {cells}
   GROUP BY GROUPING SETS ({sets})
 ) AS by_level
