@@ -11,7 +11,7 @@ from uuid import UUID
 from django.utils import timezone
 from pydantic import BaseModel, Field
 
-from billing import invoicing, periods
+from billing import invoicing, periods, prices
 from billing.models import BillingPeriod, Contract, Invoice
 from billing.pricing import exponent, major, minor
 from keys.models import Partner
@@ -121,7 +121,7 @@ def _contract(contract: Contract) -> dict[str, Any]:
 
 
 def _quotas(partner: Partner, period: BillingPeriod) -> dict[str, Any]:
-    currency = periods.currency_of(period)
+    currency = prices.currency_in(period)
     deeds, requests, cap = (partner.monthly_deed_quota, partner.monthly_request_quota, partner.budget_cap)
     budget = None if cap is None else money(minor(cap, currency) + period.extra_budget, currency)
     return {

@@ -7,9 +7,7 @@ running period on, and the period after it is a short one.
 import datetime as dt
 
 from django.db import IntegrityError, transaction
-from django.utils import timezone
 
-from billing import prices
 from billing.models import BillingPeriod, Contract
 from billing.pricing import Span, period_of
 from keys.models import Partner
@@ -39,12 +37,6 @@ def open_at(partner: Partner, moment: dt.datetime) -> BillingPeriod:
         if locked.closed_at is None:
             return locked
         period = at(partner, locked.ends_at)
-
-
-def currency_of(period: BillingPeriod) -> str:
-    """In which currency the period's money is counted: by the contract of its last day so far."""
-    last_day = min(timezone.now(), period.ends_at - dt.timedelta(days=1)).date()
-    return prices.currency_of(Contract.objects.in_force(period.partner_id, last_day))
 
 
 def span_of(period: BillingPeriod) -> Span:

@@ -17,7 +17,7 @@ from unfold.widgets import (
     UnfoldAdminTextInputWidget,
 )
 
-from billing import invoicing, periods
+from billing import invoicing, periods, prices
 from billing.admin.base import ReadOnlyAdmin, amount
 from billing.models import BillingPeriod, Contract, Invoice
 from billing.pricing import minor
@@ -71,7 +71,7 @@ class BillingPeriodAdmin(ReadOnlyAdmin):
 
     @admin.display(description="charges of deeds")
     def money(self, period: BillingPeriod) -> str:
-        return amount(period.money_used, periods.currency_of(period))
+        return amount(period.money_used, prices.currency_in(period))
 
     @admin.display(description="granted extra")
     def extra(self, period: BillingPeriod) -> str:
@@ -119,7 +119,7 @@ def _grant(period: BillingPeriod, given: dict[str, Any], actor: audit.Actor) -> 
     BillingPeriod.objects.filter(pk=period.pk).update(
         extra_deeds=F("extra_deeds") + given["deeds"],
         extra_requests=F("extra_requests") + given["requests"],
-        extra_budget=F("extra_budget") + minor(given["budget"], periods.currency_of(period)),
+        extra_budget=F("extra_budget") + minor(given["budget"], prices.currency_in(period)),
     )
     after = {name: given[name] for name in ("deeds", "requests", "budget") if given[name]}
     audit.record(

@@ -216,3 +216,9 @@ def test_a_soft_request_quota_refuses_nothing(api: Api, settings: Any) -> None:
 )
 def test_which_requests_count(livemode: bool, status: int, is_counted: bool) -> None:
     assert requests_quota.is_counted(livemode=livemode, status=status) is is_counted
+
+
+def test_a_budget_without_a_contract_is_in_the_products_currency(api: Api, settings: Any) -> None:
+    settings.BILLING_CURRENCY = "JPY"
+    Partner.objects.filter(pk=api.partner.pk).update(budget_cap=Decimal(5000))
+    assert api.get("/v2/billing").json()["quotas"]["budget"]["limit"] == "5000"
