@@ -90,7 +90,7 @@ def _write(request: HttpRequest, at: float, started: float, *, status: int, leng
     try:
         row = _row(request, at, started, status=status, length=length, code=code)
         spool().append(json.dumps(row, separators=(",", ":")).encode())
-        requests_left.settle(request, status)
+        requests_left.give_back(request, status)
         drainer().ensure_running()
     except Exception:
         metrics.usage_rows_lost.labels("error").inc()

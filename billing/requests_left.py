@@ -83,7 +83,7 @@ _lock = threading.Lock()
 _breaker = Breaker()
 
 
-def settle(request: Any, status: int) -> None:
+def give_back(request: Any, status: int) -> None:
     """After the answer: what does not count after all (refused for another reason, failed) is given back."""
     period_id = getattr(request, "let_in_period", None)
     if period_id is None or is_counted(livemode=True, status=status):

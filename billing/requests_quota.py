@@ -9,13 +9,14 @@ import uuid
 from collections.abc import Mapping
 from typing import Final
 
-from django.db import connection, transaction
+from django.db import transaction
 from django.db.models import F
 from django.utils import timezone
 
 from billing import periods, telling
 from billing.models import BillingPeriod
 from keys.models import Partner
+from partner_api import prepared
 
 # Adds to all periods that are open, in one statement; answers whose they are, and what there may be to tell.
 _COUNT: Final = """
@@ -61,7 +62,7 @@ def count(requests: Mapping[tuple[uuid.UUID, dt.datetime], int]) -> None:
     ]
     if not given:
         return
-    with connection.cursor() as cursor:
+    with prepared.cursor() as cursor:
         cursor.execute(_COUNT, [json.dumps(given)])
         counted = cursor.fetchall()
     for period_id, *_, used, extra, told, quota in counted:
