@@ -78,6 +78,8 @@ def rows_without_partition(first: Month, end: Month) -> int:
 def _call(function: Literal["make_usage_month", "drop_usage_month"], month: Month) -> bool:
     """Whether the function had anything to do. It is the tables' owner's, and may be called by the app."""
     with transaction.atomic(), connection.cursor() as cursor:
+        # A month that was missed for long has many rows to move; new ones wait in the spool.
+        cursor.execute("SET LOCAL statement_timeout = 0")
         # Nobody makes rollups of a month from the log while it goes.
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
         cursor.execute(f"SELECT {function}(%s)", [month.start.date()])
