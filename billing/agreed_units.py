@@ -7,12 +7,11 @@ keeps what it cost: a contract that is agreed later changes no row.
 import datetime as dt
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 from billing.cost_units import cost_of
 from billing.models import Contract
-
-MOST: Final = 2**31 - 1
+from billing.models.contract import in_force_of
 
 
 def apply(lines: Sequence[bytes], names: Sequence[str]) -> list[bytes]:
@@ -28,11 +27,11 @@ def _priced(line: bytes, names: Sequence[str], versions: Mapping[str, list[Contr
     try:
         row = dict(zip(names, json.loads(line), strict=True))
         mine = versions.get(row["partner_id"])
-        own = mine and _in_force(mine, dt.datetime.fromtimestamp(row["at"], dt.UTC).date())
-        if not own:
+        contract = mine and in_force_of(mine, dt.datetime.fromtimestamp(row["at"], dt.UTC).date())
+        if not contract or not contract.cost_units:
             return line
-        cost = cost_of(row["method"], row["route"], row["status"], _by_type(row), own)
-        row["cost_units"] = min(cost, MOST)
+        cost = cost_of(row["method"], row["route"], row["status"], _by_type(row), contract.cost_units)
+        row["cost_units"] = cost
         return json.dumps(list(row.values()), separators=(",", ":")).encode()
     except (ValueError, TypeError, OverflowError, OSError, RecursionError):
         return line
@@ -47,17 +46,11 @@ def _by_type(row: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _versions() -> dict[str, list[Contract]]:
-    """By partner, in the order in which they start; only of those partners that have a table."""
+    """By partner; only of those partners that have a table."""
     standing = Contract.objects.standing()
     with_a_table = standing.exclude(cost_units={}).values("partner")
     found: dict[str, list[Contract]] = {}
-    some = standing.filter(partner__in=with_a_table).order_by("starts_on")
+    some = standing.filter(partner__in=with_a_table)
     for contract in some.only("partner_id", "starts_on", "ends_on", "cost_units"):
         found.setdefault(str(contract.partner_id), []).append(contract)
     return found
-
-
-def _in_force(versions: list[Contract], day: dt.date) -> dict[str, int]:
-    """The table of a day (UTC): the version's that started last, unless that has ended."""
-    started = [contract for contract in versions if contract.starts_on <= day]
-    return started[-1].cost_units if started and started[-1].covers(day) else {}

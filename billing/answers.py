@@ -11,7 +11,7 @@ from uuid import UUID
 from django.utils import timezone
 from pydantic import BaseModel, Field
 
-from billing import invoicing, periods
+from billing import invoicing, periods, prices
 from billing.models import BillingPeriod, Contract, Invoice
 from billing.pricing import exponent, major, minor
 from keys.models import Partner
@@ -70,13 +70,12 @@ def account(partner: Partner) -> dict[str, Any]:
     period = periods.at(partner, now)
     contract = Contract.objects.in_force(partner.pk, now.date())
     lines = invoicing.preview(period)
-    currency = contract.currency if contract else (lines[0].currency if lines else None)
     unpaid = partner.invoices.filter(status=Invoice.Status.OPEN)
     return {
         "object": "billing",
         "period": {"start": rfc3339(period.starts_at), "end": rfc3339(period.ends_at)},
         "contract": _contract(contract) if contract else None,
-        "quotas": _quotas(partner, period, currency or "USD"),
+        "quotas": _quotas(partner, period),
         "estimate": [
             {
                 "currency": each,
@@ -121,7 +120,8 @@ def _contract(contract: Contract) -> dict[str, Any]:
     }
 
 
-def _quotas(partner: Partner, period: BillingPeriod, currency: str) -> dict[str, Any]:
+def _quotas(partner: Partner, period: BillingPeriod) -> dict[str, Any]:
+    currency = prices.currency_in(period)
     deeds, requests, cap = (partner.monthly_deed_quota, partner.monthly_request_quota, partner.budget_cap)
     budget = None if cap is None else money(minor(cap, currency) + period.extra_budget, currency)
     return {

@@ -9,15 +9,13 @@ class BillingConfig(AppConfig):
 
     def ready(self) -> None:
         from billing import (  # noqa: PLC0415 - they need the models
-            dashboard,
+            checks,  # noqa: F401 - registered by being there
             quota_metrics,
             rate_refusals,
-            revenue,
             stripe_variances,
         )
         from partner_api.ops.watching import register_watch  # noqa: PLC0415 - beside them
 
-        dashboard.register_revenue(revenue.by_period)
         stripe_variances.register()
         quota_metrics.connect()
         register_watch("rate_limited_key", rate_refusals.rate_limited_keys)

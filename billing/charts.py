@@ -42,43 +42,52 @@ def bars(
     unit: str = "",
     is_count: bool = False,
 ) -> SafeString:
-    """Bars for each period, the series one on the other. Of a count the axis shows whole numbers only."""
-    sums = [sum(one.values[index] or 0 for one in stacked) for index in range(len(periods))]
-    top = _ceiling(max(sums, default=0), is_count=is_count)
+    """Bars for each period, the series one on the other, what is negative below zero.
+
+    Of a count the axis shows whole numbers only.
+    """
+    values = [[one.values[index] or 0 for one in stacked] for index in range(len(periods))]
+    highest = max((sum(value for value in many if value > 0) for many in values), default=0)
+    lowest = min((sum(value for value in many if value < 0) for many in values), default=0)
+    ticks = _ticks(lowest, highest, is_count=is_count)
+    zero, of_one = _TOP + ticks[-1] * _scale(ticks), _scale(ticks)
     slot = _INNER_WIDTH / max(len(periods), 1)
     width = max(slot * 0.8, 0.5)
     drawn = []
     for index, period in enumerate(periods):
-        height_below = 0.0
-        for one in stacked:
-            value = one.values[index] or 0
-            height = _INNER_HEIGHT * value / top
+        up, down = zero, zero
+        for one, value in zip(stacked, values[index], strict=True):
+            height = abs(value) * of_one
             if not height:
                 continue
+            if value > 0:
+                y = up = up - height
+            else:
+                y, down = down, down + height
             drawn.append(
                 (
                     _number(_LEFT + slot * index + (slot - width) / 2),
-                    _number(_TOP + _INNER_HEIGHT - height_below - height),
+                    _number(y),
                     _number(width),
                     _number(height),
                     one.colour,
                     f"{_moment(period)}: {_amount(value)}{unit} {one.name}",
                 )
             )
-            height_below += height
     rectangles = format_html_join(
         "",
         '<rect x="{}" y="{}" width="{}" height="{}" fill="{}"><title>{}</title></rect>',
         drawn,
     )
-    return _frame(title, periods, stacked, rectangles, top=top, unit=unit)
+    return _frame(title, periods, stacked, rectangles, ticks=ticks, unit=unit)
 
 
 def lines(
     title: str, periods: Sequence[dt.datetime], many: Sequence[Series], *, unit: str = ""
 ) -> SafeString:
     """A line for each series, with a dot for each value."""
-    top = _ceiling(max((value for one in many for value in one.values if value is not None), default=0))
+    highest = max((value for one in many for value in one.values if value is not None), default=0)
+    ticks = _ticks(0, highest)
     slot = _INNER_WIDTH / max(len(periods), 1)
     parts = []
     for one in many:
@@ -88,7 +97,7 @@ def lines(
                 is_drawing = False
                 continue
             x = _number(_LEFT + slot * (index + 0.5))
-            y = _number(_TOP + _INNER_HEIGHT * (1 - value / top))
+            y = _number(_TOP + (ticks[-1] - value) * _scale(ticks))
             path.append(f"{'L' if is_drawing else 'M'}{x} {y}")
             dots.append((x, y, one.colour, f"{_moment(periods[index])}: {_amount(value)}{unit} {one.name}"))
             is_drawing = True
@@ -103,7 +112,7 @@ def lines(
             )
         )
     return _frame(
-        title, periods, many, format_html_join("", "{}", ((part,) for part in parts)), top=top, unit=unit
+        title, periods, many, format_html_join("", "{}", ((part,) for part in parts)), ticks=ticks, unit=unit
     )
 
 
@@ -113,7 +122,7 @@ def _frame(
     many: Sequence[Series],
     content: SafeString,
     *,
-    top: float,
+    ticks: Sequence[float],
     unit: str,
 ) -> SafeString:
     grid = format_html_join(
@@ -121,9 +130,9 @@ def _frame(
         '<line x1="{}" x2="{}" y1="{}" y2="{}" stroke="currentColor" stroke-opacity="0.15"/>'
         '<text x="{}" y="{}" text-anchor="end" font-size="11" fill="currentColor">{}</text>',
         (
-            (_LEFT, WIDTH - _RIGHT, y, y, _LEFT - 6, y + 4, f"{_amount(top * tick / _TICKS)}{unit}")
-            for tick in range(_TICKS + 1)
-            for y in (round(_TOP + _INNER_HEIGHT * (1 - tick / _TICKS)),)
+            (_LEFT, WIDTH - _RIGHT, y, y, _LEFT - 6, y + 4, f"{_amount(tick)}{unit}")
+            for tick in ticks
+            for y in (round(_TOP + (ticks[-1] - tick) * _scale(ticks)),)
         ),
     )
     slot = _INNER_WIDTH / max(len(periods), 1)
@@ -162,6 +171,20 @@ def _frame(
     )
 
 
+def _ticks(lowest: float, highest: float, *, is_count: bool = False) -> list[float]:
+    """The values that the axis names, zero among them, from `lowest` (where it is negative) to `highest`."""
+    step = _ceiling(max(highest, -lowest), is_count=is_count) / _TICKS
+    if lowest >= 0:
+        return [step * number for number in range(_TICKS + 1)]
+    below, above = math.ceil(-lowest / step - 1e-4), max(math.ceil(highest / step - 1e-4), 0)
+    return [step * number for number in range(-below, above + 1)]
+
+
+def _scale(ticks: Sequence[float]) -> float:
+    """The height of one unit."""
+    return _INNER_HEIGHT / (ticks[-1] - ticks[0])
+
+
 def _ceiling(value: float, *, is_count: bool = False) -> float:
     """The next round number, so that the axis can be read."""
     top = 1.0
@@ -172,9 +195,9 @@ def _ceiling(value: float, *, is_count: bool = False) -> float:
 
 
 def _amount(value: float) -> str:
-    if value >= 1_000_000:  # noqa: PLR2004 - as it is read
+    if abs(value) >= 1_000_000:  # noqa: PLR2004 - as it is read
         return f"{value / 1_000_000:.3g}M"
-    if value >= 10_000:  # noqa: PLR2004 - the same
+    if abs(value) >= 10_000:  # noqa: PLR2004 - the same
         return f"{value / 1000:.4g}k"
     return f"{value:,.4g}" if value % 1 else f"{value:,.0f}"
 

@@ -46,7 +46,7 @@ def know_deed_types(names: Iterable[str]) -> None:
 
 
 def problems_of(table: Any) -> list[str]:
-    """What is wrong with a contract's table, in sentences that name the entry."""
+    """What is wrong with a contract's table, or the setting, in sentences that name the entry."""
     if not isinstance(table, dict):
         return ['Write cost units as {"grant": 12, "POST /v2/deeds/batch": 5}.']
     found = []

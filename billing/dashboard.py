@@ -7,15 +7,10 @@ from decimal import Decimal
 from typing import Final
 from uuid import UUID
 
-from billing import usage
+from billing import revenue, usage
 from billing.latency import percentiles
-from billing.usage import DAY, HOUR, Interval, Question, Range, Sums, total_of
+from billing.usage import DAY, HOUR, Question, Range, Sums, total_of
 from keys.models import ApiKey, Partner
-
-# Money by period and currency. The ledger says what was charged; it registers here, so that usage is told
-# with or without it.
-Revenue = Callable[[Question], dict[str, dict[dt.datetime, Decimal]]]
-_revenue: list[Revenue] = []
 
 PRESETS: Final = {
     "24h": ("24 hours", DAY),
@@ -27,11 +22,6 @@ PRESETS: Final = {
 # Beyond as many hours the bars would be thinner than can be read.
 HOURS_UP_TO: Final = 7 * DAY + HOUR
 TOP: Final = 10
-
-
-def register_revenue(source: Revenue) -> None:
-    """`source` gives, for a question, amounts by currency and by the first moment of each period."""
-    _revenue.append(source)
 
 
 @dataclass(frozen=True)
@@ -66,12 +56,18 @@ class Dashboard:
         return [percentiles(point.latency) for point in self.points]
 
 
-def look(span: Range, *, partner: UUID | None, livemode: bool | None) -> Dashboard:
-    """The dashboard of a range."""
-    interval: Interval = "hour" if span.length <= HOURS_UP_TO else "day"
-    question = Question(span, interval, partner=partner, livemode=livemode)
+def question_of(span: Range, *, partner: UUID | None, livemode: bool | None) -> Question:
+    """What is asked of a range: by the hour, or of a longer one by the day, and then of whole days only."""
+    if span.length <= HOURS_UP_TO:
+        return Question(span, "hour", partner=partner, livemode=livemode)
+    whole = Range(usage.floor(span.start, "day"), usage.ceil(span.end, "day"))
+    return Question(whole, "day", partner=partner, livemode=livemode)
+
+
+def look(question: Question) -> Dashboard:
+    """The dashboard of a question that `question_of` made."""
     points = {point.period: point.sums for point in usage.series(question)}
-    periods = _periods(span, interval)
+    periods = _periods(question)
     keys = _named_keys(usage.by_group(replace(question, group="key", with_latency=False)))
     return Dashboard(
         question,
@@ -113,10 +109,10 @@ def _most(lines: list[Line], measure: Callable[[Line], int]) -> list[Line]:
     return sorted((line for line in lines if measure(line)), key=measure, reverse=True)[:TOP]
 
 
-def _periods(span: Range, interval: Interval) -> list[dt.datetime]:
-    step = HOUR if interval == "hour" else DAY
-    period, periods = usage.floor(span.start, interval), []
-    while period < span.end:
+def _periods(question: Question) -> list[dt.datetime]:
+    step = HOUR if question.interval == "hour" else DAY
+    period, periods = question.range.start, []
+    while period < question.range.end:
         periods.append(period)
         period += step
     return periods
@@ -125,6 +121,5 @@ def _periods(span: Range, interval: Interval) -> list[dt.datetime]:
 def _money(question: Question, periods: Sequence[dt.datetime]) -> dict[str, list[Decimal]]:
     return {
         currency: [amounts.get(period, Decimal(0)) for period in periods]
-        for source in _revenue
-        for currency, amounts in source(question).items()
+        for currency, amounts in revenue.by_period(question).items()
     }

@@ -61,9 +61,15 @@ class Drainer:
         with self._lock:
             if self._pid == os.getpid():
                 return
-            self._pid = os.getpid()
             self._stopping = threading.Event()
-            threading.Thread(target=self._run, name="usage-drain", daemon=True).start()
+            try:
+                threading.Thread(target=self._run, name="usage-drain", daemon=True).start()
+            except RuntimeError as error:
+                # The machine has no more threads for us. The rows wait, and the next request tries again.
+                metrics.usage_drain_failures.inc()
+                log.warning("usage_drain_not_started", why=str(error))
+                return
+            self._pid = os.getpid()
         atexit.register(self.stop)
 
     def stop(self) -> None:
@@ -101,7 +107,15 @@ def _drain_or_say() -> bool:
 
 
 def _store_files(here: Spool) -> int:
-    return sum(_store_file(path) for path in here.left_behind())
+    stored = 0
+    for path in here.left_behind():
+        try:
+            stored += _store_file(path)
+        except OSError as error:
+            # A file that can't be read or removed must not hold up those after it.
+            metrics.usage_drain_failures.inc()
+            log.warning("usage_file_not_stored", file=path.name, why=str(error))
+    return stored
 
 
 def _store_file(path: Path) -> int:

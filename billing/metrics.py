@@ -9,7 +9,7 @@ usage_rows_written: Final = Counter(
 )
 usage_rows_lost: Final = Counter(
     "partner_api_usage_rows_lost_total",
-    "Requests that could not be logged: the spool was unwritable or full.",
+    "Requests that could not be logged: the spool was unwritable or full, or making the row failed.",
     ["reason"],
 )
 usage_rows_stored: Final = Counter(

@@ -6,10 +6,15 @@ the partition later moves those rows into it.
 
 import datetime as dt
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from django.db import connection, transaction
+
+# Whoever adds rows to the log and its rollups, makes rollups anew, or makes or drops a month holds this lock
+# until its transaction ends.
+LOCK: Final = 0x7573616765  # "usage"
 
 _NAME: Final = re.compile(r"api_usage_(\d{4})_(\d{2})")
 
@@ -47,43 +52,35 @@ def existing() -> list[Month]:
     return sorted(Month(int(match[1]), int(match[2])) for match in names if match)
 
 
-def make(months: list[Month]) -> list[Month]:
+def make(months: Iterable[Month]) -> list[Month]:
     """Makes the partitions that are missing, with the rows that went to the default one meanwhile."""
-    made = [month for month in months if month not in existing()]
-    for month in made:
-        with transaction.atomic(), connection.cursor() as cursor:
-            start, end = month.start.isoformat(), month.plus(1).start.isoformat()
-            # Another process may make the same one; and no row may slip into the default meanwhile.
-            cursor.execute("LOCK TABLE api_usage, api_usage_default IN SHARE ROW EXCLUSIVE MODE")
-            if month in existing():
-                continue
-            # All names and bounds are made of numbers, here.
-            cursor.execute(f"CREATE TABLE {month.table} (LIKE api_usage INCLUDING ALL)")
-            moving = "DELETE FROM api_usage_default WHERE at >= %s AND at < %s RETURNING *"
-            cursor.execute(
-                f"WITH moved AS ({moving}) INSERT INTO {month.table} SELECT * FROM moved",  # noqa: S608 - the same
-                [start, end],
-            )
-            cursor.execute(
-                f"ALTER TABLE api_usage ATTACH PARTITION {month.table}"
-                f" FOR VALUES FROM ('{start}') TO ('{end}')"
-            )
-    return made
+    present = set(existing())
+    return [month for month in months if month not in present and _call("make_usage_month", month)]
 
 
 def drop_before(month: Month) -> list[Month]:
     """Drops the partitions of earlier months, and such rows of the default one."""
-    old = [one for one in existing() if one < month]
-    for one in old:
-        with connection.cursor() as cursor:
-            cursor.execute(f"DROP TABLE IF EXISTS {one.table}")
+    dropped = [one for one in existing() if one < month and _call("drop_usage_month", one)]
     with connection.cursor() as cursor:
         cursor.execute("DELETE FROM api_usage_default WHERE at < %s", [month.start])
-    return old
+    return dropped
 
 
-def rows_without_partition() -> int:
-    """How many rows the default partition holds: none, while all is well."""
+def rows_without_partition(first: Month, end: Month) -> int:
+    """How many rows of months from `first` up to but without `end` the default partition holds."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT count(*) FROM api_usage_default")
+        cursor.execute(
+            "SELECT count(*) FROM api_usage_default WHERE at >= %s AND at < %s", [first.start, end.start]
+        )
         return int(cursor.fetchone()[0])
+
+
+def _call(function: Literal["make_usage_month", "drop_usage_month"], month: Month) -> bool:
+    """Whether the function had anything to do. It is the tables' owner's, and may be called by the app."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        # A month that was missed for long has many rows to move; new ones wait in the spool.
+        cursor.execute("SET LOCAL statement_timeout = 0")
+        # Nobody makes rollups of a month from the log while it goes.
+        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
+        cursor.execute(f"SELECT {function}(%s)", [month.start.date()])
+        return bool(cursor.fetchone()[0])

@@ -1,4 +1,4 @@
-"""Finds a partner's billing period, and makes it when its first order comes.
+"""Finds a partner's billing period, and makes it when it is first asked for.
 
 Periods of a partner follow each other without overlapping: a new anchor day counts from the end of the
 running period on, and the period after it is a short one.
@@ -21,12 +21,17 @@ def at(partner: Partner, moment: dt.datetime) -> BillingPeriod:
 def open_at(partner: Partner, moment: dt.datetime) -> BillingPeriod:
     """The same, locked until the transaction ends; where it is closed already, the first open one after it.
 
-    What comes late is charged in a later period: an invoice that was drafted does not change.
+    What comes late is charged in a later period: an invoice that was drafted does not change. No period is
+    made before one that is closed, because nobody would close it any more.
     """
     running = BillingPeriod.objects.at(partner.pk, moment).select_for_update(no_key=True).first()
     if running is not None and running.closed_at is None:
         return running
-    period = running or _make(partner, moment)
+    if running is None:
+        later = partner.billing_periods.exclude(closed_at=None).filter(starts_at__gt=moment)
+        last_closed = later.order_by("-ends_at").first()
+        running = at(partner, last_closed.ends_at if last_closed else moment)
+    period = running
     while True:
         locked = BillingPeriod.objects.select_for_update(no_key=True).get(pk=period.pk)
         if locked.closed_at is None:
@@ -60,7 +65,7 @@ def _make(partner: Partner, moment: dt.datetime) -> BillingPeriod:
         with transaction.atomic():
             made.save(force_insert=True)
     except IntegrityError:
-        # Another order of the same partner was first.
+        # Another process was first.
         return BillingPeriod.objects.at(partner.pk, moment).get()
     return made
 

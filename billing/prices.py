@@ -7,8 +7,9 @@ from decimal import Decimal
 from typing import Final
 
 from django.conf import settings
+from django.utils import timezone
 
-from billing.models import Contract
+from billing.models import BillingPeriod, Contract
 from billing.models.contract import ANY_DEED, REISSUE, REQUEST
 from billing.pricing import REQUESTS_A_PRICE, Tier
 
@@ -25,6 +26,12 @@ def item_of(contract: Contract | None, deed_type: str, *, is_reissue: bool) -> s
 
 def currency_of(contract: Contract | None) -> str:
     return contract.currency if contract else str(settings.BILLING_CURRENCY)
+
+
+def currency_in(period: BillingPeriod) -> str:
+    """In which currency the period's money is counted: by the contract of its last day so far."""
+    last_day = min(timezone.now(), period.ends_at - dt.timedelta(days=1)).date()
+    return currency_of(Contract.objects.in_force(period.partner_id, last_day))
 
 
 def tiers_of(contract: Contract | None, item: str) -> list[Tier]:

@@ -216,7 +216,7 @@ def _room(period: BillingPeriod, wanted: Sequence[Wanted], now: dt.datetime) -> 
         currency,
         deeds=partner.monthly_deed_quota,
         money=None if partner.budget_cap is None else minor(partner.budget_cap, currency),
-        is_hard=contract is None or contract.quota_mode == Contract.QuotaMode.HARD,
+        is_hard=contract is None or not contract.is_soft,
     )
     _estimate(room, wanted)
     return room

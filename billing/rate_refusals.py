@@ -24,5 +24,5 @@ def rate_limited_keys() -> Iterator[Finding]:
         .annotate(refusals=Count("id"))
         .filter(refusals__gte=settings.WATCH_RATE_LIMITED_PER_KEY)
     )
-    for key in ApiKey.objects.filter(pk__in=[row["key_id"] for row in refused]).select_related("partner"):
+    for key in ApiKey.objects.filter(pk__in=[row["key_id"] for row in refused]):
         yield Finding(key.prefix, f"the key {key.prefix} of partner {key.partner_id} is refused for its rate")

@@ -11,18 +11,22 @@ from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
+import structlog
 import uuid_utils
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
-from billing import requests_left
+from billing import metrics, requests_left
 from billing.cost_units import cost_of
 from billing.draining import drainer, spool
 from billing.routes import documented
 from partner_api.http import request_id
 from partner_api.http.client_address import address_of
 from partner_api.http.routing import is_page
+from partner_api.ops.request_metrics import method_of
+
+log = structlog.get_logger(__name__)
 
 # Served beside the API, and nobody's usage of it.
 NOT_METERED: Final = (
@@ -36,7 +40,8 @@ NOT_METERED: Final = (
     "/favicon.ico",
     "/robots.txt",
 )
-_MAX_BYTES: Final = 2**62
+# No server of ours takes a body near this; the sums of any number of claims must still fit 64 bits.
+_MAX_BYTES: Final = 2**32
 # A worker that is told to stop at once ends its requests by an exception that is no answer.
 _ABORTED: Final = 500
 
@@ -77,12 +82,29 @@ def route_of(request: HttpRequest) -> str:
 
 
 def _write(request: HttpRequest, at: float, started: float, *, status: int, length: int, code: str) -> None:
-    requests_left.settle(request, status)
+    """Whatever goes wrong with the log is the log's, and is counted as a row that was lost.
+
+    By now an order is committed, and its answer must reach the client. So this is where every kind of error
+    ends: it is reported with its traceback (log, Sentry), and `UsageLost` alerts on the count.
+    """
+    try:
+        row = _row(request, at, started, status=status, length=length, code=code)
+        spool().append(json.dumps(row, separators=(",", ":")).encode())
+        requests_left.give_back(request, status)
+        drainer().ensure_running()
+    except Exception:
+        metrics.usage_rows_lost.labels("error").inc()
+        log.exception("usage_row_lost", reason="error")
+
+
+def _row(
+    request: HttpRequest, at: float, started: float, *, status: int, length: int, code: str
+) -> tuple[Any, ...]:
     key = getattr(request, "api_key", None)
     deeds: Mapping[str, int] = getattr(request, "new_deeds", {})
-    method = (request.method or "")[:10]
+    method = method_of(request)
     route = route_of(request)
-    row = (
+    return (
         str(uuid_utils.uuid7()),
         at,
         None if key is None else str(key.partner_id),
@@ -103,8 +125,6 @@ def _write(request: HttpRequest, at: float, started: float, *, status: int, leng
         address_of(request),
         request_id.of(request),
     )
-    spool().append(json.dumps(row, separators=(",", ":")).encode())
-    drainer().ensure_running()
 
 
 def _deed_in_address(request: HttpRequest) -> str | None:

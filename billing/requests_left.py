@@ -3,7 +3,8 @@
 The request log counts what was answered (billing.requests_quota), a moment later. What was let in meanwhile
 is counted in Redis, for partners with a quota only: one more round trip for them, none for the others. That
 count begins anew from the period's row each hour, so that a process that died between the two leaves no
-lasting difference. While Redis is away the row alone decides, as it was a few seconds ago.
+lasting difference; what was let in during the last seconds before and is not in the log yet may then come on
+top of the quota. While Redis is away the row alone decides, as it was a few seconds ago.
 """
 
 import datetime as dt
@@ -25,6 +26,7 @@ from billing import periods, quota_answers, telling
 from billing.models import BillingPeriod, Contract
 from billing.requests_quota import is_counted
 from keys.models import Partner
+from keys.permissions import handled_as
 from partner_api.breaker import Breaker
 
 log = structlog.get_logger(__name__)
@@ -43,6 +45,8 @@ if let_in and tonumber(let_in) > 0 then redis.call('DECR', KEYS[1]) end
 """
 _KEPT_SECONDS: Final = 3600
 _PARTNERS_REMEMBERED: Final = 10_000
+# Whoever goes on calling when it is refused has the period looked up once in so long.
+_FRESH_SECONDS: Final = 1.0
 # What a partner needs to see why it is refused.
 _ALWAYS: Final = {"billing:read", "usage:read"}
 
@@ -54,7 +58,7 @@ class WithinRequestQuota(BasePermission):
         key = getattr(request, "api_key", None)
         if key is None or not key.livemode or key.partner.monthly_request_quota is None:
             return True
-        if getattr(view, "scopes", {}).get(request.method) not in _ALWAYS:
+        if getattr(view, "scopes", {}).get(handled_as(request)) not in _ALWAYS:
             _let_in(request, key.partner)
         return True
 
@@ -69,10 +73,9 @@ class _Room:
     quota: int
     read_at: float
 
-    @property
-    def is_current(self) -> bool:
-        age = time.monotonic() - self.read_at
-        return age < settings.REQUEST_QUOTA_SECONDS and timezone.now() < self.period.ends_at
+    def is_current(self, *, seconds: float) -> bool:
+        """Whether it was read within so many seconds, and is about the running period."""
+        return time.monotonic() - self.read_at < seconds and timezone.now() < self.period.ends_at
 
 
 _rooms: dict[uuid.UUID, _Room] = {}
@@ -80,7 +83,7 @@ _lock = threading.Lock()
 _breaker = Breaker()
 
 
-def settle(request: Any, status: int) -> None:
+def give_back(request: Any, status: int) -> None:
     """After the answer: what does not count after all (refused for another reason, failed) is given back."""
     period_id = getattr(request, "let_in_period", None)
     if period_id is None or is_counted(livemode=True, status=status):
@@ -91,25 +94,19 @@ def settle(request: Any, status: int) -> None:
         log.warning("request_not_given_back", reason=type(error).__name__)
 
 
-def forget() -> None:
-    """The next question is answered from the database."""
-    with _lock:
-        _rooms.clear()
-
-
 def _let_in(request: Request, partner: Partner) -> None:
     room = _rooms.get(partner.pk)
-    if room is None or not room.is_current or room.quota != partner.monthly_request_quota:
+    is_known = room is not None and room.quota == partner.monthly_request_quota
+    if room is None or not is_known or not room.is_current(seconds=settings.REQUEST_QUOTA_SECONDS):
         room = _read(partner)
     used = _take(request, room)
-    if used is None:
-        return
-    # Staff may have granted more a moment ago, and a period may have begun.
-    room = _read(partner)
-    used = _take(request, room)
+    if used is not None and not room.is_current(seconds=_FRESH_SECONDS):
+        # Staff may have granted more a moment ago.
+        room = _read(partner)
+        used = _take(request, room)
     if used is not None:
         problem = quota_answers.requests_exceeded(room.period, room.limit, used)
-        telling.refusal(partner, problem)
+        telling.refusal(partner, problem, period=room.period)
         raise problem
 
 
@@ -138,7 +135,9 @@ def _count(room: _Room) -> list[int]:
     try:
         answer: list[int] = _redis().eval(_TAKE, 1, name, room.limit)
         if not answer:
-            _redis().set(name, room.period.requests_used, ex=_KEPT_SECONDS, nx=True)
+            # What is remembered of the row may be seconds old, and the count would begin as much too low.
+            used = BillingPeriod.objects.values_list("requests_used", flat=True).get(pk=room.period.pk)
+            _redis().set(name, used, ex=_KEPT_SECONDS, nx=True)
             answer = _redis().eval(_TAKE, 1, name, room.limit)
     except RedisError as error:
         if _breaker.failed(after_seconds=moment):
@@ -162,7 +161,7 @@ def _read(partner: Partner) -> _Room:
 
 def _is_soft(partner: Partner, now: dt.datetime) -> bool:
     contract = Contract.objects.in_force(partner.pk, now.date())
-    return contract is not None and contract.quota_mode == Contract.QuotaMode.SOFT
+    return contract is not None and contract.is_soft
 
 
 def _redis() -> Any:

@@ -19,14 +19,31 @@ AHEAD: Final = 3
 
 
 def keep(now: dt.datetime | None = None) -> None:
-    """Makes this month's partition and those of the next three; drops what is past its retention."""
+    """Makes this month's partition and those of the next three; drops what is past its retention.
+
+    A month between that was missed, because this did not run, is made as well.
+    """
     current = Month.of(now or timezone.now())
-    made = partitions.make([current.plus(months) for months in range(AHEAD + 1)])
-    dropped = partitions.drop_before(current.plus(-settings.USAGE_RETENTION_MONTHS))
-    stray = partitions.rows_without_partition()
-    metrics.usage_rows_without_partition.set(stray)
+    last_kept = current.plus(-settings.USAGE_RETENTION_MONTHS)
+    oldest = min([current, *partitions.existing()])
+    first, end = max(oldest, last_kept), current.plus(AHEAD + 1)
+    try:
+        made = partitions.make(_months(first, end))
+        dropped = partitions.drop_before(last_kept)
+    finally:
+        # Most of all when the above failed. Rows of months before the log's first, or far ahead, are those of
+        # a wrong clock: they have no partition to wait for, and go when their month is past its retention.
+        stray = partitions.rows_without_partition(first, end)
+        metrics.usage_rows_without_partition.set(stray)
+        if stray:
+            log.error("usage_rows_without_partition", rows=stray)
     if made or dropped:
         log.info("usage_partitions", made=[one.table for one in made], dropped=[one.table for one in dropped])
-    if stray:
-        # Rows of a month that is neither kept nor near: a clock was wrong.
-        log.error("usage_rows_without_partition", rows=stray)
+
+
+def _months(first: Month, end: Month) -> list[Month]:
+    months = []
+    while first < end:
+        months.append(first)
+        first = first.plus(1)
+    return months

@@ -12,13 +12,10 @@ from django.db import connection, transaction
 
 from billing.latency import BUCKET_SQL
 from billing.models import Level
-from billing.partitions import existing
-
-# Whoever writes to the log or its rollups holds this lock until its transaction ends.
-LOCK: Final = 0x7573616765  # "usage"
+from billing.models.rollup import GRAIN, MEASURES
+from billing.partitions import LOCK, existing
 
 _DIMENSIONS: Final = ("partner_id", "key_id", "livemode", "method", "route", "status", "deed_type")
-_MEASURES: Final = ("requests", "errors", "rate_limited", "deeds", "cost_units", "bytes_in", "bytes_out")
 _BY_LEVEL: Final = {
     Level.FULL: _DIMENSIONS,
     Level.KEY: ("partner_id", "key_id", "livemode"),
@@ -26,7 +23,7 @@ _BY_LEVEL: Final = {
     Level.ROUTE: ("livemode", "method", "route", "status", "deed_type"),
     Level.TOTAL: ("livemode",),
 }
-_GRAIN: Final = "level, partner_id, moment, key_id, livemode, method, route, status, deed_type"
+_GRAIN: Final = ", ".join(f"{name}_id" if name in {"partner", "key"} else name for name in GRAIN)
 _HISTOGRAM: Final = "latency_buckets, latency_counts"
 TABLES: Final = (("usage_hourly", "hour"), ("usage_daily", "day"))
 
@@ -38,9 +35,9 @@ def adding_sql(table: str, unit: str, source: str) -> str:
 
 def adding_cells_sql(table: str, cells: str) -> str:
     """The same for rows that were counted by cell already."""
-    sums = ", ".join(f"{name} = kept.{name} + EXCLUDED.{name}" for name in _MEASURES)
+    sums = ", ".join(f"{name} = kept.{name} + EXCLUDED.{name}" for name in MEASURES)
     return f"""
-INSERT INTO {table} AS kept ({_GRAIN}, {", ".join(_MEASURES)}, {_HISTOGRAM})
+INSERT INTO {table} AS kept ({_GRAIN}, {", ".join(MEASURES)}, {_HISTOGRAM})
 {_levels_sql(cells)}
 ON CONFLICT ({_GRAIN}) DO UPDATE SET {sums},
   (latency_buckets, latency_counts) = (
@@ -75,23 +72,29 @@ def rebuild(first: dt.date, last: dt.date) -> int:
 
     A day whose partition was dropped keeps its rollups: they are all that is left of it.
     """
-    days = list(_days(first, last))
-    for day in days:
+    rebuilt = 0
+    for day in _days(first, last):
         with transaction.atomic(), connection.cursor() as cursor:
             _take_turn(cursor)
+            # Its month may have been dropped since the days were counted.
+            if not _is_in_log(day):
+                continue
             for table, unit in TABLES:
                 cursor.execute(f"DELETE FROM {table} WHERE moment >= %s AND moment < %s", _bounds(day))  # noqa: S608 - names of our own
                 cursor.execute(adding_sql(table, unit, _of_day()), _bounds(day))
-    return len(days)
+            rebuilt += 1
+    return rebuilt
 
 
 def differences(first: dt.date, last: dt.date) -> list[dict[str, Any]]:
     """Where the rollups of these days (in UTC) are not what the log says: none, while all is well."""
-    columns = f"{_GRAIN}, {', '.join(_MEASURES)}, {_HISTOGRAM}"
+    columns = f"{_GRAIN}, {', '.join(MEASURES)}, {_HISTOGRAM}"
     found = []
     for day in _days(first, last):
         with transaction.atomic(), connection.cursor() as cursor:
             _take_turn(cursor)
+            if not _is_in_log(day):
+                continue
             for table, unit in TABLES:
                 kept = f"SELECT {columns} FROM {table} WHERE moment >= %s AND moment < %s"  # noqa: S608 - names of our own
                 summed = f"SELECT {columns} FROM ({summing_sql(unit, _of_day())}) AS summed"  # noqa: S608 - names of our own
@@ -110,11 +113,11 @@ def differences(first: dt.date, last: dt.date) -> list[dict[str, Any]]:
 def _levels_sql(cells: str) -> str:
     sets = ", ".join(f"(moment, bucket, {', '.join(names)})" for names in _BY_LEVEL.values())
     return f"""
-SELECT {_GRAIN}, {", ".join(f"sum({name})::bigint AS {name}" for name in _MEASURES)},
+SELECT {_GRAIN}, {", ".join(f"sum({name})::bigint AS {name}" for name in MEASURES)},
   array_agg(bucket ORDER BY bucket) AS latency_buckets, array_agg(requests ORDER BY bucket) AS latency_counts
 FROM (
   SELECT grouping(partner_id, key_id, route) AS level, moment, bucket, {", ".join(_DIMENSIONS)},
-    {", ".join(f"sum({name})::bigint AS {name}" for name in _MEASURES)}
+    {", ".join(f"sum({name})::bigint AS {name}" for name in MEASURES)}
   FROM {cells}
   GROUP BY GROUPING SETS ({sets})
 ) AS by_level
@@ -143,3 +146,9 @@ def _days(first: dt.date, last: dt.date) -> Iterator[dt.date]:
         while day <= last:
             yield day
             day += dt.timedelta(days=1)
+
+
+def _is_in_log(day: dt.date) -> bool:
+    """Whether the log still has the day, or would have it: months are dropped from the oldest on."""
+    months = existing()
+    return bool(months) and day >= months[0].start.date()

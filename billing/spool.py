@@ -12,7 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -79,7 +79,7 @@ class Spool:
         return size, max(0.0, time.time() - oldest)
 
     def left_behind(self) -> Iterator[Path]:
-        """Files that no process writes to, oldest first."""
+        """All files, oldest first; those that a living process writes to are locked by it, see `taken`."""
         return iter(sorted(self._files(), key=lambda path: path.name))
 
     def _files(self) -> list[Path]:
@@ -111,6 +111,8 @@ class Spool:
             path = draft.rename(draft.with_suffix(SUFFIX))
         except OSError:
             os.close(fd)
+            with suppress(OSError):
+                draft.unlink()
             raise
         # After a fork, the parent's file stays the parent's: the child only lets go of its copy.
         if self._fd >= 0:

@@ -35,9 +35,15 @@ def thresholds(
         _tell_once(period, quota, percent)
 
 
-def is_due(period: BillingPeriod, *, deeds: int | None, money: Decimal | None) -> bool:
+def is_due(
+    period: BillingPeriod,
+    *,
+    deeds: int | None = None,
+    money: Decimal | None = None,
+    requests: int | None = None,
+) -> bool:
     """Whether there is anything to tell of a period whose row the caller has just changed and holds."""
-    reached = _reached(period, deeds=deeds, money=money, requests=None)
+    reached = _reached(period, deeds=deeds, money=money, requests=requests)
     return any(_mark(quota, percent) not in period.told for quota, percent in reached)
 
 
@@ -57,22 +63,24 @@ def _reached(
                 yield quota, percent
 
 
-def refusal(partner: Partner, problem: Problem) -> None:
+def refusal(partner: Partner, problem: Problem, period: BillingPeriod | None = None) -> None:
     """Tells, once a period, that orders or requests are refused for lack of quota or budget.
 
-    In a transaction of its own where the order's was rolled back.
+    `period` is the running one where the caller has read it; it knows afterwards that it was told. In a
+    transaction of its own where the order's was rolled back.
     """
     quota = problem.extra.get("quota") or _QUOTAS.get(problem.code)
     if quota is None:
         return
-    found = periods.at(partner, timezone.now())
-    if f"{quota}:exceeded" in found.told:
+    found = period or periods.at(partner, timezone.now())
+    if _mark(quota, None) in found.told:
         return
     with transaction.atomic():
-        period = (
+        locked = (
             BillingPeriod.objects.select_for_update(no_key=True).select_related("partner").get(pk=found.pk)
         )
-        _tell_once(period, quota, None)
+        _tell_once(locked, quota, None)
+    found.told = locked.told
 
 
 def _mark(quota: str, percent: int | None) -> str:

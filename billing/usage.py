@@ -14,6 +14,7 @@ from django.db import connection
 
 from billing.latency import percentiles
 from billing.models import Level
+from billing.models.rollup import MEASURES
 
 Interval = Literal["hour", "day"]
 Group = Literal["key", "route", "status", "deed_type", "partner"]
@@ -30,7 +31,6 @@ _GROUPS: Final[dict[str | None, str]] = {
     "status": "status::text",
     "deed_type": "deed_type",
 }
-_MEASURES: Final = ("requests", "errors", "rate_limited", "deeds", "cost_units", "bytes_in", "bytes_out")
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Sums:
     latency: dict[int, int] = field(default_factory=dict)
 
     def add(self, other: "Sums") -> None:
-        for name in _MEASURES:
+        for name in MEASURES:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for bucket, count in other.latency.items():
             self.latency[bucket] = self.latency.get(bucket, 0) + count
@@ -130,8 +130,13 @@ def floor(moment: dt.datetime, interval: Interval) -> dt.datetime:
     return _floor(moment, _LENGTH[interval])
 
 
+def ceil(moment: dt.datetime, interval: Interval) -> dt.datetime:
+    """The same for a moment that begins a period; of any other, the first moment of the next one."""
+    return _ceil(moment, _LENGTH[interval])
+
+
 def _sums(values: list[int], buckets: list[int], counts: list[int]) -> Sums:
-    measures = dict(zip(_MEASURES, values, strict=True))
+    measures = dict(zip(MEASURES, values, strict=True))
     return Sums(latency=dict(zip(buckets, counts, strict=True)), **measures)
 
 
@@ -142,7 +147,7 @@ def _query(question: Question) -> tuple[str, list[Any]]:
         parts.append(f"SELECT * FROM {table} WHERE moment >= %s AND moment < %s AND {where}")  # noqa: S608 - names of our own
         parameters += [start, end, *values]
     limit = f"LIMIT {int(question.limit)}" if question.limit is not None else ""
-    sums = ", ".join(f"sum({name})::bigint AS {name}" for name in _MEASURES)
+    sums = ", ".join(f"sum({name})::bigint AS {name}" for name in MEASURES)
     # Each period and group once in the sums and once in the histograms, which have more rows by then.
     unit = question.interval
     period = f"date_trunc('{unit}', moment, 'UTC')" if unit else "'epoch'::timestamptz"
@@ -159,7 +164,7 @@ WITH part AS MATERIALIZED (
     FROM part, {cells} AS cell(bucket, n) GROUP BY period, grp, bucket
   ) AS cells GROUP BY period, grp
 )
-SELECT period, grp, {", ".join(_MEASURES)}, buckets, counts
+SELECT period, grp, {", ".join(MEASURES)}, buckets, counts
 FROM summed JOIN histogram USING (period, grp) ORDER BY period, grp"""  # noqa: S608 - names of our own
     return query, parameters
 
@@ -205,5 +210,5 @@ def _floor(moment: dt.datetime, step: dt.timedelta) -> dt.datetime:
 
 
 def _ceil(moment: dt.datetime, step: dt.timedelta) -> dt.datetime:
-    floor = _floor(moment, step)
-    return floor if floor == moment else floor + step
+    start = _floor(moment, step)
+    return start if start == moment else start + step

@@ -1,6 +1,5 @@
-"""Usage as a CSV file, line by line, so that a year of all partners needs no more memory than a day."""
+"""Usage as rows of a table, one by one, so that a year of all partners needs no more memory than a day."""
 
-import csv
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -29,49 +28,27 @@ COLUMNS: Final = (
     "latency_p95_ms",
     "latency_p99_ms",
 )
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
-class _Echo:
-    """A file that gives back what is written to it."""
-
-    def write(self, text: str) -> str:
-        return text
-
-
-def lines(question: Question) -> Iterator[str]:
-    """The file's lines: every dimension of every period, with a header."""
-    writer = csv.writer(_Echo())
-    yield _line(writer, COLUMNS)
+def rows(question: Question) -> Iterator[tuple[Any, ...]]:
+    """Every dimension of every period, in the order of COLUMNS. By the day the range is of whole days."""
     model: type[UsageDaily | UsageHourly] = UsageHourly if question.interval == "hour" else UsageDaily
-    rows = model.objects.filter(
+    found = model.objects.filter(
         level=Level.FULL, moment__gte=question.range.start, moment__lt=question.range.end
     )
     if question.partner is not None:
-        rows = rows.filter(partner=question.partner)
+        found = found.filter(partner=question.partner)
     if question.livemode is not None:
-        rows = rows.filter(livemode=question.livemode)
+        found = found.filter(livemode=question.livemode)
     partners = dict(Partner.objects.values_list("pk", "name"))
     keys = {key.pk: key.prefix for key in ApiKey.objects.only("key_id", "environment").iterator()}
-    for row in rows.order_by("moment", "id").iterator(chunk_size=1000):
+    for row in found.order_by("moment", "id").iterator(chunk_size=1000):
         latency = percentiles(dict(zip(row.latency_buckets, row.latency_counts, strict=True)))
-        yield _line(
-            writer,
-            (
-                row.moment.isoformat(),
-                partners.get(row.partner_id, row.partner_id) if row.partner_id else "",
-                keys.get(row.key_id, row.key_id) if row.key_id else "",
-                "" if row.livemode is None else str(row.livemode).lower(),
-                *(getattr(row, name) for name in COLUMNS[4:15]),
-                *latency.values(),
-            ),
+        yield (
+            row.moment.isoformat(),
+            partners.get(row.partner_id, row.partner_id) if row.partner_id else "",
+            keys.get(row.key_id, row.key_id) if row.key_id else "",
+            "" if row.livemode is None else str(row.livemode).lower(),
+            *(getattr(row, name) for name in COLUMNS[4:15]),
+            *latency.values(),
         )
-
-
-def _line(writer: Any, values: tuple[Any, ...]) -> str:
-    return str(writer.writerow([_harmless(value) for value in values]))
-
-
-def _harmless(value: Any) -> Any:
-    """Text that a spreadsheet would take for a formula is made text by an apostrophe."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value

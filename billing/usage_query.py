@@ -56,12 +56,11 @@ class _RangeQuery(Strict):
         start = self.from_ or end - DEFAULT_LENGTH[self.interval]
         if start >= end:
             raise invalid([in_query("from", "invalid_value", "It must be before `to`.")])
-        whole = Range.around(start, end)
         longest = MAX_LENGTH[self.interval]
-        if whole.length > longest + DAY:
+        if end - start > longest:
             message = f"By the {self.interval}, the range may have {longest.days} days at the most."
             raise invalid([in_query("from", "invalid_value", message)])
-        return whole
+        return Range.around(start, end)
 
 
 class UsageQuery(_RangeQuery):
@@ -89,7 +88,7 @@ class LatencyAnswer(BaseModel):
 class UsageSums(BaseModel):
     requests: int
     errors: int = Field(description="Answers of 400 and above.")
-    deeds: int = Field(description="New deeds that were accepted.")
+    deeds: int = Field(description="New deeds that requests ordered. Those of inbound webhooks are in none.")
     cost_units: int
     bytes_in: int
     bytes_out: int
@@ -100,7 +99,10 @@ class UsagePoint(UsageSums):
     period: dt.datetime = Field(description="The period's first moment.")
     key: UUID | None = Field(None, description="With `group_by=key`: the key's id.")
     key_prefix: str | None = Field(None, description="With `group_by=key`: how the key begins.")
-    route: str | None = Field(None, description="With `group_by=route`: `POST /v2/deeds`.")
+    route: str | None = Field(
+        None,
+        description="With `group_by=route`: `POST /v2/deeds`; the method alone for a path that there is not.",
+    )
     status: int | None = Field(None, description="With `group_by=status`.")
     deed_type: str | None = Field(
         None, description="With `group_by=deed_type`; null without a deed, `mixed` for a batch of several."
@@ -162,4 +164,5 @@ def _names(group: Group | None, values: set[str]) -> dict[str, dict[str, Any]]:
         case "status":
             return {value: {"status": int(value)} for value in values}
         case "route" | "deed_type":
-            return {value: {group: value or None} for value in values}
+            # A path that no route fits has a method only.
+            return {value: {group: value.strip() or None} for value in values}

@@ -20,7 +20,7 @@ class HasScope(BasePermission):
 
     def has_permission(self, request: Request, view: Any) -> bool:
         """Raises Problem: `authentication_required` or `insufficient_scope`."""
-        method = "GET" if request.method == "HEAD" else str(request.method)
+        method = handled_as(request)
         if method not in view.allowed_methods:
             return True  # no handler will run; DRF answers 405
         needed = scope_of(view, method)
@@ -37,6 +37,11 @@ class HasScope(BasePermission):
             detail = f"This call needs the scope {needed}; the key {key.prefix} does not have it."
             raise Problem("insufficient_scope", detail, extra={"required_scope": needed})
         return True
+
+
+def handled_as(request: Request) -> str:
+    """The method whose handler answers, and whose scope is asked for: HEAD is GET without its body."""
+    return "GET" if request.method == "HEAD" else str(request.method)
 
 
 def scope_of(view: Any, method: str) -> str:

@@ -7,16 +7,19 @@ from uuid import UUID
 from django import forms
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.core.validators import MaxValueValidator, MinValueValidator
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
 from django.utils import timezone
 from unfold.widgets import UnfoldAdminDateWidget, UnfoldAdminSelectWidget
 
-from billing import charts, dashboard, usage_export
+from billing import charts, dashboard, exports, usage_export
 from billing.charts import Series
-from billing.dashboard import HOURS_UP_TO, PRESETS, Dashboard, Line
+from billing.dashboard import PRESETS, Dashboard, Line
 from billing.models import Analytics
+from billing.pricing import exponent
 from billing.usage import DAY, Question, Range
 from keys.admin.read_only import ReadOnly
 from keys.models import Partner
@@ -25,6 +28,9 @@ BLUE, RED, GREEN, AMBER, VIOLET = "#2563eb", "#dc2626", "#16a34a", "#d97706", "#
 MODES: Final = {"live": True, "test": False}
 _DEFAULT: Final = "30d"
 _LONGEST: Final = 400 * DAY
+# No usage is outside; the ends of the calendar leave no room for a day more.
+_EARLIEST: Final = dt.date(2000, 1, 1)
+_LATEST: Final = dt.date(2199, 12, 31)
 
 
 class RangeForm(forms.Form):
@@ -49,15 +55,21 @@ class RangeForm(forms.Form):
         # `from` is a word of Python's, so these can't be attributes of the class.
         for name in ("from", "to"):
             self.fields[name] = forms.DateField(
-                required=False, widget=UnfoldAdminDateWidget(attrs={"type": "date"})
+                required=False,
+                widget=UnfoldAdminDateWidget(attrs={"type": "date"}),
+                validators=[MinValueValidator(_EARLIEST), MaxValueValidator(_LATEST)],
             )
 
     def clean(self) -> dict[str, Any]:
         cleaned: dict[str, Any] = super().clean() or self.cleaned_data
         first, last = cleaned.get("from"), cleaned.get("to")
-        if first and last and first > last:
+        if first is None and last is None:
+            return cleaned
+        cleaned["to"] = last = last or timezone.now().date()
+        cleaned["from"] = first = first or last - 30 * DAY
+        if first > last:
             self.add_error("from", "It must not be after the last day.")
-        elif first and last and last - first > _LONGEST:
+        elif last - first > _LONGEST:
             self.add_error("from", f"{_LONGEST.days} days at the most.")
         return cleaned
 
@@ -65,11 +77,9 @@ class RangeForm(forms.Form):
         now = timezone.now()
         cleaned = self.cleaned_data if self.is_valid() else {}
         first, last = cleaned.get("from"), cleaned.get("to")
-        if first is None and last is None:
+        if first is None or last is None:
             return Range.around(now - PRESETS[cleaned.get("range") or _DEFAULT][1], now)
-        last = last or now.date()
-        first = first or last - 30 * DAY
-        return Range.around(_midnight(min(first, last)), _midnight(last + DAY))
+        return Range.around(_midnight(first), _midnight(last + DAY))
 
 
 @admin.register(Analytics)
@@ -86,7 +96,7 @@ class AnalyticsAdmin(ReadOnly):
     ) -> HttpResponse:
         """The dashboard, in the place of a list that would say nothing."""
         form = self._form(request)
-        found = dashboard.look(form.span(), partner=_partner(form), livemode=_livemode(form))
+        found = dashboard.look(_question(form))
         context = {
             **self.admin_site.each_context(request),
             "title": "Analytics",
@@ -101,22 +111,11 @@ class AnalyticsAdmin(ReadOnly):
         request.current_app = self.admin_site.name
         return TemplateResponse(request, "admin/billing/analytics.html", context)
 
-    def export_view(self, request: HttpRequest) -> StreamingHttpResponse:
+    def export_view(self, request: HttpRequest) -> HttpResponseBase:
         """The same range as a file. By the hour up to a week, else by the day."""
-        form = self._form(request)
-        span = form.span()
-        question = Question(
-            span,
-            "hour" if span.length <= HOURS_UP_TO else "day",
-            partner=_partner(form),
-            livemode=_livemode(form),
-        )
-        name = f"usage-{span.start:%Y-%m-%d}-{span.end:%Y-%m-%d}.csv"
-        return StreamingHttpResponse(
-            usage_export.lines(question),
-            content_type="text/csv; charset=utf-8",
-            headers={"Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "no-store"},
-        )
+        question = _question(self._form(request))
+        name = f"usage-{question.range.start:%Y-%m-%d}-{question.range.end:%Y-%m-%d}"
+        return exports.respond(name, "csv", usage_export.COLUMNS, usage_export.rows(question))
 
     def _form(self, request: HttpRequest) -> RangeForm:
         """The picker as it was sent. Raises PermissionDenied."""
@@ -125,6 +124,10 @@ class AnalyticsAdmin(ReadOnly):
         data = request.GET.copy()
         data.setdefault("range", _DEFAULT)
         return RangeForm(data)
+
+
+def _question(form: RangeForm) -> Question:
+    return dashboard.question_of(form.span(), partner=_partner(form), livemode=_livemode(form))
 
 
 def _partner(form: RangeForm) -> UUID | None:
@@ -147,11 +150,13 @@ def _cards(found: Dashboard) -> list[dict[str, str]]:
         ("Requests", f"{total.requests:,}"),
         ("Errors", f"{total.errors:,} ({_share(Line('', total).error_rate)})"),
         ("Rate limited", f"{total.rate_limited:,}"),
-        ("Deeds accepted", f"{total.deeds:,}"),
+        ("Deeds by request", f"{total.deeds:,}"),
         ("Latency p50", _milliseconds(latency["p50"])),
         ("Latency p95", _milliseconds(latency["p95"])),
     ]
-    cards += [(f"Revenue, {name}", f"{sum(amounts):,.2f}") for name, amounts in found.revenue.items()]
+    cards += [
+        (f"Revenue, {name}", f"{sum(amounts):,.{exponent(name)}f}") for name, amounts in found.revenue.items()
+    ]
     return [{"title": title, "value": value} for title, value in cards]
 
 
@@ -184,7 +189,7 @@ def _charts(found: Dashboard) -> list[dict[str, Any]]:
             ),
         ),
         (
-            "Deeds accepted",
+            "Deeds by request",
             charts.bars(
                 "Deeds",
                 periods,

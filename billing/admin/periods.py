@@ -38,7 +38,7 @@ class GrantForm(forms.Form):
         decimal_places=2,
         initial=Decimal(0),
         widget=UnfoldAdminDecimalFieldWidget,
-        help_text="In the contract's currency.",
+        help_text="In the period's currency.",
     )
     reason = forms.CharField(max_length=200, widget=UnfoldAdminTextInputWidget)
 
@@ -71,8 +71,7 @@ class BillingPeriodAdmin(ReadOnlyAdmin):
 
     @admin.display(description="charges of deeds")
     def money(self, period: BillingPeriod) -> str:
-        contract = Contract.objects.in_force(period.partner_id, period.starts_at.date())
-        return amount(period.money_used, prices.currency_of(contract))
+        return amount(period.money_used, prices.currency_in(period))
 
     @admin.display(description="granted extra")
     def extra(self, period: BillingPeriod) -> str:
@@ -117,11 +116,10 @@ class BillingPeriodAdmin(ReadOnlyAdmin):
 
 @transaction.atomic
 def _grant(period: BillingPeriod, given: dict[str, Any], actor: audit.Actor) -> None:
-    contract = Contract.objects.in_force(period.partner_id, timezone.now().date())
     BillingPeriod.objects.filter(pk=period.pk).update(
         extra_deeds=F("extra_deeds") + given["deeds"],
         extra_requests=F("extra_requests") + given["requests"],
-        extra_budget=F("extra_budget") + minor(given["budget"], prices.currency_of(contract)),
+        extra_budget=F("extra_budget") + minor(given["budget"], prices.currency_in(period)),
     )
     after = {name: given[name] for name in ("deeds", "requests", "budget") if given[name]}
     audit.record(

@@ -21,6 +21,10 @@ GRAIN: Final = [
 ]
 
 
+# What is summed, besides the histogram.
+MEASURES: Final = ("requests", "errors", "rate_limited", "deeds", "cost_units", "bytes_in", "bytes_out")
+
+
 class Level(models.IntegerChoices):
     """What a rollup's row sums over. Its number is Postgres' GROUPING(partner_id, key_id, route).
 

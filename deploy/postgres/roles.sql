@@ -26,6 +26,10 @@ ALTER DEFAULT PRIVILEGES FOR ROLE partner_api_migration IN SCHEMA public
   GRANT USAGE, SELECT ON SEQUENCES TO partner_api_app;
 ALTER DEFAULT PRIVILEGES FOR ROLE partner_api_migration IN SCHEMA public
   GRANT SELECT ON TABLES TO partner_api_readonly;
+-- Functions that do for the app what only the tables' owner may (months of the request log) are for the app alone.
+ALTER DEFAULT PRIVILEGES FOR ROLE partner_api_migration REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;
+ALTER DEFAULT PRIVILEGES FOR ROLE partner_api_migration IN SCHEMA public
+  GRANT EXECUTE ON FUNCTIONS TO partner_api_app;
 
 -- A report that runs away holds up nobody.
 ALTER ROLE partner_api_readonly SET statement_timeout = '60s';

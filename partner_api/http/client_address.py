@@ -35,6 +35,9 @@ def _read(text: str) -> str | None:
     except ValueError:
         return None
     mapped = getattr(address, "ipv4_mapped", None)
+    if getattr(address, "scope_id", None):
+        # By which of its links a machine saw it says nothing elsewhere; networks and Postgres refuse it.
+        address = ipaddress.IPv6Address(int(address))
     return str(mapped or address)
 
 

@@ -11,7 +11,7 @@ import time_machine
 from django.core.management import call_command
 from django.utils import timezone
 
-from billing import contracts, invoicing, ledger, periods, requests_left, requests_quota
+from billing import contracts, invoicing, ledger, periods, requests_quota
 from billing.ledger import DeedFacts
 from billing.models import BillingPeriod, Invoice, LedgerEntry
 from billing.signals import quota_threshold_reached
@@ -21,11 +21,6 @@ from tests.api import Api, errors_of
 
 Orders = Callable[..., dict[str, Any]]
 FINANCE = audit.Actor("staff", "finance")
-
-
-@pytest.fixture(autouse=True)
-def nobody_is_known_to_be_out_of_requests() -> None:
-    requests_left.forget()
 
 
 def agreed(partner: Partner, model: str = "hybrid", fee: str = "50.00", **terms: Any) -> None:
@@ -221,3 +216,9 @@ def test_a_soft_request_quota_refuses_nothing(api: Api, settings: Any) -> None:
 )
 def test_which_requests_count(livemode: bool, status: int, is_counted: bool) -> None:
     assert requests_quota.is_counted(livemode=livemode, status=status) is is_counted
+
+
+def test_a_budget_without_a_contract_is_in_the_products_currency(api: Api, settings: Any) -> None:
+    settings.BILLING_CURRENCY = "JPY"
+    Partner.objects.filter(pk=api.partner.pk).update(budget_cap=Decimal(5000))
+    assert api.get("/v2/billing").json()["quotas"]["budget"]["limit"] == "5000"

@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from django.core.exceptions import ValidationError
+from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.test import Client
 from django.utils import timezone
 
@@ -17,6 +17,7 @@ from billing import agreed_units, contracts, cost_units, ingest
 from billing.models import ApiUsage, Contract, UsageDaily
 from deeds.catalog import DEED_TYPES
 from keys.models import Partner
+from partner_api.ops.checks import refuse_insecure_start
 from tests.api import Api
 from tests.billing import books
 from tests.billing.rows import a_row, line, log
@@ -42,6 +43,25 @@ def test_it_works(
     assert (other.partner, other.cost_units) == (stranger.partner, 1 + 10)
     everything = UsageDaily.objects.filter(partner=acme).order_by("-cost_units")
     assert everything[0].cost_units == 13
+
+
+@pytest.mark.parametrize(
+    ("table", "problem"),
+    [
+        ({"grant": "12"}, "The units of 'grant' must be a whole number"),
+        ({"grnt": 12}, "There is no deed type 'grnt'"),
+        ({"POST /v2/deed": 1}, "There is no request 'POST /v2/deed'"),
+        ([], "Write cost units as"),
+    ],
+)
+def test_a_setting_that_nothing_could_be_costed_by_is_refused_at_the_start(
+    settings: Any, table: Any, problem: str
+) -> None:
+    settings.USAGE_COST_UNITS = table
+    with pytest.raises(ImproperlyConfigured, match=f"E050 USAGE_COST_UNITS: {problem}"):
+        refuse_insecure_start()
+    settings.USAGE_COST_UNITS = OWN
+    refuse_insecure_start()
 
 
 def test_a_batch_of_several_types_costs_each(

@@ -13,9 +13,10 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from billing import charts, dashboard
+from billing import charts
 from keys.models import Partner
 from tests.api import Api
+from tests.billing import books
 from tests.billing.rows import log, requests
 from tests.staff import hire, log_in
 
@@ -88,6 +89,11 @@ def test_it_needs_its_permission(client: Client, quick_passwords: None, api: Api
         ("?range=nonsense", 3),
         ("?from=2026-01-01&to=1999-01-01", 3),
         ("?from=yesterday", 3),
+        ("?from=0001-01-01", 3),
+        ("?to=9999-12-31", 3),
+        ("?from=2001-01-01", 3),
+        ("?to=2001-01-01", 0),
+        ("?to=2000-01-01", 0),
     ],
 )
 def test_the_range_can_be_chosen(staff: Client, db: None, query: str, shown: int) -> None:
@@ -138,22 +144,26 @@ def test_its_queries_follow_neither_partners_nor_rows(staff: Client, db: None) -
     assert count() <= before + 2
 
 
-def test_revenue_is_shown_once_the_ledger_tells_it(
-    staff: Client, db: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = []
+def test_revenue_is_the_ledgers_in_each_currency(staff: Client, acme: Partner) -> None:
+    other = Partner.objects.create(name="Pacific Escrow")
+    first = dt.datetime.now(dt.UTC).date().replace(day=1)
+    books.agree(acme, starts_on=first)
+    books.agree(other, starts_on=first, rows=[("deed", 0, Decimal(1300))], currency="JPY")
+    for partner in (acme, acme, other):
+        books.charge(partner)
+    cards = {card["title"]: card["value"] for card in staff.get(PAGE).context["cards"]}
+    assert (cards["Revenue, USD"], cards["Revenue, JPY"]) == ("25.00", "1,300")
 
-    def source(question: Any) -> dict[str, dict[dt.datetime, Decimal]]:
-        asked.append(question)
-        day = dt.datetime.now(dt.UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-        return {"USD": {day: Decimal("1234.50")}}
 
-    monkeypatch.setattr(dashboard, "_revenue", [])
-    dashboard.register_revenue(source)
-    page = _page(staff)
-    assert "Revenue, USD" in page
-    assert "1,234.50" in page
-    assert asked[0].interval == "day"
+def test_a_day_on_which_more_was_given_back_than_charged_is_drawn_below_zero() -> None:
+    days = [dt.datetime(2026, 11, day, tzinfo=dt.UTC) for day in (1, 2)]
+    drawing = charts.bars("Revenue", days, [charts.Series("USD", "#000", [30.0, -12.5])])
+    bars = re.findall(r'<rect x="[^"]*" y="([^"]*)" width="[^"]*" height="([^"]*)"[^>]*><title>', drawing)
+    (above, high), (below, low) = [(float(y), float(height)) for y, height in bars]
+    assert above + high == pytest.approx(below)
+    assert high / low == pytest.approx(30 / 12.5, rel=0.01)
+    assert below + low <= charts.HEIGHT
+    assert "-12.5 USD" in drawing
 
 
 def test_the_export_has_every_dimension(staff: Client, api: Api) -> None:
@@ -170,6 +180,16 @@ def test_the_export_has_every_dimension(staff: Client, api: Api) -> None:
     assert (own["partner"], own["key"], own["livemode"]) == ("Acme Title", api.key.prefix, "true")
     assert (own["requests"], own["errors"], own["cost_units"]) == ("2", "0", "2")
     assert float(own["latency_p95_ms"]) == pytest.approx(100, rel=0.05)
+
+
+@pytest.mark.parametrize("query", ["", "?range=7d", "?range=90d", "?from=2026-01-01&to=2026-12-31"])
+def test_the_export_and_the_page_say_the_same(staff: Client, api: Api, query: str) -> None:
+    now = dt.datetime.now(dt.UTC)
+    at = [now - dt.timedelta(days=days, hours=hours) for days in range(5, 95) for hours in (0, 5, 11, 17)]
+    log([row for moment in at for row in requests(1, at=moment)])
+    shown = staff.get(f"{PAGE}{query}").context["cards"][0]["value"]
+    told = sum(int(row["requests"]) for row in _rows(staff.get(f"{PAGE}export.csv{query}")))
+    assert int(shown) == told > 0
 
 
 def test_a_name_that_is_a_formula_stays_a_name(staff: Client, db: None) -> None:

@@ -28,6 +28,25 @@ def test_a_month_without_partition_loses_nothing_and_is_mended(
     assert metric("partner_api_usage_rows_without_partition") == 0
 
 
+def test_a_month_that_was_missed_is_made_later(spool: Spool, logged: Logged, db: None) -> None:
+    retention.keep(dt.datetime(2031, 1, 10, tzinfo=dt.UTC))
+    missed = dt.datetime(2031, 5, 31, 23, 59, tzinfo=dt.UTC)
+    spool.append(line(a_row(at=missed.timestamp())))
+    logged()
+    retention.keep(dt.datetime(2031, 7, 10, tzinfo=dt.UTC))
+    assert (_count("api_usage_default"), _count("api_usage_2031_05")) == (0, 1)
+    assert metric("partner_api_usage_rows_without_partition") == 0
+
+
+def test_rows_of_a_wrong_clock_call_nobody_for_ever(spool: Spool, logged: Logged, db: None) -> None:
+    now = dt.datetime(2031, 5, 10, tzinfo=dt.UTC)
+    spool.append(line(a_row(at=dt.datetime(2199, 1, 1, tzinfo=dt.UTC).timestamp())))
+    logged()
+    retention.keep(now)
+    assert _count("api_usage_default") == 1
+    assert metric("partner_api_usage_rows_without_partition") == 0
+
+
 def test_months_are_made_ahead_and_dropped_after_their_retention(
     spool: Spool, logged: Logged, db: None, settings: Any
 ) -> None:

@@ -1,17 +1,21 @@
 """What an order's place depends on is remembered from the order before, and holds only while it is true."""
 
 import datetime as dt
+import uuid
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
 import pytest
 import time_machine
+from django.db import transaction
 from django.utils import timezone
 
-from billing import contracts, places, requests_quota
+from billing import contracts, invoicing, periods, places, requests_quota
 from billing.models import BillingPeriod, Contract, Invoice, Reservation
+from billing.models.contract import in_force_of
 from deeds.models import Deed
+from keys.models import Partner
 from tests.api import Api
 from tests.billing.test_quotas import FINANCE, allow, per_deed
 
@@ -123,6 +127,50 @@ def test_the_next_period_has_its_own_places(api: Api, send: Any) -> None:
     assert [period.deeds_reserved for period in BillingPeriod.objects.order_by("starts_at")] == [1, 1]
 
 
+def test_everybody_finds_the_same_version_in_force(api: Api) -> None:
+    """In the database by a query and by the statement that takes places, and among rows that were read."""
+    versions = [
+        (dt.date(2031, 2, 3), dt.date(2031, 2, 20), None),
+        (dt.date(2031, 2, 7), dt.date(2031, 2, 10), None),
+        (dt.date(2031, 2, 9), None, timezone.now()),
+        (dt.date(2031, 2, 14), dt.date(2031, 2, 14), None),
+        (dt.date(2031, 2, 22), None, None),
+    ]
+    for number, (starts_on, ends_on, withdrawn_at) in enumerate(versions):
+        Contract.objects.create(
+            partner=api.partner,
+            version=number + 1,
+            model="per_deed",
+            starts_on=starts_on,
+            ends_on=ends_on,
+            withdrawn_at=withdrawn_at,
+        )
+    period = periods.at(api.partner, dt.datetime(2031, 2, 1, tzinfo=dt.UTC))
+
+    def takes(contract_id: Any, moment: dt.datetime) -> bool:
+        terms = places.Terms(
+            period_id=period.pk,
+            ends_at=period.ends_at,
+            quota=None,
+            cap=None,
+            contract_id=contract_id,
+            is_free=False,
+            is_hard=True,
+            deeds=None,
+            money=None,
+            item="grant",
+            amount=Decimal(0),
+        )
+        return places.take(terms, uuid.uuid4(), now=moment) is not None
+
+    everybody = [None, *Contract.objects.values_list("pk", flat=True)]
+    for day in range(1, 29):
+        moment = dt.datetime(2031, 2, day, 12, tzinfo=dt.UTC)
+        found = Contract.objects.in_force(api.partner.pk, moment.date())
+        assert in_force_of(Contract.objects.standing(), moment.date()) == found
+        assert [pk for pk in everybody if takes(pk, moment)] == [found.pk if found else None]
+
+
 def test_a_period_that_was_removed_is_made_again(api: Api, send: Any) -> None:
     send("A")
     Reservation.objects.all().delete()
@@ -147,14 +195,15 @@ def test_requests_count_in_the_period_of_their_hour(api: Api, stranger: Api) -> 
     first = BillingPeriod.objects.get(partner=api.partner)
     in_next = first.ends_at + dt.timedelta(hours=1)
     # Two hours of one period, one of a period that is not made yet, and another partner's.
-    requests_quota.count(
-        {
-            (api.partner.pk, first.starts_at): 2,
-            (api.partner.pk, first.ends_at - dt.timedelta(seconds=1)): 4,
-            (api.partner.pk, in_next): 8,
-            (stranger.partner.pk, now): 16,
-        }
-    )
+    with time_machine.travel(in_next):
+        requests_quota.count(
+            {
+                (api.partner.pk, first.starts_at): 2,
+                (api.partner.pk, first.ends_at - dt.timedelta(seconds=1)): 4,
+                (api.partner.pk, in_next): 8,
+                (stranger.partner.pk, now): 16,
+            }
+        )
     counted = {
         (period.partner_id, period.starts_at): period.requests_used for period in BillingPeriod.objects.all()
     }
@@ -163,6 +212,18 @@ def test_requests_count_in_the_period_of_their_hour(api: Api, stranger: Api) -> 
         (api.partner.pk, first.ends_at): 8,
         (stranger.partner.pk, first.starts_at): 16,
     }
+
+
+def test_counting_locks_no_period_a_second_time_when_there_is_nothing_to_tell(
+    api: Api, django_assert_num_queries: Any
+) -> None:
+    allow(api.partner, monthly_request_quota=10)
+    now = timezone.now()
+    requests_quota.count({(api.partner.pk, now): 1})
+    with django_assert_num_queries(3):  # the statement, in its savepoint
+        requests_quota.count({(api.partner.pk, now): 1})
+    requests_quota.count({(api.partner.pk, now): 3})
+    assert BillingPeriod.objects.get().told == ["requests:50"]
 
 
 def test_requests_of_a_closed_period_count_in_the_next(api: Api) -> None:
@@ -176,3 +237,29 @@ def test_requests_of_a_closed_period_count_in_the_next(api: Api) -> None:
 def test_a_partner_that_is_gone_is_passed_over(api: Api) -> None:
     requests_quota.count({(Deed().pk, timezone.now()): 5})
     assert not BillingPeriod.objects.exists()
+
+
+def test_requests_of_a_clock_that_is_wrong_count_where_they_are_billed(api: Api) -> None:
+    now = timezone.now()
+    first = periods.at(api.partner, now)
+    years = dt.timedelta(days=1500)
+    requests_quota.count({(api.partner.pk, now - years): 1, (api.partner.pk, now + years): 2})
+    with time_machine.travel(first.ends_at + dt.timedelta(days=1)):
+        assert invoicing.close_ended(now=timezone.now()) == 1
+        requests_quota.count({(api.partner.pk, first.starts_at): 4, (api.partner.pk, now - years): 8})
+    used = BillingPeriod.objects.filter(partner=api.partner).order_by("starts_at")
+    assert [(period.starts_at, period.requests_used) for period in used] == [
+        (first.starts_at, 1 + 2),
+        (first.ends_at, 4 + 8),
+    ]
+
+
+def test_what_is_dated_before_a_closed_period_is_charged_in_the_open_one(acme: Partner) -> None:
+    now = timezone.now()
+    first = periods.at(acme, now)
+    with time_machine.travel(first.ends_at + dt.timedelta(days=1)):
+        invoicing.close_ended(now=timezone.now())
+        with transaction.atomic():
+            period = periods.open_at(acme, first.starts_at - dt.timedelta(days=40))
+    assert period.starts_at == first.ends_at
+    assert acme.billing_periods.count() == 2

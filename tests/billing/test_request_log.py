@@ -1,6 +1,8 @@
 """Every request leaves one row, whatever became of it."""
 
+import atexit
 import json
+import threading
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -9,12 +11,13 @@ import pytest
 from django.db import OperationalError
 from django.test import Client
 
-from billing import request_log
+from billing import draining, request_log
 from billing.models import ApiUsage, UsageDaily
 from deeds.models import Deed
 from keys.models import Partner
 from partner_api.http.models import KeptAnswer
 from tests.api import Api
+from tests.billing.rows import metric
 
 Logged = Callable[[], list[ApiUsage]]
 Orders = Callable[..., dict[str, Any]]
@@ -176,6 +179,55 @@ def test_huge_and_hostile_values_change_nothing(client: Client, db: None, logged
     [row] = logged()
     assert (row.route, row.status, row.bytes_in, row.address) == ("", 404, 0, None)
     assert row.request_id.startswith("req_")
+
+
+def test_what_a_client_claims_to_send_overflows_no_sum(
+    api: Api, client: Client, logged: Logged, acme: Partner
+) -> None:
+    headers = {"Authorization": f"Bearer {api.text}", "Content-Length": str(2**63 - 1)}
+    for _ in range(3):
+        client.get("/v2/deeds", headers=headers)
+        logged()
+    assert UsageDaily.objects.get(level=7).bytes_in == 3 * 2**32
+    assert api.get("/v2/usage").json()["totals"]["requests"] == 3
+
+
+def test_methods_that_clients_invent_are_one(client: Client, db: None, logged: Logged) -> None:
+    for number in range(3):
+        client.generic(f"BREW{number}", "/v2/deeds")
+    assert {row.method for row in logged()} == {"other"}
+    assert UsageDaily.objects.filter(level=0).count() == 1
+
+
+def test_an_answer_goes_out_whatever_becomes_of_its_row(
+    transactional_db: None, api: Api, order: Orders, logged: Logged, settings: Any
+) -> None:
+    settings.USAGE_COST_UNITS = {"grant": "12"}
+    before = metric("partner_api_usage_rows_lost_total", reason="error")
+    assert api.post("/v2/deeds", order()).status_code == 202
+    assert Deed.objects.count() == 1
+    assert metric("partner_api_usage_rows_lost_total", reason="error") == before + 1
+    settings.USAGE_COST_UNITS = {}
+    api.get("/v2/deeds")
+    assert len(logged()) == 1
+
+
+def test_a_drainer_without_a_thread_tries_again_with_the_next_request(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[str] = []
+
+    def start(thread: threading.Thread) -> None:
+        begun.append(thread.name)
+        if len(begun) == 1:
+            raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    monkeypatch.setattr(atexit, "register", lambda _: None)
+    drainer = draining.Drainer(seconds=60)
+    for _ in range(3):
+        drainer.ensure_running()
+    assert begun == ["usage-drain"] * 2
 
 
 def test_a_test_key_is_logged_as_such(acme: Partner, logged: Logged) -> None:

@@ -109,7 +109,8 @@ def test_a_clock_that_is_wrong_moves_rows_and_loses_none(db: None) -> None:
     log(requests(1, at=NOON + dt.timedelta(days=4000)), requests(1, at=NOON - dt.timedelta(days=4000)))
     assert ApiUsage.objects.count() == 2
     assert UsageDaily.objects.filter(level=Level.TOTAL).count() == 2
-    assert partitions.rows_without_partition() == 2
+    far = (Month(2020, 1), Month(2200, 1))
+    assert partitions.rows_without_partition(*far) == 2
 
 
 def test_batches_in_any_order_come_to_the_same(apis: list[Api]) -> None:
@@ -151,6 +152,23 @@ def test_what_is_left_of_a_dropped_month_is_kept(db: None) -> None:
     partitions.drop_before(Month(2026, 6))
     assert ApiUsage.objects.count() == 0
     rollups.rebuild(dt.date(2026, 1, 1), DAY)
+    assert UsageDaily.objects.get(level=Level.TOTAL).requests == 2
+
+
+def test_a_month_that_is_dropped_while_its_days_are_rebuilt_keeps_their_rollups(
+    db: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    partitions.make([Month(2026, 8), Month(2026, 9)])
+    day = dt.date(2026, 8, 20)
+    log(requests(2, at=dt.datetime(2026, 8, 20, tzinfo=dt.UTC)))
+    take_turn = rollups._take_turn
+
+    def after_the_drop(cursor: Any) -> None:
+        partitions.drop_before(Month(2026, 9))
+        take_turn(cursor)
+
+    monkeypatch.setattr(rollups, "_take_turn", after_the_drop)
+    assert rollups.rebuild(day, day) == 0
     assert UsageDaily.objects.get(level=Level.TOTAL).requests == 2
 
 

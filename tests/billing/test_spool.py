@@ -1,5 +1,6 @@
 """Rows on their way from the spool to Postgres: none lost, none twice, whatever fails."""
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -52,6 +53,29 @@ def test_a_full_disk_tears_no_other_row(
     unreadable = metric("partner_api_usage_rows_unreadable_total")
     assert len(logged()) == 2
     assert metric("partner_api_usage_rows_unreadable_total") == unreadable + 1
+
+
+def test_a_file_that_cannot_be_read_holds_up_no_other(api: Api, logged: Logged, spool: Spool) -> None:
+    spool.folder.mkdir(parents=True)
+    (spool.folder / "0-a-folder.rows").mkdir()
+    before = metric("partner_api_usage_drain_failures_total")
+    api.get("/v2/deeds")
+    assert len(logged()) == 1
+    assert metric("partner_api_usage_drain_failures_total") > before
+
+
+def test_a_file_that_cannot_be_begun_leaves_nothing(
+    api: Api, logged: Logged, spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(*_: Any) -> None:
+        raise OSError("No locks available")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl, "flock", no_locks)
+        assert api.get("/v2/deeds").status_code == 200
+    assert list(spool.folder.iterdir()) == []
+    api.get("/v2/deeds")
+    assert len(logged()) == 1
 
 
 def test_a_spool_has_an_end(api: Api, logged: Logged, spool: Spool) -> None:
@@ -150,7 +174,7 @@ def test_values_out_of_bounds_are_brought_within(spool: Spool, logged: Logged, d
         )
     )
     [row] = logged()
-    assert (row.at.year, row.status, row.latency_ms, row.bytes_in) == (2200, 0, 0.0, 2**62)
+    assert (row.at.year, row.status, row.latency_ms, row.bytes_in) == (2200, 0, 0.0, 2**32)
     assert len(row.route) == 120
 
 

@@ -159,6 +159,7 @@ def test_the_answer_says_what_it_covers(api: Api) -> None:
         ("?from=2026-11-20&to=2026-11-20", "/from", "invalid_value", "before"),
         ("?from=2020-01-01&to=2026-11-20", "/from", "invalid_value", "400 days"),
         ("?from=2026-01-01&to=2026-11-20&interval=hour", "/from", "invalid_value", "31 days"),
+        ("?from=2026-10-20&to=2026-11-20T00:00:01Z&interval=hour", "/from", "invalid_value", "31 days"),
     ],
 )
 def test_a_wrong_question_is_told_what_is_wrong(
@@ -168,6 +169,16 @@ def test_a_wrong_question_is_told_what_is_wrong(
     assert errors_of(answer) == {pointer: code}
     assert hint in answer.json()["errors"][0]["message"]
     assert answer.json()["errors"][0]["in"] == "query"
+
+
+def test_the_longest_range_may_begin_within_an_hour(api: Api) -> None:
+    _usage(api, "?from=2026-10-20T10:30:00Z&to=2026-11-20T10:30:00Z&interval=hour")
+    _usage(api, "?from=2025-10-16&to=2026-11-20")
+
+
+def test_a_path_that_no_route_fits_has_its_method_for_a_route(api: Api) -> None:
+    log(requests(1, route="", status=404, partner=api.partner, key=api.key))
+    assert [point["route"] for point in _usage(api, "?group_by=route")["data"]] == ["GET"]
 
 
 def test_an_answer_too_long_to_be_of_use_is_refused(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:

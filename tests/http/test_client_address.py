@@ -1,8 +1,9 @@
 """Which networks an address lies in."""
 
 import pytest
+from django.test import RequestFactory
 
-from partner_api.http.client_address import is_within
+from partner_api.http.client_address import address_of, is_within
 
 
 @pytest.mark.parametrize(
@@ -21,3 +22,18 @@ from partner_api.http.client_address import is_within
 )
 def test_an_address_is_within_a_network(address: str | None, networks: list[str], expected: bool) -> None:
     assert is_within(address, networks) is expected
+
+
+@pytest.mark.parametrize(
+    ("peer", "address"),
+    [
+        ("::ffff:203.0.113.9", "203.0.113.9"),
+        ("2001:db8::1", "2001:db8::1"),
+        ("fe80::1%eth0", "fe80::1"),
+        ("nonsense", None),
+    ],
+)
+def test_an_address_is_one_that_others_can_read(rf: RequestFactory, peer: str, address: str | None) -> None:
+    request = rf.get("/", REMOTE_ADDR=peer)
+    assert address_of(request) == address
+    assert not is_within(address_of(request), ["198.51.100.0/24"])

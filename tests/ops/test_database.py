@@ -48,10 +48,10 @@ def database() -> Iterator[str]:
         yield url
 
 
-def manage(*arguments: str, url: str) -> subprocess.Popen[str]:
+def manage(*arguments: str, url: str, **settings: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "manage.py", *arguments],
-        env={**os.environ, "DATABASE_URL": url},
+        env={**os.environ, "DATABASE_URL": url, **settings},
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -187,6 +187,60 @@ def test_a_second_login_stands_in_while_the_apps_password_changes(migrated: Migr
             psycopg.connect(url.replace(first, second)).close()
         finally:
             admin.execute(f"DROP ROLE {login}")
+
+
+# Half a year from now, when the first months are past their retention and none of the next ones was made.
+KEEP = """
+import datetime as dt
+from django.utils import timezone
+from billing import metrics, retention
+retention.keep(timezone.now() + dt.timedelta(days=183))
+print(metrics.usage_rows_without_partition._value.get())
+"""
+ROW = """
+INSERT INTO api_usage (at, id, method, route, status, error_code, latency_ms, cost_units, deeds, deed_type,
+  bytes_in, bytes_out, request_id)
+VALUES (now() + interval '183 days', gen_random_uuid(), 'GET', '/v2/deeds', 200, '', 1, 1, 0, '', 0, 0, '')
+"""
+MONTHS = "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'api_usage'::regclass"
+
+
+def test_the_app_makes_and_drops_the_months_of_the_request_log(migrated: Migrated) -> None:
+    url = migrated.url_of("app")
+    with psycopg.connect(url) as connection:
+        connection.execute(ROW)
+        before = {name for (name,) in connection.execute(MONTHS)}
+    said = manage("shell", "-c", KEEP, url=url, USAGE_RETENTION_MONTHS="1").communicate(timeout=60)
+    with psycopg.connect(url) as connection:
+        after = {name for (name,) in connection.execute(MONTHS)}
+        left = connection.execute("SELECT count(*) FROM ONLY api_usage_default").fetchone()
+        kept = connection.execute("SELECT count(*) FROM api_usage").fetchone()
+    assert said[0].splitlines()[-1:] == ["0.0"], said
+    assert (left, kept) == ((0,), (1,))
+    # Last month, this one and three more; of the first four no one is left.
+    assert len(after) == 1 + 5
+    assert before & after == {"api_usage_default"}
+    for call in (
+        "SELECT make_usage_month('2031-05-02')",
+        "SELECT make_usage_month('1999-05-01')",
+        "SELECT make_usage_month(NULL)",
+    ):
+        with psycopg.connect(url) as connection, pytest.raises(psycopg.Error):
+            connection.execute(call)
+    for call in ("SELECT make_usage_month('2031-05-01')", "SELECT drop_usage_month('2026-01-01')"):
+        refused(migrated.url_of("readonly"), f"SET default_transaction_read_only = off; {call}")
+
+
+def test_a_month_that_cant_be_made_is_told(migrated: Migrated) -> None:
+    with psycopg.connect(migrated.url_of("migration")) as connection:
+        connection.execute("REVOKE EXECUTE ON FUNCTION make_usage_month FROM partner_api_app")
+    with psycopg.connect(migrated.url_of("app")) as connection:
+        connection.execute("DELETE FROM api_usage")
+        connection.execute(ROW.replace("183 days", "366 days"))
+    keep = KEEP.replace("183", "366").replace("retention.keep", "with suppress(Exception): retention.keep")
+    process = manage("shell", "-c", f"from contextlib import suppress{keep}", url=migrated.url_of("app"))
+    said = process.communicate(timeout=60)
+    assert said[0].splitlines()[-1:] == ["1.0"], said
 
 
 def _insert_for(url: str, insert: str) -> str:

@@ -8,7 +8,7 @@ from billing import draining
 
 
 class Command(BaseCommand):
-    help = "Store what web processes that share VAR_DIR left in the request log's spool."
+    help = "Store what web processes that share USAGE_SPOOL_DIR left in the request log's spool."
 
     def handle(self, *args: Any, **options: Any) -> None:
         self.stdout.write(f"{draining.drain()} rows stored.")
