@@ -114,12 +114,17 @@ def _timed(check: Check) -> dict[str, Any]:
     return {"latency_ms": round((time.monotonic() - started) * 1000, 1), **shown}
 
 
-def own_connection(**options: Any) -> psycopg.Connection[Any]:
-    """A connection beside the pool, from which one could be waited for as long as a query may take."""
-    wanted = connection.get_connection_params()
+def own_parameters() -> dict[str, Any]:
+    """How the database is reached, as libpq wants it: what Django and its pool add is left out."""
+    wanted: dict[str, Any] = connection.get_connection_params()
     for name in ("pool", "cursor_factory", "context", "prepare_threshold", "server_side_binding"):
         wanted.pop(name, None)
-    return psycopg.connect(**{**wanted, "connect_timeout": 2, **options})
+    return wanted
+
+
+def own_connection(**options: Any) -> psycopg.Connection[Any]:
+    """A connection beside the pool, from which one could be waited for as long as a query may take."""
+    return psycopg.connect(**{**own_parameters(), "connect_timeout": 2, **options})
 
 
 def _database() -> None:
