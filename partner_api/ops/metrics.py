@@ -7,6 +7,7 @@ register here: each gets a second, is asked every few seconds at most, and can't
 docs/metrics.md lists all.
 """
 
+import itertools
 import os
 import threading
 import time
@@ -60,6 +61,17 @@ PROBLEMS = Counter(
     "Error answers, by the code that the client was given.",
     ["code"],
 )
+
+
+def begin_at_zero(metric: Counter | Histogram, *values: Iterable[str]) -> None:
+    """Shows the series of all these label values (one group a label) before anything happened.
+
+    Prometheus sees an increase only between two values; the first event of a series that begins with it is
+    none. For labels whose values are few and known.
+    """
+    for labels in itertools.product(*values):
+        metric.labels(*labels)
+
 
 CollectorFunction = Callable[[], Iterable[Metric]]
 

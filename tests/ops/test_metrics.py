@@ -12,8 +12,10 @@ from django.db import connection
 from django.test import Client
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.parser import text_string_to_metric_families
+from redis.exceptions import ConnectionError as RedisConnectionError
 
-from deeds import tasks
+from deeds import circuit, tasks
+from deeds.main_api import MainApiError, renderer_for
 from keys.models import Partner
 from partner_api.local.ports import free_port
 from partner_api.ops import metrics
@@ -105,6 +107,28 @@ def test_the_age_of_the_oldest_order_is_looked_up(client: Client, api: Api, orde
     assert 3595 < page["partner_api_oldest_queued_order_age_seconds"][0].value < 3700
     assert 595 < page["partner_api_oldest_due_deed_age_seconds"][0].value < 700
     assert value(page["partner_api_deeds_under_way"], status="queued") == 1
+
+
+def test_a_circuit_that_opened_shows_without_anybody_asking_whether_we_are_ready(
+    client: Client, db: None, settings: Any, monkeypatch: Any
+) -> None:
+    def shown() -> dict[str, float]:
+        samples = scrape(client).get("partner_api_circuit_open", [])
+        return {sample.labels["renderer"]: sample.value for sample in samples}
+
+    assert shown() == {"main_api": 0, "sandbox": 0}
+    outage = MainApiError("main_api_unavailable", "status 503", is_temporary=True, is_outage=True)
+    for _ in range(settings.CIRCUIT_FAILURES):
+        circuit.failed(renderer_for(livemode=True), outage, is_probe=False)
+    assert shown() == {"main_api": 1, "sandbox": 0}
+    circuit.succeeded(renderer_for(livemode=True))
+    assert shown() == {"main_api": 0, "sandbox": 0}
+
+    def away(name: str) -> None:
+        raise RedisConnectionError
+
+    monkeypatch.setattr(circuit, "get_redis_connection", away)
+    assert shown() == {}, "what nobody knows is not shown as closed"
 
 
 def test_a_look_that_fails_hides_nothing_else(client: Client, db: None, monkeypatch: Any) -> None:
