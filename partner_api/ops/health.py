@@ -81,6 +81,15 @@ def look() -> dict[str, dict[str, Any]]:
     return results
 
 
+def answers(name: str) -> bool:
+    """Whether a dependency answers now; a check that hangs is waited for no longer than a probe would."""
+    try:
+        _start(name, _checks[name]).result(timeout=TIMEOUT_SECONDS)
+    except Exception:  # noqa: BLE001 - whatever fails in a dependency's client is its answer
+        return False
+    return True
+
+
 def _start(name: str, check: Check) -> "concurrent.futures.Future[dict[str, Any]]":
     """The check that runs already, or a new one."""
     with _lock:

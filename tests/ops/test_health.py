@@ -148,6 +148,21 @@ def test_each_dependency_hanging_or_refused_is_told_within_a_second(
         deployment.children.pop().stop(seconds=8)
 
 
+@pytest.mark.parametrize("how", ["hanging", "refusing"])
+def test_the_metrics_are_there_in_time_while_the_database_is_not(
+    deployment: Deployment, request: pytest.FixtureRequest, how: str
+) -> None:
+    port = request.getfixturevalue(how)
+    deployment.start_web(**at(port)["database"], WEB_WORKERS="1", METRICS_ALLOWED_CIDRS="127.0.0.0/8")
+    for _ in range(2):
+        answer = requests.get(f"{deployment.url}/metrics", timeout=30)
+        assert answer.elapsed.total_seconds() <= 2.0
+    assert answer.status_code == 200
+    assert 'partner_api_collector_up{collector="deeds.looks.backlog"} 0.0' in answer.text
+    assert 'partner_api_collector_up{collector="deeds.circuit.suspended"} 1.0' in answer.text
+    assert "partner_api_usage_rows_lost_total" in answer.text
+
+
 def test_the_images_own_check_passes_where_only_the_public_host_is_served(deployment: Deployment) -> None:
     dockerfile = (Path(__file__).parent.parent.parent / "Dockerfile").read_text()
     found = re.search(r"^HEALTHCHECK[^\n]*\n\s+CMD (\[.*\])$", dockerfile, re.MULTILINE)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import requests
-from django.db import connection
+from django.db import connection, connections
 from django.test import Client
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.parser import text_string_to_metric_families
@@ -183,6 +183,32 @@ def test_a_file_that_a_process_has_only_just_made_hides_nothing(tmp_path: Path, 
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
     (tmp_path / "counter_1.db").touch()
     assert metrics.counted() == b""
+
+
+def test_a_file_that_is_gone_when_it_is_looked_at_hides_nothing(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    # Found in the folder, and not there: as a process's that ended in between.
+    (tmp_path / "gauge_livemax_1.db").symlink_to(tmp_path / "nowhere")
+    assert metrics.counted() == b""
+
+
+def test_looks_need_no_place_in_the_pool(transactional_db: None, client: Client, monkeypatch: Any) -> None:
+    """Where all are taken, each look would wait for one as long as a request may."""
+    monkeypatch.setattr(metrics, "_collectors", dict(metrics._collectors))
+    seen: list[bool] = []
+
+    def look() -> Iterator[Metric]:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+        seen.append(connection.pool is None)
+        yield GaugeMetricFamily("partner_api_seen", "Seen.", value=1)
+
+    metrics.register_collector(look)
+    usual = connections["default"]
+    assert usual.pool is not None
+    assert scrape(client)["partner_api_seen"][0].value == 1
+    assert seen == [True]
+    assert connections["default"] is usual
 
 
 def test_a_path_makes_no_label(client: Client, db: None) -> None:
