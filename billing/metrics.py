@@ -4,6 +4,8 @@ from typing import Final
 
 from prometheus_client import Counter, Gauge
 
+from partner_api.ops.metrics import begin_at_zero
+
 usage_rows_written: Final = Counter(
     "partner_api_usage_rows_written_total", "Requests written to the request log's spool."
 )
@@ -12,6 +14,7 @@ usage_rows_lost: Final = Counter(
     "Requests that could not be logged: the spool was unwritable or full, or making the row failed.",
     ["reason"],
 )
+begin_at_zero(usage_rows_lost, ("full", "unwritable"))
 usage_rows_stored: Final = Counter(
     "partner_api_usage_rows_stored_total", "Rows of the request log stored in Postgres."
 )

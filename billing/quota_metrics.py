@@ -5,12 +5,14 @@ from typing import Any
 from prometheus_client import Counter
 
 from billing.signals import quota_exceeded, quota_threshold_reached
+from partner_api.ops.metrics import begin_at_zero
 
 QUOTA_EVENTS = Counter(
     "partner_api_quota_events_total",
     "Quotas and budgets that reached a threshold, or were exceeded.",
     ["event"],
 )
+begin_at_zero(QUOTA_EVENTS, ("threshold_reached", "exceeded"))
 
 
 def connect() -> None:

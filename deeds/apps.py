@@ -27,5 +27,6 @@ class DeedsConfig(AppConfig):
         health.register("storage", storage.check)
         health.register("main_api", circuit.check)
         register_collector(looks.backlog)
+        register_collector(circuit.suspended, uses_database=False)
         watching.register_watch("main_api_failing", looks.main_api_failing)
         deed_settled.connect(metrics.count_settled, dispatch_uid="deeds.metrics")

@@ -10,11 +10,13 @@ At the sandbox only a failing connection counts, because the faults it answers w
 import enum
 import hashlib
 import time
+from collections.abc import Iterator
 from typing import Final
 
 import structlog
 from django.conf import settings
 from django_redis import get_redis_connection
+from prometheus_client.core import GaugeMetricFamily, Metric
 from redis.exceptions import RedisError
 
 from deeds import main_api, metrics
@@ -121,20 +123,34 @@ def succeeded(renderer: Renderer) -> bool:
 def state(renderer: Renderer) -> str:
     """`closed`, `open`, or `half_open` (the next call is a probe). Changes nothing."""
     try:
-        rest = get_redis_connection("default").hmget(_key(renderer), "rest_until", "rest_since")
+        return _state(renderer)
     except RedisError:
         return "closed"
+
+
+def _state(renderer: Renderer) -> str:
+    rest = get_redis_connection("default").hmget(_key(renderer), "rest_until", "rest_since")
     if None in rest:
         return "closed"
     until, since = map(float, rest)
     return "open" if since - _SKEW_SECONDS < time.time() < until else "half_open"
 
 
+def suspended() -> Iterator[Metric]:
+    """For Prometheus, looked up in Redis; without it the figure is missing, and the look failed."""
+    family = GaugeMetricFamily(
+        "partner_api_circuit_open", "1 while calls to a renderer are suspended.", labels=["renderer"]
+    )
+    for livemode in (True, False):
+        renderer = renderer_for(livemode=livemode)
+        family.add_metric([renderer.name], float(_state(renderer) != "closed"))
+    yield family
+
+
 def check() -> dict[str, str]:
     """For `/readyz`: whether the Main API's host answers, and what the circuit to it is."""
     renderer = renderer_for(livemode=True)
     circuit = state(renderer)
-    metrics.CIRCUIT_OPEN.labels(renderer.name).set(0 if circuit == "closed" else 1)
     try:
         main_api.look()
     except main_api.Unreachable:

@@ -4,9 +4,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter, Histogram
 
-from partner_api.ops.metrics import LATENCY_BUCKETS
+from deeds.catalog import DEED_TYPES
+from partner_api.ops.metrics import LATENCY_BUCKETS, begin_at_zero
+
+RENDERERS: Final = ("main_api", "sandbox")
 
 ORDERS: Final = Counter(
     "partner_api_orders_total", "Orders accepted, by deed type and source.", ["deed_type", "source"]
@@ -16,6 +19,7 @@ DEEDS_SETTLED: Final = Counter(
     "Deeds that were completed, failed or cancelled, by deed type and mode.",
     ["status", "deed_type", "mode"],
 )
+begin_at_zero(DEEDS_SETTLED, ("completed", "failed", "cancelled"), DEED_TYPES, ("live", "test"))
 DEED_SECONDS: Final = Histogram(
     "partner_api_deed_seconds",
     "From the order to the completed deed.",
@@ -29,31 +33,42 @@ MAIN_API_CALLS: Final = Counter(
     "Single calls to a renderer (main_api or sandbox), by outcome: ok, or the code of what was wrong.",
     ["renderer", "outcome"],
 )
+begin_at_zero(
+    MAIN_API_CALLS,
+    RENDERERS,
+    (
+        "ok",
+        "main_api_busy",
+        "main_api_rejected",
+        "main_api_timeout",
+        "main_api_unavailable",
+        "invalid_pdf",
+        "pdf_too_large",
+    ),
+)
 MAIN_API_SECONDS: Final = Histogram(
     "partner_api_main_api_seconds",
     "Time of a single call to a renderer.",
     ["renderer"],
     buckets=LATENCY_BUCKETS,
 )
+begin_at_zero(MAIN_API_SECONDS, RENDERERS)
 CIRCUIT_MOVES: Final = Counter(
     "partner_api_circuit_moves_total",
     "How often the circuit to a renderer opened or closed.",
     ["renderer", "to"],
 )
-CIRCUIT_OPEN: Final = Gauge(
-    "partner_api_circuit_open",
-    "1 while the circuit to a renderer is open, as seen by the last readiness check.",
-    ["renderer"],
-    multiprocess_mode="mostrecent",
-)
+begin_at_zero(CIRCUIT_MOVES, RENDERERS, ("open", "closed"))
 STORAGE_ERRORS: Final = Counter(
     "partner_api_storage_errors_total", "PDFs that could not be stored or read.", ["step"]
 )
+begin_at_zero(STORAGE_ERRORS, ("store", "read"))
 PDFS_CHECKED: Final = Counter(
     "partner_api_storage_checked_pdfs_total",
     "PDFs read back from the storage, by whether they were right, missing or another one.",
     ["outcome"],
 )
+begin_at_zero(PDFS_CHECKED, ("right", "missing", "differs"))
 
 
 @contextmanager

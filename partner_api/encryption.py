@@ -1,7 +1,9 @@
 """What must be read back and seen by nobody else is kept encrypted, by a key that can be rotated.
 
-The first of FIELD_ENCRYPTION_KEYS encrypts, all of them decrypt: put a new key first, re-encrypt with
-`rotate`, then drop the old one. It stands below both `http` and `ops`, which may not know each other.
+The first of FIELD_ENCRYPTION_KEYS encrypts, all of them decrypt. Processes of both lists run side by side
+while a list is rolled out, so a new key comes last at first, and only once all have it does it come first;
+then `rotate` encrypts anew, and the old one is dropped. It stands below both `http` and `ops`, which may
+not know each other.
 """
 
 from functools import lru_cache
@@ -36,6 +38,15 @@ def decrypt_bytes(token: bytes) -> bytes:
 def rotate_bytes(token: bytes) -> bytes:
     """The same content, encrypted by the first key."""
     return _fernet().rotate(token)
+
+
+def are_keys_usable() -> bool:
+    """Whether FIELD_ENCRYPTION_KEYS has a key, and each is one of Fernet's."""
+    try:
+        _fernet()
+    except ValueError:
+        return False
+    return True
 
 
 def _fernet() -> MultiFernet:

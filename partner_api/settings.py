@@ -363,12 +363,17 @@ CELERY_TASK_QUEUES = [
     Queue(name, routing_key=name)
     for name in (CELERY_TASK_DEFAULT_QUEUE, DEED_BULK_QUEUE, UPKEEP_QUEUE, WEBHOOK_QUEUE)
 ]
+_UPKEEP = {"queue": UPKEEP_QUEUE, "routing_key": UPKEEP_QUEUE}
 CELERY_TASK_ROUTES = {
-    **{
-        f"deeds.tasks.{name}": {"queue": UPKEEP_QUEUE, "routing_key": UPKEEP_QUEUE}
-        for name in ("sweep", "check_storage", "delete_old_pdfs")
-    },
     "webhooks.tasks.*": {"queue": WEBHOOK_QUEUE, "routing_key": WEBHOOK_QUEUE},
+    "billing.tasks.*": _UPKEEP,
+    "keys.tasks.*": _UPKEEP,
+    "partner_api.*": _UPKEEP,
+    # The others of deeds.tasks make deeds.
+    **{
+        f"deeds.tasks.{name}": _UPKEEP
+        for name in ("sweep", "purge_attempts", "check_storage", "delete_old_pdfs")
+    },
 }
 # At a stop, tasks are given this long to end; what is left is interrupted, and gives its deed back.
 WORKER_STOP_SECONDS = env.float("WORKER_STOP_SECONDS", default=20.0)
@@ -380,91 +385,6 @@ CELERY_WORKER_MAX_TASKS_PER_CHILD = env.int("WORKER_MAX_TASKS_PER_CHILD", defaul
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_TIMEZONE = "UTC"
 SWEEP_SECONDS = env.float("SWEEP_SECONDS", default=10.0)
-CELERY_BEAT_SCHEDULE = {
-    "draft-invoices": {
-        "task": "billing.tasks.draft_invoices",
-        "schedule": timedelta(seconds=DRAFT_INVOICES_SECONDS),
-        "options": {"expires": DRAFT_INVOICES_SECONDS},
-    },
-    "sweep-deeds": {
-        "task": "deeds.tasks.sweep",
-        "schedule": timedelta(seconds=SWEEP_SECONDS),
-        "options": {"expires": SWEEP_SECONDS},
-    },
-    "warn-of-ending-keys": {"task": "keys.tasks.warn_of_ending_keys", "schedule": timedelta(hours=1)},
-    "forget-ended-sessions": {
-        "task": "keys.tasks.forget_ended_sessions",
-        "schedule": timedelta(days=1),
-        "options": {"expires": 12 * 3600},
-    },
-    "purge-kept-answers": {
-        "task": "partner_api.http.tasks.purge_kept_answers",
-        "schedule": timedelta(hours=1),
-        "options": {"expires": 3600},
-    },
-    "purge-deed-attempts": {
-        "task": "deeds.tasks.purge_attempts",
-        "schedule": timedelta(hours=6),
-        "options": {"expires": 3600},
-    },
-    "check-storage": {
-        "task": "deeds.tasks.check_storage",
-        "schedule": timedelta(seconds=STORAGE_CHECK_SECONDS),
-        "options": {"expires": STORAGE_CHECK_SECONDS},
-    },
-    "delete-old-pdfs": {
-        "task": "deeds.tasks.delete_old_pdfs",
-        "schedule": timedelta(seconds=RETENTION_SECONDS),
-        "options": {"expires": RETENTION_SECONDS},
-    },
-    "drain-usage": {
-        "task": "billing.tasks.drain_usage",
-        "schedule": timedelta(seconds=USAGE_ADOPT_SECONDS),
-        "options": {"expires": USAGE_ADOPT_SECONDS},
-    },
-    "keep-usage-partitions": {
-        "task": "billing.tasks.keep_partitions",
-        "schedule": timedelta(hours=6),
-        "options": {"expires": 3600},
-    },
-}
-CELERY_BEAT_SCHEDULE |= {
-    "sync-ledger": {
-        "task": "billing.tasks.sync",
-        "schedule": timedelta(seconds=STRIPE_SYNC_SECONDS),
-        "options": {"expires": STRIPE_SYNC_SECONDS},
-    },
-    "process-stripe-events": {
-        "task": "billing.tasks.process_stripe_events",
-        "schedule": timedelta(seconds=STRIPE_SYNC_SECONDS),
-        "options": {"expires": STRIPE_SYNC_SECONDS},
-    },
-    "release-stripe-invoices": {
-        "task": "billing.tasks.release_invoices",
-        "schedule": timedelta(seconds=STRIPE_SYNC_SECONDS),
-        "options": {"expires": STRIPE_SYNC_SECONDS},
-    },
-    "provision-due-contracts": {
-        "task": "billing.tasks.provision_due",
-        "schedule": timedelta(hours=1),
-        "options": {"expires": 3600},
-    },
-    "reconcile-nightly": {
-        "task": "billing.tasks.reconcile",
-        "schedule": crontab(hour=str(RECONCILE_HOUR), minute="15"),
-        "options": {"expires": 6 * 3600},
-    },
-    "sweep-webhooks": {
-        "task": "webhooks.tasks.sweep",
-        "schedule": timedelta(seconds=WEBHOOKS_SWEEP_SECONDS),
-        "options": {"expires": WEBHOOKS_SWEEP_SECONDS},
-    },
-    "forget-old-webhooks": {
-        "task": "webhooks.tasks.forget",
-        "schedule": crontab(hour=str(WEBHOOKS_FORGET_HOUR), minute="30"),
-        "options": {"expires": 6 * 3600},
-    },
-}
 
 # --- HTTP -------------------------------------------------------------------------------------
 REST_FRAMEWORK = {
@@ -593,10 +513,47 @@ SENTRY_TRACES_SAMPLE_RATE = env.float("SENTRY_TRACES_SAMPLE_RATE", default=0.0)
 TRACING_ENDPOINT = env.str("TRACING_ENDPOINT", default="")
 TRACING_SAMPLE_RATE = env.float("TRACING_SAMPLE_RATE", default=0.1)
 CELERY_BEAT_SCHEDULER = "partner_api.ops.heartbeat:BeatingScheduler"
-CELERY_BEAT_SCHEDULE["watch"] = {
-    "task": "partner_api.ops.tasks.watch",
-    "schedule": timedelta(seconds=WATCH_SECONDS),
-    "options": {"expires": WATCH_SECONDS},
+
+# --- what beat asks for, and when ---------------------------------------------------------------
+
+
+def _every(seconds: float, task: str) -> dict[str, Any]:
+    """By the clock of beat's own start: for what is due again before the next deployment."""
+    return {"task": task, "schedule": timedelta(seconds=seconds), "options": {"expires": seconds}}
+
+
+def _at(task: str, *, minute: int, hour: str = "*", expires: int = 3600) -> dict[str, Any]:
+    """By the wall's clock, which a deployment does not set back; an interval of a day would never end."""
+    return {
+        "task": task,
+        "schedule": crontab(minute=str(minute), hour=hour),
+        "options": {"expires": expires},
+    }
+
+
+CELERY_BEAT_SCHEDULE = {
+    "sweep-deeds": _every(SWEEP_SECONDS, "deeds.tasks.sweep"),
+    "check-storage": _every(STORAGE_CHECK_SECONDS, "deeds.tasks.check_storage"),
+    "delete-old-pdfs": _every(RETENTION_SECONDS, "deeds.tasks.delete_old_pdfs"),
+    "purge-deed-attempts": _at("deeds.tasks.purge_attempts", minute=10, hour="*/6"),
+    "drain-usage": _every(USAGE_ADOPT_SECONDS, "billing.tasks.drain_usage"),
+    "keep-usage-partitions": _at("billing.tasks.keep_partitions", minute=20, hour="*/6"),
+    "draft-invoices": _every(DRAFT_INVOICES_SECONDS, "billing.tasks.draft_invoices"),
+    "sync-ledger": _every(STRIPE_SYNC_SECONDS, "billing.tasks.sync"),
+    "process-stripe-events": _every(STRIPE_SYNC_SECONDS, "billing.tasks.process_stripe_events"),
+    "release-stripe-invoices": _every(STRIPE_SYNC_SECONDS, "billing.tasks.release_invoices"),
+    "provision-due-contracts": _at("billing.tasks.provision_due", minute=5),
+    "reconcile-nightly": _at(
+        "billing.tasks.reconcile", minute=15, hour=str(RECONCILE_HOUR), expires=6 * 3600
+    ),
+    "warn-of-ending-keys": _at("keys.tasks.warn_of_ending_keys", minute=25),
+    "forget-ended-sessions": _at("keys.tasks.forget_ended_sessions", minute=40, hour="2", expires=12 * 3600),
+    "purge-kept-answers": _at("partner_api.http.tasks.purge_kept_answers", minute=50),
+    "sweep-webhooks": _every(WEBHOOKS_SWEEP_SECONDS, "webhooks.tasks.sweep"),
+    "forget-old-webhooks": _at(
+        "webhooks.tasks.forget", minute=30, hour=str(WEBHOOKS_FORGET_HOUR), expires=6 * 3600
+    ),
+    "watch": _every(WATCH_SECONDS, "partner_api.ops.tasks.watch"),
 }
 
 # --- e-mail -----------------------------------------------------------------------------------

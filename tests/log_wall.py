@@ -9,10 +9,14 @@ from typing import Any
 
 from deeds.catalog import DEED_TYPES
 
+# In a JSON line the end of the line before is a backslash and a letter.
+_EDGE = r"(?:\b|(?<=\\[nrtbf]))"
 SECRETS = re.compile(
-    r"\bdp_(?:live|test)_[0-9A-Za-z]{4,16}_[0-9A-Za-z]{20,}"
-    r"|\b(?:sk|rk)_(?:live|test)_[0-9A-Za-z]{8,}"
-    r"|\bwhsec_[0-9A-Za-z+/=]{8,}"
+    r"dp_(?:live|test)_[0-9A-Za-z]{4,16}_[0-9A-Za-z]{20,}"
+    rf"|{_EDGE}"
+    r"(?:sk|rk)_(?:live|test)_[0-9A-Za-z]{8,}"
+    rf"|{_EDGE}"
+    r"whsec_[0-9A-Za-z+/=]{8,}"
     r"|(?i:bearer) +(?!\[redacted\]|token|key|<)[0-9A-Za-z._~+/-]{16,}"
     r"|[?&]signature=(?!\[redacted\])[^\s&\"']{8,}"
     r"|://[^\s:/@\"]*:(?!\[redacted\]|\*)[^\s@/\"]+@"

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from cryptography.fernet import Fernet
 from django.contrib import admin
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
@@ -56,6 +57,9 @@ def test_a_secure_production_starts(secure: Any) -> None:
         ("MAIN_API_INTERNAL_TOKEN", "", "E007"),
         ("SANDBOX_TOKEN", "", "E008"),
         ("SECURE_SSL_REDIRECT", False, "E009"),
+        ("FIELD_ENCRYPTION_KEYS", [], "E011"),
+        ("FIELD_ENCRYPTION_KEYS", ["only-to-load-the-settings"], "E011"),
+        ("FIELD_ENCRYPTION_KEYS", [Fernet.generate_key().decode(), "ü"], "E011"),
         ("ADMIN_JWKS_URL", "https://id.example.com/jwks", "E041"),
         ("ADMIN_JWT_SECRET", "short", "E042"),
         ("SETUP_SECRET", "short", "E044"),

@@ -7,7 +7,7 @@ from django.utils import timezone
 from prometheus_client import Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 
-from partner_api.ops.metrics import LATENCY_BUCKETS
+from partner_api.ops.metrics import LATENCY_BUCKETS, begin_at_zero
 from webhooks.models import Delivery
 from webhooks.sending import Outcome
 
@@ -18,6 +18,27 @@ attempts = Counter(
     "partner_api_webhook_attempts_total",
     "Requests to partners' webhook endpoints, by outcome.",
     ["outcome"],
+)
+begin_at_zero(
+    attempts,
+    (
+        "received",
+        "lease_lost",
+        "3xx",
+        "4xx",
+        "5xx",
+        "timeout",
+        "dns_timeout",
+        "name_not_resolved",
+        "address_refused",
+        "certificate_invalid",
+        "tls_failed",
+        "connection_refused",
+        "connection_failed",
+        "connection_closed",
+        "headers_too_large",
+        "answer_invalid",
+    ),
 )
 latency = Histogram(
     "partner_api_webhook_attempt_seconds",

@@ -13,6 +13,8 @@ from django.conf import settings
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 
+from partner_api import encryption
+
 SECRET_KEY_MIN_LENGTH = 50
 SHARED_SECRET_MIN_BYTES = 32
 
@@ -38,9 +40,6 @@ def refuse_insecure_start() -> None:
 def _faults() -> Iterator[checks.Error]:
     if settings.DEBUG:
         yield _error(1, "DEBUG is on.", "Unset DEBUG; error pages would show settings.")
-    secret = settings.SECRET_KEY
-    if len(secret) < SECRET_KEY_MIN_LENGTH or secret.startswith(("django-insecure", "changeme")):
-        yield _error(2, "SECRET_KEY is short or an example.", "Set 50 random characters or more.")
     if not settings.ALLOWED_HOSTS or "*" in settings.ALLOWED_HOSTS:
         yield _error(3, "ALLOWED_HOSTS is empty or '*'.", "List the host names that serve the API.")
     if urlsplit(settings.PUBLIC_BASE_URL).scheme != "https":
@@ -69,8 +68,21 @@ def _faults() -> Iterator[checks.Error]:
             "WEBHOOKS_ALLOW_PRIVATE_ADDRESSES is set.",
             "Unset it; partners choose the URLs, and could reach into your network.",
         )
+    yield from _faults_of_keys()
     yield from _faults_of_staff()
     yield from _stripe_faults()
+
+
+def _faults_of_keys() -> Iterator[checks.Error]:
+    secret = settings.SECRET_KEY
+    if len(secret) < SECRET_KEY_MIN_LENGTH or secret.startswith(("django-insecure", "changeme")):
+        yield _error(2, "SECRET_KEY is short or an example.", "Set 50 random characters or more.")
+    if not encryption.are_keys_usable():
+        yield _error(
+            11,
+            "FIELD_ENCRYPTION_KEYS is empty, or has what is no Fernet key.",
+            "Set 32 random bytes in URL-safe base64; more than one by comma.",
+        )
 
 
 def _faults_of_staff() -> Iterator[checks.Error]:

@@ -7,6 +7,7 @@ register here: each gets a second, is asked every few seconds at most, and can't
 docs/metrics.md lists all.
 """
 
+import itertools
 import os
 import threading
 import time
@@ -18,16 +19,16 @@ from typing import Any, Final
 import structlog
 from billiard.process import current_process
 from django.conf import settings
-from django.db import DatabaseError, connection, transaction
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram, generate_latest, values
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+from partner_api.ops import database_looks
 
 log = structlog.get_logger(__name__)
 
 # From a quick read to a request that waits for its deed.
 LATENCY_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-_COLLECT_TIMEOUT_MS: Final = 1000
 
 
 def _who_counts() -> str:
@@ -60,6 +61,17 @@ PROBLEMS = Counter(
     "Error answers, by the code that the client was given.",
     ["code"],
 )
+
+
+def begin_at_zero(metric: Counter | Histogram, *values: Iterable[str]) -> None:
+    """Shows the series of all these label values (one group a label) before anything happened.
+
+    Prometheus sees an increase only between two values; the first event of a series that begins with it is
+    none. For labels whose values are few and known.
+    """
+    for labels in itertools.product(*values):
+        metric.labels(*labels)
+
 
 CollectorFunction = Callable[[], Iterable[Metric]]
 
@@ -118,8 +130,15 @@ class _Counts(MultiProcessCollector):
     """The library's, without the files that a process has only just made, or died while making."""
 
     def collect(self) -> Any:
-        files = [str(file) for file in Path(self._path).glob("*.db") if file.stat().st_size > 0]
+        files = [str(file) for file in Path(self._path).glob("*.db") if _bytes_in(file)]
         return self.merge(files, accumulate=True)  # type: ignore[no-untyped-call]  # it has no types
+
+
+def _bytes_in(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return 0  # a live gauge of a process that has ended since
 
 
 class _Looks:
@@ -136,19 +155,29 @@ class _Looks:
         )
         # One scrape looks at a time; another that comes meanwhile is given what this one finds.
         with _lock:
+            _refresh_all()
             for collector in _collectors.values():
-                _refresh(collector)
                 up.add_metric([collector.name], float(collector.is_up))
         for collector in _collectors.values():
             yield from collector.families
         yield up
 
 
-def _refresh(collector: _Collector) -> None:
-    if time.monotonic() - collector.at < settings.METRICS_CACHE_SECONDS:
-        return
+def _refresh_all() -> None:
+    now = time.monotonic()
+    due = [one for one in _collectors.values() if now - one.at >= settings.METRICS_CACHE_SECONDS]
+    for collector in due:
+        if not collector.uses_database:
+            _refresh(collector, list)
+    of_database = [one for one in due if one.uses_database]
+    if of_database:
+        with database_looks.open_connection() as look:
+            for collector in of_database:
+                _refresh(collector, look)
+
+
+def _refresh(collector: _Collector, look: Callable[[Iterable[Metric]], list[Metric]]) -> None:
     try:
-        look = _look if collector.uses_database else list
         collector.families = look(collector.function())
         collector.is_up = True
     except Exception as error:  # noqa: BLE001 - one look that fails must not hide the others
@@ -157,19 +186,3 @@ def _refresh(collector: _Collector) -> None:
         collector.families = []
         collector.is_up = False
     collector.at = time.monotonic()
-
-
-def _look(families: Iterable[Metric]) -> list[Metric]:
-    try:
-        with transaction.atomic():
-            with connection.cursor() as cursor:
-                cursor.execute(f"SET LOCAL statement_timeout = {_COLLECT_TIMEOUT_MS}")
-            found = list(families)
-            with connection.cursor() as cursor:
-                # In a transaction around ours (a test's) the bound would stay.
-                cursor.execute("SET LOCAL statement_timeout = DEFAULT")
-            return found
-    except DatabaseError:
-        if not connection.in_atomic_block:
-            connection.close()
-        raise

@@ -11,10 +11,13 @@ from typing import Final
 
 GONE: Final = "[redacted]"
 
+# Where a word begins. In a JSON line, the end of the line before it is a backslash and a letter.
+_EDGE: Final = r"(?:\b|(?<=\\[nrtbf]))"
+
 # What a text with such a secret holds, in lower case, and the secret. It is replaced up to its first group,
 # which says what it was. Most lines hold none, and looking for a word costs far less than for a pattern.
 _SECRETS: Final = tuple(
-    (words, re.compile(pattern))
+    (words, re.compile(pattern.replace(r"\b", _EDGE)))
     for words, pattern in (
         (("dp_live_", "dp_test_"), r"(dp_(?:live|test)_[0-9A-Za-z]{4,16})_[0-9A-Za-z]{8,}"),
         (("k_live_", "k_test_"), r"(\b(?:sk|rk|pk)_(?:live|test)_)[0-9A-Za-z]{8,}"),

@@ -1,13 +1,17 @@
 """Alerts and dashboards speak of metrics that exist, and of sections of the runbook that are there."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 from typing import Any
 
 import pytest
 import yaml
+from django.db import connection
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.ops.deployed import PROMETHEUS, ROOT, objects
 
@@ -79,6 +83,54 @@ def test_every_metric_of_an_alert_exists() -> None:
         found = metrics_in(alert["expr"])
         assert found, alert["alert"]
         assert found <= known, f"{alert['alert']}: {found - known}"
+
+
+# Labels that are many: an alert on the share of many answers is not blind for one of them. And a time, which
+# would be 1970 before the first; its alert asks for its absence as well.
+BEGIN_LATER = {
+    "partner_api_requests_total",
+    "partner_api_request_seconds_bucket",
+    "partner_api_task_last_success_timestamp_seconds",
+    # Set by each reconciliation.
+    "partner_api_reconcile_variances",
+}
+
+
+def selectors(expression: str) -> list[tuple[str, list[tuple[str, str, str]]]]:
+    """Each metric of ours in an expression, with what it asks of labels."""
+    found = re.findall(r"\b(partner_api_\w+)(?:\{([^}]*)\})?", expression)
+    return [(name, re.findall(r'(\w+)(=~|!~|!=|=)"([^"]*)"', asked)) for name, asked in found]
+
+
+def is_match(labels: dict[str, str], asked: list[tuple[str, str, str]]) -> bool:
+    def fits(name: str, how: str, text: str) -> bool:
+        value = labels.get(name, "")
+        is_same = bool(re.fullmatch(text, value)) if "~" in how else value == text
+        return is_same != how.startswith("!")
+
+    return all(fits(*one) for one in asked)
+
+
+def test_a_process_that_has_just_started_shows_each_series_of_an_alert(db: None) -> None:
+    """The first event would otherwise be no increase."""
+    code = (
+        "import partner_api.wsgi, sys; from partner_api.ops import metrics; "
+        "sys.stdout.write(metrics.exposition().decode())"
+    )
+    server = os.environ["DATABASE_URL"].rpartition("/")[0]
+    env = {**os.environ, "DATABASE_URL": f"{server}/{connection.settings_dict['NAME']}"}
+    page = subprocess.run(
+        [sys.executable, "-c", code], env=env, cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    begun = [one for family in text_string_to_metric_families(page) for one in family.samples]
+    missing = [
+        (alert["alert"], name, asked)
+        for alert in alerts()
+        for name, asked in selectors(alert["expr"])
+        if name not in BEGIN_LATER
+        and not any(one.name == name and is_match(one.labels, asked) for one in begun)
+    ]
+    assert missing == []
 
 
 @pytest.mark.parametrize("name", BOARDS)

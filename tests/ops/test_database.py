@@ -115,7 +115,7 @@ def roles(url: str) -> Callable[[str], str]:
     Roles belong to the server, which other test processes use as well: the same passwords, by turns.
     """
     passwords = {name: f"of-{name}" for name in ROLES}
-    psql = str(Path(backup._program("pg_dump")).with_name("psql"))
+    psql = str(Path(backup._program("pg_dump", 16)).with_name("psql"))
     variables = [part for name in ROLES for part in ("-v", f"{name}_password={passwords[name]}")]
     with psycopg.connect(f"{url.rpartition('/')[0]}/postgres", autocommit=True) as turn:
         turn.execute("SELECT pg_advisory_lock(1)")
@@ -309,6 +309,59 @@ def test_a_backup_under_load_comes_back_whole(
     said, error = reconciling.communicate(timeout=60)
     assert reconciling.returncode == 0, said + error
     assert (json.loads(said)["total"], json.loads(said)["error"]) == (0, None)
+
+
+def test_a_dump_may_take_longer_than_a_transaction_may_be_idle(
+    transactional_db: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(
+        connection.settings_dict["OPTIONS"], "options", "-c idle_in_transaction_session_timeout=10"
+    )
+    backup.backup(tmp_path / "backup")
+    assert (tmp_path / "backup" / "manifest.json").exists()
+
+
+def test_a_dump_is_made_over_the_connection_that_the_settings_ask_for(
+    db: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "program"
+    program.write_text('#!/bin/sh\necho "$@" >&2\nexit 1\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(backup, "_program", lambda *arguments, **_: str(program))
+    for name, text in (("sslmode", "verify-full"), ("sslrootcert", "/etc/ca.pem")):
+        monkeypatch.setitem(connection.settings_dict["OPTIONS"], name, text)
+    with pytest.raises(backup.NotDone) as told:
+        backup._run("pg_dump", ["--schema-only"], server=16)
+    for part in (
+        "sslmode=verify-full",
+        "sslrootcert=/etc/ca.pem",
+        f"dbname={connection.settings_dict['NAME']}",
+    ):
+        assert part in str(told.value)
+    assert connection.settings_dict["PASSWORD"] not in str(told.value)
+
+
+def test_a_program_without_ssl_is_not_used_where_the_database_asks_for_it(tmp_path: Path) -> None:
+    wheels = {path for path in backup._places("pg_dump", needs_ssl=False) if "pginstall" in path.parts}
+    assert wheels
+    assert wheels.isdisjoint(backup._places("pg_dump", needs_ssl=True))
+
+
+@pytest.mark.parametrize(("server", "chosen"), [(14, "14"), (15, "16"), (16, "16"), (17, "17"), (18, None)])
+def test_the_program_is_as_new_as_the_server_and_no_newer_than_it_must(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: int, chosen: str | None
+) -> None:
+    for version in ("14", "16", "17"):
+        program = tmp_path / version
+        program.write_text(f"#!/bin/sh\necho 'pg_dump (PostgreSQL) {version}.4 (Debian)'\n")
+        program.chmod(0o755)
+    places = [tmp_path / name for name in ("17", "absent", "14", "16")]
+    monkeypatch.setattr(backup, "_places", lambda name, **_: places)
+    if chosen is None:
+        with pytest.raises(backup.NotDone, match=r"Postgres 18, .*17 \(17\)"):
+            backup._program("pg_dump", server)
+    else:
+        assert backup._program("pg_dump", server) == str(tmp_path / chosen)
 
 
 def test_what_is_missing_is_named(

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import secrets
 import socket
 import subprocess
 import sys
@@ -20,8 +21,11 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 from django.test import Client
 
+from keys.models import Partner
 from partner_api.local.ports import free_port
 from partner_api.ops import health
+from partner_api.ops.health import own_connection
+from tests.api import Api
 from tests.conftest import MainApi
 from tests.e2e.conftest import Deployment
 
@@ -146,6 +150,57 @@ def test_each_dependency_hanging_or_refused_is_told_within_a_second(
             assert "top-secret" not in answer.text
         assert requests.get(f"{deployment.url}/healthz", timeout=5).status_code == 200
         deployment.children.pop().stop(seconds=8)
+
+
+@pytest.mark.parametrize("how", ["hanging", "refusing"])
+def test_the_metrics_are_there_in_time_while_the_database_is_not(
+    deployment: Deployment, request: pytest.FixtureRequest, how: str
+) -> None:
+    port = request.getfixturevalue(how)
+    deployment.start_web(**at(port)["database"], WEB_WORKERS="1", METRICS_ALLOWED_CIDRS="127.0.0.0/8")
+    for _ in range(2):
+        answer = requests.get(f"{deployment.url}/metrics", timeout=30)
+        assert answer.elapsed.total_seconds() <= 2.0
+    assert answer.status_code == 200
+    assert 'partner_api_collector_up{collector="deeds.looks.backlog"} 0.0' in answer.text
+    assert 'partner_api_collector_up{collector="deeds.circuit.suspended"} 1.0' in answer.text
+    assert "partner_api_usage_rows_lost_total" in answer.text
+
+
+def test_a_pod_whose_open_connections_serve_is_ready_though_no_new_one_is_taken(
+    deployment: Deployment, acme: Partner
+) -> None:
+    """When a database has too many clients, all pods are told so at the same time."""
+    role, (place, name) = (
+        f"few_{secrets.token_hex(4)}",
+        deployment.env["DATABASE_URL"].split("@")[1].split("/"),
+    )
+    headers = {"Authorization": f"Bearer {Api.of(acme).text}"}
+
+    def readiness() -> tuple[int, str]:
+        answer = requests.get(f"{deployment.url}/readyz", timeout=5)
+        return answer.status_code, answer.json()["dependencies"]["database"]["status"]
+
+    with own_connection(autocommit=True) as admin:
+        admin.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'few' IN ROLE pg_read_all_data, pg_write_all_data")
+        try:
+            deployment.start_web(DATABASE_URL=f"postgres://{role}:few@{place}/{name}", WEB_WORKERS="1")
+            deeds = f"{deployment.url}/v2/deeds"
+            assert requests.get(deeds, headers=headers, timeout=5).status_code == 200
+            assert readiness() == (200, "ok")
+            admin.execute(f"ALTER ROLE {role} CONNECTION LIMIT 0")
+            assert readiness() == (200, "degraded")
+            assert requests.get(deeds, headers=headers, timeout=5).status_code == 200
+            admin.execute(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = %s", [role]
+            )
+            assert readiness() == (503, "unavailable")
+        finally:
+            deployment.children.pop().kill()
+            admin.execute(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = %s", [role]
+            )
+            admin.execute(f"DROP ROLE {role}")
 
 
 def test_the_images_own_check_passes_where_only_the_public_host_is_served(deployment: Deployment) -> None:

@@ -1,6 +1,7 @@
 """Logs of real processes: JSON lines that can be joined, and nothing in them that no log may show."""
 
 import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -8,9 +9,11 @@ from typing import Any
 
 import pytest
 import requests
+import structlog
 
 from deeds.models import Deed
 from keys.models import Partner
+from partner_api.ops.logging import logging_config
 from partner_api.ops.redaction import redact
 from tests.api import Api
 from tests.e2e.conftest import Deployment
@@ -114,9 +117,46 @@ def test_a_traceback_that_quotes_a_key_is_cleaned(log_format: str, capsys: Any) 
     assert "abcdefghijkl" not in ended.stderr
 
 
+SECRETS = (
+    "sk_live_1234567890",  # pragma: allowlist secret
+    "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+    "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.abc-_",  # pragma: allowlist secret
+    "Bearer abcdefghijkl",
+)
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+@pytest.mark.parametrize("before", ["\n", "\t", "\r"])
+def test_a_secret_at_the_beginning_of_a_line_is_cleaned(log_format: str, before: str) -> None:
+    """As Postgres quotes rows, in a message and in a traceback; in JSON the line's end is no white space."""
+    row = "DETAIL:  Failing row contains (ALICE SMITH, 8381-021-001)."
+    text = "it failed" + "".join(f"{before}{part}" for part in (*SECRETS, row)) + "\nCONTEXT:  kept"
+    config = logging_config(level="INFO", log_format=log_format)
+    formatter = config["formatters"]["lines"]
+    lines = structlog.stdlib.ProcessorFormatter(
+        **{name: formatter[name] for name in formatter if name != "()"}
+    )
+    error = ValueError(text)
+    record = logging.LogRecord("x", logging.ERROR, __file__, 1, text, None, (ValueError, error, None))
+    line = lines.format(record)
+    assert line.count("DETAIL:  [redacted]") >= 2
+    for hidden in (*SECRETS, "abcdefghijkl", "ALICE", "8381-021-001"):
+        assert hidden not in line
+    assert "kept" in line
+    assert leaks(line) == []
+
+
 def test_the_checker_finds_what_it_is_for() -> None:
     name = next(iter(sorted(people())))
-    for line in (KEY, "Bearer abcdefghijklmnopqrst", "whsec_12345678", "x?signature=abcdefghi", name):
+    escaped = "x\\nwhsec_12345678"
+    for line in (
+        KEY,
+        "Bearer abcdefghijklmnopqrst",
+        "whsec_12345678",
+        escaped,
+        "x?signature=abcdefghi",
+        name,
+    ):
         assert leaks(f"fine\n{line}\nfine") == [line]
     assert leaks("fine dp_live_AbCd1234 fine") == []
 

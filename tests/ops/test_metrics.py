@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 import requests
-from django.db import connection
+from django.db import connection, connections
 from django.test import Client
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.parser import text_string_to_metric_families
+from redis.exceptions import ConnectionError as RedisConnectionError
 
-from deeds import tasks
+from deeds import circuit, tasks
+from deeds.main_api import MainApiError, renderer_for
 from keys.models import Partner
 from partner_api.local.ports import free_port
 from partner_api.ops import metrics
@@ -107,6 +109,28 @@ def test_the_age_of_the_oldest_order_is_looked_up(client: Client, api: Api, orde
     assert value(page["partner_api_deeds_under_way"], status="queued") == 1
 
 
+def test_a_circuit_that_opened_shows_without_anybody_asking_whether_we_are_ready(
+    client: Client, db: None, settings: Any, monkeypatch: Any
+) -> None:
+    def shown() -> dict[str, float]:
+        samples = scrape(client).get("partner_api_circuit_open", [])
+        return {sample.labels["renderer"]: sample.value for sample in samples}
+
+    assert shown() == {"main_api": 0, "sandbox": 0}
+    outage = MainApiError("main_api_unavailable", "status 503", is_temporary=True, is_outage=True)
+    for _ in range(settings.CIRCUIT_FAILURES):
+        circuit.failed(renderer_for(livemode=True), outage, is_probe=False)
+    assert shown() == {"main_api": 1, "sandbox": 0}
+    circuit.succeeded(renderer_for(livemode=True))
+    assert shown() == {"main_api": 0, "sandbox": 0}
+
+    def away(name: str) -> None:
+        raise RedisConnectionError
+
+    monkeypatch.setattr(circuit, "get_redis_connection", away)
+    assert shown() == {}, "what nobody knows is not shown as closed"
+
+
 def test_a_look_that_fails_hides_nothing_else(client: Client, db: None, monkeypatch: Any) -> None:
     monkeypatch.setattr(metrics, "_collectors", dict(metrics._collectors))
 
@@ -159,6 +183,32 @@ def test_a_file_that_a_process_has_only_just_made_hides_nothing(tmp_path: Path, 
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
     (tmp_path / "counter_1.db").touch()
     assert metrics.counted() == b""
+
+
+def test_a_file_that_is_gone_when_it_is_looked_at_hides_nothing(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    # Found in the folder, and not there: as a process's that ended in between.
+    (tmp_path / "gauge_livemax_1.db").symlink_to(tmp_path / "nowhere")
+    assert metrics.counted() == b""
+
+
+def test_looks_need_no_place_in_the_pool(transactional_db: None, client: Client, monkeypatch: Any) -> None:
+    """Where all are taken, each look would wait for one as long as a request may."""
+    monkeypatch.setattr(metrics, "_collectors", dict(metrics._collectors))
+    seen: list[bool] = []
+
+    def look() -> Iterator[Metric]:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+        seen.append(connection.pool is None)
+        yield GaugeMetricFamily("partner_api_seen", "Seen.", value=1)
+
+    metrics.register_collector(look)
+    usual = connections["default"]
+    assert usual.pool is not None
+    assert scrape(client)["partner_api_seen"][0].value == 1
+    assert seen == [True]
+    assert connections["default"] is usual
 
 
 def test_a_path_makes_no_label(client: Client, db: None) -> None:

@@ -1,10 +1,13 @@
 """Secrets are rotated as the runbook says, and nothing that was made by the old one stops working."""
 
+import base64
+import itertools
 import time
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import jwt
 import pytest
@@ -18,6 +21,7 @@ from redis.exceptions import AuthenticationError
 
 from deeds import tasks
 from deeds.sandbox.app import SandboxApp
+from partner_api import encryption
 from partner_api.http import signed_links
 from partner_api.local.engines import start_redis
 from partner_api.ops.vault import EncryptedBinaryField, EncryptedTextField
@@ -33,6 +37,50 @@ def test_a_link_outlives_the_key_that_signed_it(settings: Any) -> None:
     assert signed_links.is_valid("/x", expires, signature)
     settings.SECRET_KEY_FALLBACKS = []
     assert not signed_links.is_valid("/x", expires, signature)
+
+
+def _rolled_out(steps: list[list[str]]) -> list[tuple[list[str], list[str]]]:
+    """Who runs beside whom, as each step replaces the one before."""
+    pairs = list(itertools.pairwise(steps))
+    return pairs + [(after, before) for before, after in pairs]
+
+
+RENEWALS = _rolled_out([["old"], ["old", "new"], ["new", "old"], ["new"]])
+
+
+@pytest.mark.parametrize(("writes", "reads"), RENEWALS)
+def test_processes_of_two_steps_read_each_others_secrets(
+    settings: Any, writes: list[str], reads: list[str]
+) -> None:
+    keys = {name: base64.urlsafe_b64encode(name.encode().ljust(32)).decode() for name in ("old", "new")}
+    settings.FIELD_ENCRYPTION_KEYS = [keys[name] for name in writes]
+    token = encryption.encrypt("whispered")
+    if reads == ["new"]:
+        # The step before it has ended with this.
+        token = encryption.rotate(token)
+    settings.FIELD_ENCRYPTION_KEYS = [keys[name] for name in reads]
+    assert encryption.decrypt(token) == "whispered"
+
+
+@pytest.mark.parametrize(("writes", "reads"), RENEWALS)
+def test_processes_of_two_steps_take_each_others_links(
+    settings: Any, writes: list[str], reads: list[str]
+) -> None:
+    settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS = (name * 20 for name in writes)
+    expires = int(time.time()) + 60
+    signature = unquote(signed_links.sign("/x", expires_at=expires).rpartition("signature=")[2])
+    settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS = (name * 20 for name in reads)
+    assert signed_links.is_valid("/x", str(expires), signature)
+
+
+def test_a_new_key_that_comes_first_at_once_can_not_be_read_by_those_before(settings: Any) -> None:
+    """Why the steps are as they are."""
+    old, new = Fernet.generate_key().decode(), Fernet.generate_key().decode()
+    settings.FIELD_ENCRYPTION_KEYS = [new, old]
+    token = encryption.encrypt("whispered")
+    settings.FIELD_ENCRYPTION_KEYS = [old]
+    with pytest.raises(InvalidToken):
+        encryption.decrypt(token)
 
 
 @isolate_apps("partner_api.ops")
