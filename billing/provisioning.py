@@ -138,6 +138,10 @@ def _make_customer(partner: Partner) -> StripeCustomer:
                 "livemode": stripe_client.is_livemode(),
                 "is_deleted": False,
                 "generation": generation,
+                # It has no card yet.
+                "card_brand": "",
+                "card_last4": "",
+                "card_expires": "",
                 "connected_at": timezone.now(),
                 "updated_at": timezone.now(),
             },

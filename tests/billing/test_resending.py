@@ -48,11 +48,13 @@ def month_is_over(twin: Twin, clock: Any) -> None:
 
 def test_the_running_period_is_billed_once(twin: Twin, acme: Partner, clock: Any) -> None:
     provisioned(acme, base_fee=Decimal(100))
+    twin.app.api.customers.attach(twin.world.all("customer")[0], "pm_card_visa")
     deliver(twin)
     for _ in range(3):
         charge(acme)
     syncing.sync()
     lose_customer(twin, acme)
+    assert not StripeCustomer.objects.get().has_payment_method
     charge(acme)
     assert syncing.sync().accepted == 4
     month_is_over(twin, clock)

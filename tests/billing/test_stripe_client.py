@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from billing import stripe_client
+from billing import pacing, stripe_client
 from billing.stripe_client import customers, metering, sdk
 from billing.stripe_facts import MeterEvent
 from partner_api.local.stripe_twin.server import Twin
@@ -215,7 +215,7 @@ def test_each_page_of_a_list_is_a_call_at_our_pace(
     twin: Twin, customer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits: list[None] = []
-    monkeypatch.setattr(sdk.pacing.CALLS, "wait", lambda: waits.append(None))
+    monkeypatch.setattr(pacing.CALLS, "wait", lambda: waits.append(None))
     for number in range(sdk.PAGE + 1):
         twin.world.new("billing.meter", event_name=f"m{number}", status="active")
     assert len(metering.meters()) == sdk.PAGE + 2

@@ -2,15 +2,15 @@
 
 import datetime as dt
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import time_machine
-from django.db import connection
+from django.db import IntegrityError, connection
 from django.utils import timezone
 
-from billing import invoice_mirror, ledger, signals, stripe_events, subscribing, syncing, tasks
+from billing import invoice_mirror, invoicing, ledger, signals, stripe_events, subscribing, syncing, tasks
 from billing.models import (
     Invoice,
     LedgerEntry,
@@ -20,7 +20,7 @@ from billing.models import (
     StripeLane,
     StripeSubscription,
 )
-from billing.stripe_client import customers, invoices
+from billing.stripe_client import customers, invoices, subscriptions
 from keys.models import Partner
 from partner_api.local.stripe_twin.server import Twin
 from partner_api.local.stripe_twin.world import Fault
@@ -105,7 +105,7 @@ def test_what_was_read_before_it_was_changed_changes_nothing_back(
     provisioned(acme)
     agree(acme, starts_on=dt.date(2026, 11, 20))
     twin.world.announce("customer.subscription.updated", twin.world.all("subscription")[0])
-    read = subscribing.subscriptions.read
+    read = subscriptions.read
 
     def overtaken(subscription_id: str) -> Any:
         found = read(subscription_id)
@@ -114,7 +114,7 @@ def test_what_was_read_before_it_was_changed_changes_nothing_back(
         return found
 
     with monkeypatch.context() as slow:
-        slow.setattr(subscribing.subscriptions, "read", overtaken)
+        slow.setattr(subscriptions, "read", overtaken)
         deliver_once(twin)
     assert StripeSubscription.objects.get().ends_at == dt.datetime(2026, 11, 20, tzinfo=dt.UTC)
 
@@ -210,9 +210,7 @@ def test_the_first_two_looks_at_an_invoice_tell_its_news_once(
 
 
 @pytest.mark.parametrize("hears", [True, False], ids=["with its event", "at the next look"])
-def test_a_draft_deleted_at_stripe_holds_nothing(
-    twin: Twin, acme: Partner, clock: Any, hears: Callable[..., Any]
-) -> None:
+def test_a_draft_deleted_at_stripe_holds_nothing(twin: Twin, acme: Partner, clock: Any, hears: bool) -> None:
     provisioned(acme)
     charge(acme)
     draft = drafted(twin, clock)
@@ -301,13 +299,13 @@ def test_one_invoice_that_can_not_be_closed_does_not_hold_the_others(
     charge(other)
     end_of_month(twin, clock)
     deliver(twin)
-    close = invoice_mirror.invoicing.close
+    close = invoicing.close
 
     def breaks(period: Any) -> Any:
         if period.partner_id == acme.pk:
-            raise invoice_mirror.IntegrityError("a value out of bounds")
+            raise IntegrityError("a value out of bounds")
         return close(period)
 
-    monkeypatch.setattr(invoice_mirror.invoicing, "close", breaks)
+    monkeypatch.setattr(invoicing, "close", breaks)
     assert invoice_mirror.release_held() == 1
     assert Invoice.objects.get(partner=other, origin="stripe").status == "open"
