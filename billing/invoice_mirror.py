@@ -129,6 +129,8 @@ def _write(
     """The row, or None where a later look at it was written before."""
     found = Invoice.objects.select_for_update().filter(stripe_invoice_id=facts.id).first()
     before = found.status if found else None
+    if found is not None and found.status == Status.VOID and found.finalized_at is None:
+        before = Status.DRAFT  # one that was taken for deleted, and is there after all
     at_stripe = StripeInvoice.objects.filter(pk=found.pk).first() if found else None
     if at_stripe is not None and at_stripe.fetched_at > fetched_at:
         return found
@@ -253,7 +255,8 @@ def _is_gone(stripe_invoice_id: str) -> None:
     gone = Invoice.objects.filter(stripe_invoice_id=stripe_invoice_id, origin=Invoice.Origin.STRIPE)
     with transaction.atomic():
         gone.filter(status=Status.DRAFT).update(status=Status.VOID)
-        StripeInvoice.objects.filter(invoice__in=gone).update(is_held=False, note=_GONE)
+        at_stripe = StripeInvoice.objects.filter(invoice__in=gone)
+        at_stripe.update(is_held=False, note=_GONE, fetched_at=timezone.now())
 
 
 def _note(at_stripe: StripeInvoice, note: str) -> None:

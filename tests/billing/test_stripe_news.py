@@ -227,6 +227,19 @@ def test_a_draft_deleted_at_stripe_holds_nothing(twin: Twin, acme: Partner, cloc
     assert twin.world.all("invoiceitem")[0]["invoice"] is None, "the next invoice has it"
 
 
+def test_a_draft_that_was_taken_for_deleted_comes_back(twin: Twin, acme: Partner, clock: Any) -> None:
+    """Such as under the key of another account."""
+    provisioned(acme)
+    charge(acme)
+    draft = drafted(twin, clock)
+    twin.world.remove(draft)
+    assert invoice_mirror.release_held() == 0
+    twin.world.put(draft)
+    invoice_mirror.mirror(draft["id"])
+    assert invoice_mirror.release_held() == 0
+    assert Invoice.objects.get(stripe_invoice_id=draft["id"]).status == "open"
+
+
 def test_a_draft_that_lost_a_line_is_not_let_go(twin: Twin, acme: Partner, clock: Any) -> None:
     """Somebody took an item off the subscription at Stripe: nothing counts its usage."""
     provisioned(acme)

@@ -110,12 +110,15 @@ class World:
             "created": self.now(),
             **fields,
         }
-        self.objects[thing["id"]] = self._kinds[kind][thing["id"]] = thing
+        self.put(thing)
         return thing
 
     def remove(self, thing: Thing) -> None:
         """As if it had never been."""
         del self.objects[thing["id"]], self._kinds[thing["object"]][thing["id"]]
+
+    def put(self, thing: Thing) -> None:
+        self.objects[thing["id"]] = self._kinds[thing["object"]][thing["id"]] = thing
 
     def all(self, kind: str) -> list[Thing]:
         return list(self._kinds[kind].values())
