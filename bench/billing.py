@@ -211,7 +211,6 @@ def pointed_at(url: str) -> dict[str, Any]:
     return {
         "STRIPE_SECRET_KEY": KEY,
         "STRIPE_API_BASE": url,
-        "STRIPE_METER_EVENTS_BASE": url,
         "STRIPE_MAX_NETWORK_RETRIES": 0,
     }
 

@@ -12,7 +12,7 @@ from django.utils import timezone
 from pydantic import BaseModel, Field
 
 from billing import invoicing, periods, prices
-from billing.models import BillingPeriod, Contract, Invoice
+from billing.models import BillingPeriod, Contract, Invoice, InvoiceLine
 from billing.pricing import exponent, major, minor
 from keys.models import Partner
 from partner_api.http.times import rfc3339
@@ -50,17 +50,7 @@ def invoice(row: Invoice, *, with_lines: bool) -> dict[str, Any]:
         "invoice_pdf_url": row.invoice_pdf_url or None,
     }
     if with_lines:
-        answer["lines"] = [
-            {
-                "kind": line.kind,
-                "item": line.item or None,
-                "description": line.description,
-                "quantity": line.quantity,
-                "unit_price": None if line.unit_price is None else f"{line.unit_price.normalize():f}",
-                "amount": money(line.amount, row.currency),
-            }
-            for line in row.lines.all()
-        ]
+        answer["lines"] = [_line(line, row.currency) for line in row.lines.all()]
     return answer
 
 
@@ -80,18 +70,7 @@ def account(partner: Partner) -> dict[str, Any]:
             {
                 "currency": each,
                 "total": money(total, each),
-                "lines": [
-                    {
-                        "kind": line.kind,
-                        "item": line.item or None,
-                        "description": line.description,
-                        "quantity": line.quantity,
-                        "unit_price": None if line.unit_price is None else f"{line.unit_price.normalize():f}",
-                        "amount": money(line.amount, each),
-                    }
-                    for line in lines
-                    if line.currency == each
-                ],
+                "lines": [_line(line, each) for line in lines if line.currency == each],
             }
             for each, total in invoicing.totals(lines).items()
         ],
@@ -117,6 +96,17 @@ def _contract(contract: Contract) -> dict[str, Any]:
             }
             for price in contract.prices.all()
         ],
+    }
+
+
+def _line(line: InvoiceLine | invoicing.Line, currency: str) -> dict[str, Any]:
+    return {
+        "kind": line.kind,
+        "item": line.item or None,
+        "description": line.description,
+        "quantity": line.quantity,
+        "unit_price": None if line.unit_price is None else f"{line.unit_price.normalize():f}",
+        "amount": money(line.amount, currency),
     }
 
 

@@ -26,7 +26,7 @@ def agree(partner: Partner, terms: dict[str, Any], rows: Iterable[PriceRow], act
     a change may not, for what was charged keeps its price. Raises ValidationError.
     """
     rows = list(rows)
-    Partner.objects.select_for_update().get(pk=partner.pk)  # one change at a time
+    _lock(partner)
     starts_on: dt.date = terms["starts_on"]
     reason = why_not_from(partner, starts_on)
     if reason:
@@ -57,32 +57,40 @@ def agree(partner: Partner, terms: dict[str, Any], rows: Iterable[PriceRow], act
 
 @transaction.atomic
 def end(contract: Contract, last_day: dt.date, actor: audit.Actor, *, reason: str) -> None:
-    """Sets a last day, today or later. Raises ValidationError for a day that has passed."""
-    if last_day < timezone.now().date() or last_day < contract.starts_on:
+    """Sets a last day, today or later, of a version in force or to come. Raises ValidationError.
+
+    One that is over stays so: it would come back for days that were lived without it.
+    """
+    _lock(contract.partner)
+    today = timezone.now().date()
+    found = Contract.objects.select_related("partner").get(pk=contract.pk)
+    is_to_come = found.starts_on > today and found.withdrawn_at is None
+    if not is_to_come and Contract.objects.in_force(found.partner_id, today) != found:
+        message = "Only a version that is in force or to come can be ended."
+        raise ValidationError(message)
+    if last_day < today or last_day < found.starts_on:
         message = "The last day is today or later, and not before the first."
         raise ValidationError(message)
-    before = {"ends_on": contract.ends_on}
-    contract.ends_on = last_day
-    contract.save(update_fields=["ends_on"])
+    before = {"ends_on": found.ends_on}
+    found.ends_on = contract.ends_on = last_day
+    found.save(update_fields=["ends_on"])
+    after = {"ends_on": last_day}
     audit.record(
-        actor,
-        "contract.ended",
-        contract,
-        partner=contract.partner,
-        before=before,
-        after={"ends_on": last_day},
-        reason=reason,
+        actor, "contract.ended", found, partner=found.partner, before=before, after=after, reason=reason
     )
 
 
 @transaction.atomic
 def withdraw(contract: Contract, actor: audit.Actor, *, reason: str) -> None:
     """Takes back a version that nothing was charged under. Raises ValidationError for any other."""
-    Partner.objects.select_for_update().get(pk=contract.partner_id)
+    _lock(contract.partner)
     if contract.starts_on <= timezone.now().date() or LedgerEntry.objects.filter(contract=contract).exists():
         message = "Only a version that has not started can be withdrawn; end it, or agree a new one."
         raise ValidationError(message)
-    Contract.objects.filter(pk=contract.pk, withdrawn_at=None).update(withdrawn_at=timezone.now())
+    standing = Contract.objects.standing().filter(pk=contract.pk)
+    if not standing.update(withdrawn_at=timezone.now()):
+        message = "This version was withdrawn before."
+        raise ValidationError(message)
     audit.record(actor, "contract.withdrawn", contract, partner=contract.partner, reason=reason)
 
 
@@ -97,3 +105,12 @@ def why_not_from(partner: Partner, starts_on: dt.date) -> str | None:
     if standing.filter(starts_on=starts_on).exists():
         return "Another version starts on the same day; withdraw it, or start a day later."
     return None
+
+
+def _lock(partner: Partner) -> None:
+    """One change of a partner's contracts at a time.
+
+    Not so strongly that others may not refer to the partner: an act that holds the audit trail, which this
+    change is about to wait for, does that when it commits.
+    """
+    Partner.objects.select_for_update(no_key=True).get(pk=partner.pk)

@@ -6,30 +6,27 @@ Stripe's lines show as many as the ledger does; what reached Stripe later would 
 
 import datetime as dt
 import uuid
+from collections.abc import Iterator
 from typing import Any, Final
 
 import structlog
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.db.models import F, QuerySet
 from django.utils import timezone
 
-from billing import invoicing, ledger, periods, sending, signals, stripe_client, syncing
+from billing import invoicing, ledger, periods, sending, signals, stripe_client, stripe_lines, syncing
 from billing.models import (
     BillingPeriod,
     Contract,
     Invoice,
-    InvoiceLine,
     LedgerEntry,
-    Price,
     StripeCustomer,
     StripeEvent,
     StripeInvoice,
     StripeSubscription,
 )
-from billing.models.contract import REQUEST
-from billing.pricing import major
 from billing.stripe_client import invoices
-from billing.stripe_facts import InvoiceFacts, LineFacts
+from billing.stripe_facts import InvoiceFacts
 from billing.stripe_metrics import HELD_INVOICES
 from keys.models import Partner
 
@@ -39,6 +36,7 @@ Status = Invoice.Status
 # An invoice goes forwards only; news that comes late can't take it back.
 _RANKS: Final = {Status.DRAFT: 0, Status.OPEN: 1, Status.UNCOLLECTIBLE: 2, Status.VOID: 3, Status.PAID: 3}
 _CYCLE: Final = "subscription_cycle"
+_GONE: Final = "the invoice is gone at Stripe"
 
 
 def mirror(stripe_invoice_id: str, *, event: StripeEvent | None = None) -> None:
@@ -50,16 +48,19 @@ def mirror(stripe_invoice_id: str, *, event: StripeEvent | None = None) -> None:
     try:
         facts = invoices.read(stripe_invoice_id)
     except stripe_client.Gone:
+        _is_gone(stripe_invoice_id)
         if event is not None:
-            event.settle(StripeEvent.State.IGNORED, now=timezone.now(), note="the invoice is gone at Stripe")
+            event.settle(StripeEvent.State.IGNORED, now=timezone.now(), note=_GONE)
         return
     is_ours = facts.status == Status.DRAFT and facts.billing_reason == _CYCLE and bool(facts.subscription)
     if is_ours and facts.is_automatic:
-        invoices.hold(facts.id, idempotency_key=f"hold:{facts.id}")
-    customer = StripeCustomer.objects.select_related("partner").filter(customer_id=facts.customer).first()
+        invoices.hold(facts.id)
+    known = StripeCustomer.objects.select_related("partner").filter(customer_id=facts.customer)
     with transaction.atomic():
         if event is not None and not event.settle(StripeEvent.State.DONE, now=timezone.now()):
             return
+        # One invoice of a customer at a time: the first has no row yet that could be locked.
+        customer = known.select_for_update(no_key=True, of=("self",)).first()
         if customer is None:
             return
         invoice = _write(facts, customer, fetched_at, is_held=is_ours)
@@ -75,10 +76,11 @@ def release_held() -> int:
     for at_stripe in held:
         try:
             left += not release(at_stripe)
-        except stripe_client.StripeFault as fault:
+        except (stripe_client.StripeFault, IntegrityError) as fault:
+            # One invoice's trouble must not hold the others; the next run tries again.
             left += 1
             _note(at_stripe, str(fault))
-            log.warning("held_invoice_waits", invoice=str(at_stripe.pk), code=fault.code)
+            log.warning("held_invoice_waits", invoice=str(at_stripe.pk), reason=str(fault))
     HELD_INVOICES.set(left)
     return left
 
@@ -86,19 +88,19 @@ def release_held() -> int:
 def release(at_stripe: StripeInvoice) -> bool:
     """Flushes the invoice's period; finalizes it once Stripe has counted all. Raises StripeFault."""
     invoice = at_stripe.invoice
-    _charge_what_is_due(invoice.partner, at_stripe)
-    syncing.flush(invoice.partner_id, invoice_id=invoice.stripe_invoice_id)
-    waiting = _of_period(at_stripe).filter(sync_state=LedgerEntry.SyncState.PENDING).count()
-    if waiting:
-        _note(at_stripe, f"{waiting} entries are not at Stripe yet")
-        return False
-    facts = invoices.read(invoice.stripe_invoice_id)
+    try:
+        facts = invoices.read(invoice.stripe_invoice_id)
+    except stripe_client.Gone:
+        _is_gone(invoice.stripe_invoice_id)
+        return True
     if facts.status == Status.DRAFT:
-        behind = [text for line in facts.lines if (text := _is_behind(line, at_stripe))]
-        if behind:
-            _note(at_stripe, f"Stripe has not counted all: {'; '.join(behind)}")
+        _charge_what_is_due(invoice.partner, at_stripe)
+        syncing.flush(invoice.partner_id, invoice_id=facts.id)
+        missing = _what_is_missing(at_stripe)
+        if missing:
+            _note(at_stripe, missing)
             return False
-        invoices.release(facts.id, idempotency_key=f"release:{facts.id}")
+        invoices.release(facts.id)
     StripeInvoice.objects.filter(pk=at_stripe.pk).update(is_held=False, note="")
     log.info("stripe_invoice_released", invoice=str(invoice.pk))
     mirror(facts.id)
@@ -116,6 +118,7 @@ def expected_quantity(contract_id: uuid.UUID, item: str, start: dt.datetime, end
 def void_local_drafts() -> None:
     """Where Stripe's invoice of a period is there, the draft of our own has had its day."""
     stripes = StripeInvoice.objects.filter(billing_reason=_CYCLE).exclude(invoice__period=None)
+    stripes = stripes.exclude(invoice__status=Status.VOID)
     replaced = Invoice.objects.filter(origin=Invoice.Origin.LOCAL, status=Status.DRAFT)
     replaced.filter(period__in=stripes.values("invoice__period")).update(status=Status.VOID)
 
@@ -126,6 +129,8 @@ def _write(
     """The row, or None where a later look at it was written before."""
     found = Invoice.objects.select_for_update().filter(stripe_invoice_id=facts.id).first()
     before = found.status if found else None
+    if found is not None and found.status == Status.VOID and found.finalized_at is None:
+        before = Status.DRAFT  # one that was taken for deleted, and is there after all
     at_stripe = StripeInvoice.objects.filter(pk=found.pk).first() if found else None
     if at_stripe is not None and at_stripe.fetched_at > fetched_at:
         return found
@@ -171,46 +176,9 @@ def _write(
             "fetched_at": fetched_at,
         },
     )
-    _write_lines(invoice, facts)
+    stripe_lines.write(invoice, facts)
     _announce(invoice, before)
     return invoice
-
-
-def _write_lines(invoice: Invoice, facts: InvoiceFacts) -> None:
-    invoice.lines.exclude(stripe_line_id__in=[line.id for line in facts.lines]).delete()
-    for line in facts.lines:
-        InvoiceLine.objects.update_or_create(
-            stripe_line_id=line.id, defaults={"invoice": invoice, **_meaning(line, facts.currency)}
-        )
-
-
-def _meaning(line: LineFacts, currency: str) -> dict[str, Any]:
-    """What a line of Stripe's stands for on our side."""
-    unit = major(line.unit_amount, currency) if line.unit_amount is not None else None
-    meaning: dict[str, Any] = {
-        "description": line.description[:500],
-        "quantity": max(0, line.quantity),
-        "unit_price": unit,
-        "amount": line.amount,
-    }
-    entry = _entry_of(line)
-    if entry is not None:
-        return {**meaning, "kind": entry.kind, "item": entry.item, "entry": entry}
-    price = Price.objects.filter(stripe_price_id=line.price).first() if line.price else None
-    if price is not None:
-        kind = LedgerEntry.Kind.REQUESTS if price.item == REQUEST else LedgerEntry.Kind.DEED
-        return {**meaning, "kind": kind, "item": price.item, "contract_id": price.contract_id}
-    base = Contract.objects.filter(stripe_base_price_id=line.price).first() if line.price else None
-    if base is not None:
-        return {**meaning, "kind": LedgerEntry.Kind.BASE_FEE, "item": "base_fee", "contract": base}
-    return {**meaning, "kind": LedgerEntry.Kind.ADJUSTMENT}
-
-
-def _entry_of(line: LineFacts) -> LedgerEntry | None:
-    try:
-        return LedgerEntry.objects.filter(pk=uuid.UUID(line.metadata.get("entry", ""))).first()
-    except ValueError:
-        return None
 
 
 def _announce(invoice: Invoice, before: str | None) -> None:
@@ -251,13 +219,44 @@ def _of_period(at_stripe: StripeInvoice) -> QuerySet[LedgerEntry]:
     return sending.between(own, at_stripe.starts_at, at_stripe.ends_at)
 
 
-def _is_behind(line: LineFacts, at_stripe: StripeInvoice) -> str:
-    """How Stripe's count of a line differs from what it was sent; empty when it doesn't."""
-    price = Price.objects.filter(stripe_price_id=line.price).first() if line.price else None
-    if price is None:
-        return ""
-    wanted = expected_quantity(price.contract_id, price.item, line.starts_at, line.ends_at)
-    return "" if line.quantity == wanted else f"{price.item} {line.quantity} of {wanted}"
+def _what_is_missing(at_stripe: StripeInvoice) -> str:
+    """What a draft waits for; empty when nothing. Raises StripeFault."""
+    waiting = _of_period(at_stripe).filter(sync_state=LedgerEntry.SyncState.PENDING).count()
+    if waiting:
+        return f"{waiting} entries are not at Stripe yet"
+    own = StripeSubscription.objects.filter(subscription_id=at_stripe.subscription_id)
+    subscription = own.select_related("contract").first()
+    if subscription is None:
+        # Its customer was deleted, and the next one is billed for what it had.
+        return "its subscription is none of ours any more: void it at Stripe"
+    facts = invoices.read(at_stripe.invoice.stripe_invoice_id)
+    behind = "; ".join(_behind(subscription.contract, facts))
+    return f"Stripe has not counted all: {behind}" if behind else ""
+
+
+def _behind(contract: Contract, facts: InvoiceFacts) -> Iterator[str]:
+    """How Stripe's count of each item that the contract prices differs from what it was sent.
+
+    An item may have several lines, one a tier; one without a line is not counted at all.
+    """
+    items = {price.stripe_price_id: price.item for price in contract.prices.all() if price.stripe_price_id}
+    for item in sorted(set(items.values())):
+        lines = [line for line in facts.lines if items.get(line.price) == item]
+        start = min((line.starts_at for line in lines), default=facts.starts_at)
+        end = max((line.ends_at for line in lines), default=facts.ends_at)
+        counted = sum(line.quantity for line in lines)
+        wanted = expected_quantity(contract.pk, item, start, end)
+        if counted != wanted:
+            yield f"{item} {counted} of {wanted}"
+
+
+def _is_gone(stripe_invoice_id: str) -> None:
+    """Only a draft can be deleted at Stripe: it bills nothing, and nothing waits for it."""
+    gone = Invoice.objects.filter(stripe_invoice_id=stripe_invoice_id, origin=Invoice.Origin.STRIPE)
+    with transaction.atomic():
+        gone.filter(status=Status.DRAFT).update(status=Status.VOID)
+        at_stripe = StripeInvoice.objects.filter(invoice__in=gone)
+        at_stripe.update(is_held=False, note=_GONE, fetched_at=timezone.now())
 
 
 def _note(at_stripe: StripeInvoice, note: str) -> None:

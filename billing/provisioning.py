@@ -6,32 +6,20 @@ begins: run twice it changes nothing, and after a crash it goes on where it was.
 
 import datetime as dt
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import structlog
 from django.db import transaction
 from django.utils import timezone
 
-from billing import stripe_client, stripe_prices
-from billing.models import Contract, StripeCustomer, StripeLane, StripeSubscription
-from billing.pricing import period_of
-from billing.stripe_client import catalog, customers, metering, subscriptions
+from billing import resending, stripe_client, stripe_prices, subscribing
+from billing.models import Contract, StripeCustomer, StripeSubscription
+from billing.stripe_client import catalog, customers, metering
 from billing.stripe_facts import PriceTerms
+from billing.subscribing import Step
 from keys import audit
 from keys.models import Partner
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True)
-class Step:
-    """One line of the plan. `is_done` when Stripe has it as it should be."""
-
-    what: str
-    is_done: bool
-
-    def __str__(self) -> str:
-        return f"{'=' if self.is_done else '+'} {self.what}"
 
 
 class NotNow(Exception):
@@ -39,11 +27,21 @@ class NotNow(Exception):
 
 
 def provision(contract: Contract, actor: audit.Actor, *, is_dry_run: bool = False) -> list[Step]:
-    """What was there, and what was made (or would be). Raises NotNow, StripeFault."""
+    """What was there, and what was made (or would be). Raises NotNow, StripeFault.
+
+    Of a version that is over only the end is seen to: a subscription made now would bill what another does.
+    """
+    now = timezone.now()
     if contract.withdrawn_at is not None:
         message = f"{contract} was withdrawn"
         raise NotNow(message)
-    steps = list(_steps(contract, is_dry_run=is_dry_run))
+    if contract in Contract.objects.current(contract.partner_id, now.date()):
+        steps = list(_steps(contract, is_dry_run=is_dry_run))
+    elif subscribing.unended(contract.partner, now).filter(contract=contract).exists():
+        steps = list(subscribing.ends(contract.partner, is_dry_run=is_dry_run))
+    else:
+        message = f"{contract} is neither in force nor the next"
+        raise NotNow(message)
     if not is_dry_run and not all(step.is_done for step in steps):
         made = [step.what for step in steps if not step.is_done]
         with transaction.atomic():
@@ -65,21 +63,18 @@ def provision_quietly(contract: Contract, actor: audit.Actor) -> bool:
 
 
 def due(now: dt.datetime) -> list[Contract]:
-    """Contract versions in force now, or next, of partners that are at Stripe already."""
-    partners = Partner.objects.filter(stripe_customer__isnull=False).order_by("pk")
-    return [contract for partner in partners for contract in current(partner, now)]
-
-
-def current(partner: Partner, now: dt.datetime) -> list[Contract]:
-    """The version in force, and the one that comes next."""
-    today = now.date()
-    coming = Contract.objects.standing().filter(partner=partner, starts_on__gt=today).order_by("starts_on")
-    found = [Contract.objects.in_force(partner.pk, today), coming.first()]
-    return [contract for contract in found if contract is not None]
+    """Of partners that are at Stripe already: the versions in force now, or next, and those that are over
+    while their subscription goes on."""
+    found = []
+    for partner in Partner.objects.filter(stripe_customer__isnull=False).order_by("pk"):
+        current = Contract.objects.current(partner.pk, now.date())
+        unended = (one.contract for one in subscribing.unended(partner, now).select_related("contract"))
+        found += [*current, *(contract for contract in unended if contract not in current)]
+    return found
 
 
 def _steps(contract: Contract, *, is_dry_run: bool) -> Iterator[Step]:
-    customer = _existing_customer(contract.partner)
+    customer = _existing_customer(contract.partner, is_dry_run=is_dry_run)
     yield Step(f"customer for {contract.partner.name}", customer is not None)
     if customer is None and not is_dry_run:
         customer = _make_customer(contract.partner)
@@ -93,13 +88,16 @@ def _steps(contract: Contract, *, is_dry_run: bool) -> Iterator[Step]:
             known[name] = metering.create_meter(
                 name, stripe_prices.title_of(item), idempotency_key=f"meter:{name}"
             )
-    subscription = StripeSubscription.objects.filter(contract=contract).first()
+    is_subscribed = StripeSubscription.objects.filter(contract=contract).exists()
     for terms in stripe_prices.terms_of(contract, items, known):
-        yield _price(contract, terms, is_subscribed=subscription is not None, is_dry_run=is_dry_run)
-    yield from _subscribe(contract, customer, subscription, is_dry_run=is_dry_run)
+        yield _price(contract, terms, is_subscribed=is_subscribed, is_dry_run=is_dry_run)
+    yield from subscribing.ends(contract.partner, is_dry_run=is_dry_run)
+    yield from subscribing.begin(contract, customer, is_dry_run=is_dry_run)
+    if not is_dry_run:
+        yield from subscribing.ends(contract.partner, is_dry_run=False)  # of the new one
 
 
-def _existing_customer(partner: Partner) -> StripeCustomer | None:
+def _existing_customer(partner: Partner, *, is_dry_run: bool) -> StripeCustomer | None:
     row = StripeCustomer.objects.filter(partner=partner).first()
     if row is None:
         return None
@@ -107,35 +105,47 @@ def _existing_customer(partner: Partner) -> StripeCustomer | None:
         is_deleted = customers.read(row.customer_id).is_deleted
     except stripe_client.Gone:
         is_deleted = True
-    if is_deleted:
+    if is_deleted and not is_dry_run:
         StripeCustomer.objects.filter(pk=row.pk).update(is_deleted=True)
-        return None
-    return row
+    return None if is_deleted else row
 
 
 def _make_customer(partner: Partner) -> StripeCustomer:
     before = StripeCustomer.objects.filter(partner=partner).first()
     generation = before.generation + 1 if before else 0
-    found = customers.find(str(partner.pk)) or customers.create(
-        str(partner.pk),
-        name=partner.name,
-        email=partner.contact_email,
-        idempotency_key=f"customer:{partner.pk}:{generation}",
-    )
-    row, _ = StripeCustomer.objects.update_or_create(
-        partner=partner,
-        defaults={
-            "customer_id": found.id,
-            "livemode": stripe_client.is_livemode(),
-            "is_deleted": False,
-            "generation": generation,
-            "connected_at": timezone.now(),
-            "updated_at": timezone.now(),
-        },
-    )
+    found = customers.find(str(partner.pk))
+    if found is None or (before is not None and found.id == before.customer_id):
+        found = customers.create(
+            str(partner.pk),
+            name=partner.name,
+            email=partner.contact_email,
+            idempotency_key=f"customer:{partner.pk}:{generation}",
+        )
     if before is not None:
-        # What hung on the deleted customer ended with it.
-        StripeSubscription.objects.filter(contract__partner=partner).delete()
+        resending.learn_what_is_final(before)
+    with transaction.atomic():
+        if before is not None:
+            known = StripeCustomer.objects.select_for_update(no_key=True).get(pk=before.pk)
+            if known.customer_id != before.customer_id:
+                return known  # another process was first
+            resending.reopen(before)
+            # What hung on the deleted customer ended with it.
+            StripeSubscription.objects.filter(contract__partner=partner).delete()
+        row, _ = StripeCustomer.objects.update_or_create(
+            partner=partner,
+            defaults={
+                "customer_id": found.id,
+                "livemode": stripe_client.is_livemode(),
+                "is_deleted": False,
+                "generation": generation,
+                # It has no card yet.
+                "card_brand": "",
+                "card_last4": "",
+                "card_expires": "",
+                "connected_at": timezone.now(),
+                "updated_at": timezone.now(),
+            },
+        )
     return row
 
 
@@ -153,8 +163,7 @@ def _product(contract: Contract, *, is_dry_run: bool) -> Step:
 
 
 def _price(contract: Contract, terms: PriceTerms, *, is_subscribed: bool, is_dry_run: bool) -> Step:
-    item = terms.lookup_key.rpartition("-")[2]
-    stored = _stored_price(contract, item)
+    stored = _stored_price(contract, terms.item)
     what = f"price {terms.lookup_key}: {terms.nickname}, {stripe_prices.sentence_of(terms)}"
     if is_subscribed and stored:
         # A subscription keeps its price even when that is archived for new ones.
@@ -164,99 +173,17 @@ def _price(contract: Contract, terms: PriceTerms, *, is_subscribed: bool, is_dry
     is_right = found is not None and found.terms == marker
     if found is not None and is_right:
         if stored != found.id and not is_dry_run:
-            _store_price(contract, item, found.id, terms.meter)
+            _store_price(contract, terms.item, found.id, terms.meter)
         return Step(what, is_done=True)
     if not is_dry_run:
         key = f"price:{terms.lookup_key}:{marker}:{stored or 'first'}"
         _store_price(
             contract,
-            item,
+            terms.item,
             catalog.create_price(terms, idempotency_key=key, marker=marker),
             terms.meter,
         )
     return Step(what, is_done=False)
-
-
-def _subscribe(
-    contract: Contract,
-    customer: StripeCustomer | None,
-    subscription: StripeSubscription | None,
-    *,
-    is_dry_run: bool,
-) -> Iterator[Step]:
-    today = timezone.now().date()
-    start = _midnight(contract.starts_on)
-    for older in _older(contract):
-        yield Step(f"subscription {older.subscription_id} ends on {contract.starts_on}", is_done=False)
-        if not is_dry_run:
-            _end(older, start)
-    what = f"subscription from {contract.starts_on}, periods from day {contract.anchor_day}"
-    if subscription is not None:
-        yield Step(what, is_done=True)
-    elif contract.starts_on > today:
-        # Stripe has no subscriptions that start later; the version is made on its first day.
-        yield Step(f"{what} (on its first day)", is_done=True)
-        return
-    elif is_dry_run or customer is None:
-        yield Step(what, is_done=False)
-    else:
-        subscription, is_new = _find_or_make(contract, customer, max(start, _period_start(contract, today)))
-        yield Step(what, is_done=not is_new)
-    if contract.ends_on is not None and subscription is not None and subscription.ends_at is None:
-        yield Step(f"it ends after {contract.ends_on}", is_done=False)
-        if not is_dry_run:
-            _end(subscription, _midnight(contract.ends_on + dt.timedelta(days=1)))
-
-
-def _find_or_make(
-    contract: Contract, customer: StripeCustomer, starts_at: dt.datetime
-) -> tuple[StripeSubscription, bool]:
-    at_stripe = subscriptions.running(customer.customer_id)
-    found = next((one for one in at_stripe if one.contract == str(contract.pk)), None)
-    is_new = found is None
-    if found is None:
-        contract.refresh_from_db()
-        wanted = {price.stripe_price_id for price in contract.prices.all() if price.stripe_price_id}
-        wanted |= {contract.stripe_base_price_id} - {""}
-        found = subscriptions.create(
-            customer.customer_id,
-            contract=str(contract.pk),
-            prices=sorted(wanted),
-            starts_at=starts_at,
-            anchor_day=contract.anchor_day,
-            days_until_due=contract.payment_terms_days,
-            idempotency_key=f"subscription:{contract.pk}:{customer.customer_id}",
-        )
-    with transaction.atomic():
-        row, _ = StripeSubscription.objects.update_or_create(
-            contract=contract,
-            defaults={
-                "subscription_id": found.id,
-                "starts_at": found.starts_at,
-                "ends_at": found.cancels_at,
-            },
-        )
-        Contract.objects.filter(pk=contract.pk).update(stripe_subscription_id=found.id)
-        # What waited for this need not wait any longer.
-        StripeLane.objects.filter(partner=contract.partner_id).update(next_attempt_at=timezone.now())
-    return row, is_new
-
-
-def _older(contract: Contract) -> list[StripeSubscription]:
-    """Subscriptions of earlier versions that would go on beyond this one's first day."""
-    start = _midnight(contract.starts_on)
-    others = StripeSubscription.objects.filter(
-        contract__partner=contract.partner_id, contract__starts_on__lt=contract.starts_on
-    )
-    return [one for one in others if one.ends_at is None or one.ends_at > start]
-
-
-def _end(subscription: StripeSubscription, at: dt.datetime) -> None:
-    # Stripe ends nothing in the past; a version that is provisioned late begins when it is.
-    at = max(at, timezone.now() + dt.timedelta(minutes=1))
-    key = f"end:{subscription.subscription_id}:{int(at.timestamp())}"
-    subscriptions.end(subscription.subscription_id, at, idempotency_key=key)
-    StripeSubscription.objects.filter(pk=subscription.pk).update(ends_at=at)
 
 
 def _stored_price(contract: Contract, item: str) -> str:
@@ -270,11 +197,3 @@ def _store_price(contract: Contract, item: str, price_id: str, meter_id: str) ->
         Contract.objects.filter(pk=contract.pk).update(stripe_base_price_id=price_id)
     else:
         contract.prices.filter(item=item).update(stripe_price_id=price_id, stripe_meter_id=meter_id)
-
-
-def _period_start(contract: Contract, day: dt.date) -> dt.datetime:
-    return _midnight(period_of(day, contract.anchor_day).start)
-
-
-def _midnight(day: dt.date) -> dt.datetime:
-    return dt.datetime.combine(day, dt.time(), dt.UTC)

@@ -15,7 +15,7 @@ from django.db.models.functions import Greatest, Least
 from django.utils import timezone
 
 from billing import stripe_client, stripe_prices
-from billing.models import Invoice, LedgerEntry, StripeCustomer, StripeInvoice, StripeSubscription
+from billing.models import Contract, Invoice, LedgerEntry, StripeCustomer, StripeInvoice, StripeSubscription
 from billing.stripe_client import invoices, metering
 from billing.stripe_facts import MeterEvent
 
@@ -26,6 +26,7 @@ NEWEST: Final = dt.timedelta(minutes=4)
 REMEMBERED: Final = dt.timedelta(hours=23)
 METERED: Final = (LedgerEntry.Kind.DEED, LedgerEntry.Kind.REQUESTS)
 ITEM_PREFIX: Final = "ii_"
+NOTHING_TO_BILL: Final = f"{ITEM_PREFIX}nothing_to_bill"
 
 
 class Rejected(Exception):
@@ -51,6 +52,7 @@ class Route:
 
     customer: StripeCustomer
     subscriptions: dict[object, StripeSubscription]
+    awaited: frozenset[uuid.UUID]
     closed: tuple[tuple[dt.datetime, dt.datetime, str], ...]
 
     @classmethod
@@ -65,6 +67,7 @@ class Route:
         return cls(
             customer,
             {one.contract_id: one for one in found},
+            frozenset(one.pk for one in Contract.objects.current(partner_id, timezone.now().date())),
             tuple(final.values_list("starts_at", "ends_at", "subscription_id")),
         )
 
@@ -76,10 +79,15 @@ def timestamp_of(entry: LedgerEntry) -> dt.datetime:
 
 
 def between(entries: QuerySet[LedgerEntry], start: dt.datetime, end: dt.datetime) -> QuerySet[LedgerEntry]:
-    """Those whose moment at Stripe (that of `timestamp_of`) lies in [start, end)."""
+    """Those whose moment at Stripe lies in [start, end)."""
+    moments = entries.annotate(stripe_moment=stripe_moment())
+    return moments.filter(stripe_moment__gte=start, stripe_moment__lt=end)
+
+
+def stripe_moment() -> Least:
+    """That of `timestamp_of`, of each entry of a query."""
     last = ExpressionWrapper(F("period__ends_at") - dt.timedelta(seconds=1), output_field=DateTimeField())
-    moment = Least(Greatest("occurred_at", "period__starts_at"), last)
-    return entries.annotate(stripe_moment=moment).filter(stripe_moment__gte=start, stripe_moment__lt=end)
+    return Least(Greatest("occurred_at", "period__starts_at"), last)
 
 
 def send(entry: LedgerEntry, route: Route, *, invoice_id: str = "") -> str:
@@ -90,21 +98,18 @@ def send(entry: LedgerEntry, route: Route, *, invoice_id: str = "") -> str:
     if entry.kind not in METERED:
         return bill_as_item(entry, route.customer, invoice_id=invoice_id)
     moment = _metered_moment(entry, route)
+    identifier = _identity(entry, route.customer)
     dimension = (("deed_type", entry.deed_type),) if entry.deed_type else ()
     event = MeterEvent(
         stripe_prices.event_name(entry.item),
         route.customer.customer_id,
         entry.quantity,
-        str(entry.pk),
+        identifier,
         int(moment.timestamp()),
         dimension,
     )
     try:
-        metering.send(event, idempotency_key=str(entry.pk))
-    except stripe_client.KeyReused:
-        # The same entry for another customer, within a day: its first one was deleted.
-        key = f"{entry.pk}:{route.customer.customer_id}"
-        metering.send(event, idempotency_key=key)
+        metering.send(event, idempotency_key=identifier)
     except stripe_client.Gone:
         raise
     except stripe_client.Refused as refused:
@@ -115,13 +120,13 @@ def send(entry: LedgerEntry, route: Route, *, invoice_id: str = "") -> str:
         if refused.code == "no_meter":
             raise
         raise Rejected(refused.code, refused.message) from refused
-    return str(entry.pk)
+    return identifier
 
 
 def bill_as_item(entry: LedgerEntry, customer: StripeCustomer, *, invoice_id: str = "") -> str:
     """An invoice item of the entry's rounded amount. Raises StripeFault."""
     if entry.amount_minor == 0:
-        return f"{ITEM_PREFIX}nothing_to_bill"
+        return NOTHING_TO_BILL
     if entry.sync_attempts > 1:
         # An earlier call may have made it, longer ago than Stripe remembers our key.
         made = invoices.find_item(customer.customer_id, str(entry.pk))
@@ -135,9 +140,15 @@ def bill_as_item(entry: LedgerEntry, customer: StripeCustomer, *, invoice_id: st
         currency=entry.currency,
         description=text[:500],
         metadata={"entry": str(entry.pk), "kind": entry.kind},
-        idempotency_key=f"item:{entry.pk}:{invoice_id or 'next'}",
+        idempotency_key=f"item:{_identity(entry, customer)}:{invoice_id or 'next'}",
         invoice_id=invoice_id,
     )
+
+
+def _identity(entry: LedgerEntry, customer: StripeCustomer) -> str:
+    """The entry's id; for a customer that took a deleted one's place another, since Stripe remembers the
+    first for a day."""
+    return f"{entry.pk}:{customer.generation}" if customer.generation else str(entry.pk)
 
 
 def _metered_moment(entry: LedgerEntry, route: Route) -> dt.datetime:
@@ -145,6 +156,9 @@ def _metered_moment(entry: LedgerEntry, route: Route) -> dt.datetime:
     now = timezone.now()
     moment = timestamp_of(entry)
     subscription = route.subscriptions.get(entry.contract_id)
+    if subscription is None and entry.contract_id not in route.awaited:
+        # It would hold up all that comes after it, for ever.
+        raise Rejected("contract_is_over", "its contract gets no subscription any more")
     if subscription is None:
         raise Wait("contract_not_provisioned", now + dt.timedelta(minutes=1))
     if now - moment > OLDEST:

@@ -12,9 +12,9 @@ import structlog
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from billing import invoice_mirror, stripe_client
+from billing import invoice_mirror, stripe_client, subscribing
 from billing.models import StripeCustomer, StripeEvent, StripeSubscription
-from billing.stripe_client import StripeFault, customers, events, subscriptions
+from billing.stripe_client import StripeFault, customers, events
 from billing.stripe_facts import WebhookFacts
 from billing.stripe_metrics import WEBHOOKS
 
@@ -52,17 +52,19 @@ def receive(body: bytes, signature: str) -> tuple[StripeEvent, bool]:
 
 
 def process(event_id: str) -> None:
-    """Acts on one stored event. Does nothing for one that is settled; puts it off when Stripe is away."""
-    now = timezone.now()
-    event = StripeEvent.objects.waiting(now).filter(pk=event_id).first()
+    """Acts on one stored event. Does nothing for one that is settled; puts off what can't be done now."""
+    event = StripeEvent.objects.waiting(timezone.now()).filter(pk=event_id).first()
     if event is None:
         return
     try:
         _act(event)
     except StripeFault as fault:
-        pause = min(_PAUSE_MAX_SECONDS, 2 ** min(event.attempts + 1, 12)) * random.uniform(0.5, 1)  # noqa: S311 - jitter
-        event.put_off(until=now + dt.timedelta(seconds=pause), note=str(fault))
+        _put_off(event, str(fault))
         log.warning("stripe_event_put_off", event_id=event.pk, kind=event.kind, code=fault.code)
+    except Exception as error:
+        # A fault of ours with one event must not keep all later ones waiting; it stays to be seen.
+        _put_off(event, f"{type(error).__name__}: {error}")
+        log.exception("stripe_event_failed", event_id=event.pk, kind=event.kind)
 
 
 def process_waiting() -> int:
@@ -72,6 +74,11 @@ def process_waiting() -> int:
     for event_id in ids:
         process(event_id)
     return len(ids)
+
+
+def _put_off(event: StripeEvent, note: str) -> None:
+    pause = min(_PAUSE_MAX_SECONDS, 2 ** min(event.attempts + 1, 12)) * random.uniform(0.5, 1)  # noqa: S311 - jitter
+    event.put_off(until=timezone.now() + dt.timedelta(seconds=pause), note=note)
 
 
 def _why_ignored(facts: WebhookFacts) -> str:
@@ -90,7 +97,7 @@ def _act(event: StripeEvent) -> None:
         invoice_mirror.mirror(event.object_id, event=event)
     elif event.kind == "customer.deleted":
         _customer_is_gone(event)
-    elif event.kind.startswith(_OF_CUSTOMER):
+    elif event.kind.startswith(_OF_CUSTOMER) and event.customer_id:
         refresh_customer(event.customer_id)
         event.settle(State.DONE, now=timezone.now())
     elif event.kind.startswith("customer.subscription."):
@@ -101,33 +108,31 @@ def _act(event: StripeEvent) -> None:
 
 def refresh_customer(customer_id: str) -> None:
     """The default payment method, as Stripe shows it. Raises StripeFault."""
+    fetched_at = timezone.now()
     found = customers.read(customer_id)
     card = customers.card(found.default_payment_method) if found.default_payment_method else None
-    StripeCustomer.objects.filter(customer_id=customer_id).update(
+    StripeCustomer.objects.filter(customer_id=customer_id, updated_at__lte=fetched_at).update(
         is_deleted=found.is_deleted,
         card_brand=card.brand if card else "",
         card_last4=card.last4 if card else "",
         card_expires=card.expires if card else "",
-        updated_at=timezone.now(),
+        updated_at=fetched_at,
     )
 
 
 def _customer_is_gone(event: StripeEvent) -> None:
+    now = timezone.now()
     with transaction.atomic():
-        if event.settle(State.DONE, now=timezone.now()):
-            StripeCustomer.objects.filter(customer_id=event.customer_id).update(is_deleted=True)
+        if event.settle(State.DONE, now=now):
+            gone = StripeCustomer.objects.filter(customer_id=event.customer_id)
+            gone.update(is_deleted=True, updated_at=now)
     log.error("stripe_customer_deleted", customer=event.customer_id)
 
 
 def _refresh_subscriptions(event: StripeEvent) -> None:
-    found = {one.id: one for one in subscriptions.running(event.customer_id)}
-    with transaction.atomic():
-        if not event.settle(State.DONE, now=timezone.now()):
-            return
-        ours = StripeSubscription.objects.filter(
-            contract__partner__stripe_customer__customer_id=event.customer_id
-        )
-        for subscription in ours:
-            at_stripe = found.get(subscription.subscription_id)
-            ends_at = at_stripe.cancels_at if at_stripe else subscription.ends_at or timezone.now()
-            StripeSubscription.objects.filter(pk=subscription.pk).update(ends_at=ends_at)
+    """Each of ours by itself: that one is not in a list does not say since when."""
+    for subscription in StripeSubscription.objects.filter(
+        contract__partner__stripe_customer__customer_id=event.customer_id
+    ):
+        subscribing.refresh(subscription)
+    event.settle(State.DONE, now=timezone.now())

@@ -23,8 +23,12 @@ class MeterEvent:
 
 @dataclass(frozen=True)
 class PriceTerms:
-    """A price as we want it. Amounts are minor units; `tiers` are (up to, or None for the rest; amount)."""
+    """A price as we want it, for an item of the contract or its fee.
 
+    Amounts are minor units; `tiers` are (up to, or None for the rest; amount).
+    """
+
+    item: str
     lookup_key: str
     product: str
     currency: str
@@ -36,8 +40,6 @@ class PriceTerms:
 @dataclass(frozen=True)
 class PriceFacts:
     id: str
-    is_active: bool
-    lookup_key: str
     terms: str
 
 
@@ -57,11 +59,12 @@ class CardFacts:
 
 @dataclass(frozen=True)
 class SubscriptionFacts:
+    """`ends_at` is when it ended, or is to end; None for one that goes on."""
+
     id: str
-    status: str
     contract: str
     starts_at: dt.datetime
-    cancels_at: dt.datetime | None
+    ends_at: dt.datetime | None
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,6 @@ class InvoiceFacts:
 
     id: str
     customer: str
-    livemode: bool
     status: str
     number: str
     currency: str
@@ -128,10 +130,10 @@ def read_subscription(found: Any) -> SubscriptionFacts:
     facts = found.to_dict()
     return SubscriptionFacts(
         id=facts["id"],
-        status=facts["status"],
         contract=metadata_of(facts).get("contract", ""),
         starts_at=moment_of(facts["start_date"]),
-        cancels_at=_moment_or_none(facts.get("cancel_at")),
+        # One that was cancelled at once keeps the later end it had.
+        ends_at=_moment_or_none(facts.get("ended_at") or facts.get("cancel_at")),
     )
 
 
@@ -142,7 +144,6 @@ def read_invoice(found: Any, lines: list[Any]) -> InvoiceFacts:
     return InvoiceFacts(
         id=facts["id"],
         customer=_id(facts["customer"]),
-        livemode=facts["livemode"],
         status=facts["status"] or "draft",
         number=facts.get("number") or "",
         currency=facts["currency"].upper(),
@@ -185,7 +186,10 @@ def read_line(found: Any) -> LineFacts:
 def read_event(event: Any) -> WebhookFacts:
     facts = event.to_dict()
     about = facts["data"]["object"]
-    customer_id = about["id"] if about.get("object") == "customer" else about.get("customer")
+    # What was taken from a customer names it only as what changed.
+    before = facts["data"].get("previous_attributes") or {}
+    of_another = about.get("customer") or before.get("customer")
+    customer_id = about["id"] if about.get("object") == "customer" else of_another
     return WebhookFacts(
         id=facts["id"],
         kind=facts["type"],

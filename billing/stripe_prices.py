@@ -24,12 +24,15 @@ def terms_of(contract: Contract, items: list[str], meters: dict[str, str]) -> It
     product = f"contract_{contract.pk.hex}"
     if contract.base_fee:
         fee = _plain(minor(contract.base_fee, contract.currency))
-        yield PriceTerms(lookup_key(contract, BASE), product, contract.currency, "Base fee", ((None, fee),))
+        yield PriceTerms(
+            BASE, lookup_key(contract, BASE), product, contract.currency, "Base fee", ((None, fee),)
+        )
     for item in items:
         tiers = prices.tiers_of(contract, item)
         bounds: list[int | None] = [tier.after_quantity for tier in tiers[1:]]
         amounts = [_plain(minor(tier.unit_price, contract.currency)) for tier in tiers]
         yield PriceTerms(
+            item,
             lookup_key(contract, item),
             product,
             contract.currency,

@@ -55,8 +55,10 @@ def sync() -> None:
 
 @shared_task
 def process_stripe_event(event_id: str) -> None:
-    """Acts on one webhook that was stored."""
-    stripe_events.process(event_id)
+    """Acts on a webhook that was stored, unless another worker is at it: then beat's task does."""
+    with slot(_FOLLOWING, of=1) as is_ours:
+        if is_ours:
+            stripe_events.process(event_id)
 
 
 @shared_task

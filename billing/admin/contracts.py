@@ -1,5 +1,7 @@
 """Contracts: each version with its prices; a change starts from a copy of the latest one."""
 
+import datetime as dt
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
@@ -181,24 +183,28 @@ class ContractAdmin(ModelAdmin):
         ]
 
     def end_view(self, request: HttpRequest, contract_pk: str) -> HttpResponse:
-        return self._act(request, contract_pk, EndForm(request.POST or None), "End")
+        def end(contract: Contract, actor: audit.Actor, *, last_day: dt.date, reason: str) -> None:
+            contracts.end(contract, last_day, actor, reason=reason)
+
+        return self._act(request, contract_pk, EndForm(request.POST or None), "End", end)
 
     def withdraw_view(self, request: HttpRequest, contract_pk: str) -> HttpResponse:
-        return self._act(request, contract_pk, WithdrawForm(request.POST or None), "Withdraw")
+        return self._act(
+            request, contract_pk, WithdrawForm(request.POST or None), "Withdraw", contracts.withdraw
+        )
 
-    def _act(self, request: HttpRequest, contract_pk: str, form: forms.Form, verb: str) -> HttpResponse:
+    def _act(
+        self, request: HttpRequest, contract_pk: str, form: forms.Form, verb: str, act: Callable[..., None]
+    ) -> HttpResponse:
+        """`act(contract, actor, …)` is called with what the form has."""
         if not request.user.has_perm("billing.change_contract"):
             raise PermissionDenied
         contract = Contract.objects.select_related("partner").filter(pk=contract_pk).first()
         if contract is None:
             raise Http404
         if request.method == "POST" and form.is_valid():
-            actor, reason = audit.Actor.staff(request), form.cleaned_data["reason"]
             try:
-                if verb == "End":
-                    contracts.end(contract, form.cleaned_data["last_day"], actor, reason=reason)
-                else:
-                    contracts.withdraw(contract, actor, reason=reason)
+                act(contract, audit.Actor.staff(request), **form.cleaned_data)
             except ValidationError as error:
                 form.add_error(None, error)
             else:

@@ -152,8 +152,8 @@ class StripeSubscriptionAdmin(ReadOnly):
 
 @admin.register(ContractAtStripe)
 class ContractAtStripeAdmin(ReadOnly):
-    list_display = ("partner", "version", "model", "starts_on", "provisioned_at", "stripe_subscription_id")
-    list_select_related = ("partner",)
+    list_display = ("partner", "version", "model", "starts_on", "provisioned_at", "stripe_subscription")
+    list_select_related = ("partner", "stripe_subscription")
     list_filter = ("partner",)
     ordering = ("partner__name", "-version")
     actions = ("plan", "provision")

@@ -36,6 +36,12 @@ class ContractQuerySet(models.QuerySet["Contract"]):
     def standing(self) -> Self:
         return self.filter(withdrawn_at=None)
 
+    def current(self, partner_id: uuid.UUID, day: dt.date) -> "list[Contract]":
+        """The version of a day, and the one that comes next."""
+        coming = self.standing().filter(partner=partner_id, starts_on__gt=day).order_by("starts_on")
+        found = [self.in_force(partner_id, day), coming.first()]
+        return [contract for contract in found if contract is not None]
+
     def in_force(self, partner_id: uuid.UUID, day: dt.date) -> "Contract | None":
         """The version of a day (UTC), with its prices, or None where nothing is agreed."""
         started = self.standing().filter(partner=partner_id, starts_on__lte=day)
@@ -86,6 +92,7 @@ class Contract(models.Model):
 
     stripe_product_id = models.CharField(max_length=100, blank=True, editable=False)
     stripe_base_price_id = models.CharField(max_length=100, blank=True, editable=False)
+    # Not written any more: `stripe_subscription` says it.
     stripe_subscription_id = models.CharField(max_length=100, blank=True, editable=False)
     provisioned_at = models.DateTimeField(null=True, editable=False)
 

@@ -11,6 +11,7 @@ import uuid_utils.compat
 from django.conf import settings
 from django.db import models
 from django.db.models import F, Q
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from billing.models.contract import Contract
@@ -56,12 +57,21 @@ class StripeSubscription(models.Model):
     subscription_id = models.CharField(max_length=100, unique=True)
     starts_at = models.DateTimeField()
     ends_at = models.DateTimeField(null=True)
+    fetched_at = models.DateTimeField(
+        default=timezone.now, db_default=Now(), help_text="When Stripe was asked for what is shown."
+    )
 
     class Meta:
         db_table = "stripe_subscriptions"
 
     def __str__(self) -> str:
         return self.subscription_id
+
+    @classmethod
+    def note_end(cls, subscription_id: str, ends_at: dt.datetime | None, *, fetched_at: dt.datetime) -> None:
+        """What Stripe said of its end; nothing where a later word of Stripe's is known."""
+        known = cls.objects.filter(subscription_id=subscription_id, fetched_at__lte=fetched_at)
+        known.update(ends_at=ends_at, fetched_at=fetched_at)
 
     def covers(self, moment: dt.datetime) -> bool:
         return self.starts_at <= moment and (self.ends_at is None or moment < self.ends_at)

@@ -4,7 +4,7 @@ from typing import Any
 
 from billing import stripe_facts
 from billing.stripe_client import Gone, Refused
-from billing.stripe_client.sdk import call, under, v1
+from billing.stripe_client.sdk import call, made, v1
 from billing.stripe_facts import PriceFacts, PriceTerms
 
 
@@ -32,11 +32,14 @@ def find_price(lookup_key: str) -> PriceFacts | None:
         return None
     facts = found[0].to_dict()
     terms = stripe_facts.metadata_of(facts).get("terms", "")
-    return PriceFacts(facts["id"], facts["active"], facts["lookup_key"] or "", terms)
+    return PriceFacts(facts["id"], terms)
 
 
 def create_price(terms: PriceTerms, *, idempotency_key: str, marker: str) -> str:
-    """Licensed without a meter; one tier is a plain price. Takes the lookup key from an older price."""
+    """Licensed without a meter; one tier is a plain price. Takes the lookup key from an older price.
+
+    Look for it first (`find_price`). Raises StripeFault.
+    """
     recurring: dict[str, Any] = {"interval": "month", "usage_type": "licensed"}
     if terms.meter:
         recurring |= {"usage_type": "metered", "meter": terms.meter}
@@ -57,4 +60,4 @@ def create_price(terms: PriceTerms, *, idempotency_key: str, marker: str) -> str
             {"up_to": "inf" if upper is None else upper, "unit_amount_decimal": format(amount, "f")}
             for upper, amount in terms.tiers
         ]
-    return str(call(lambda: v1().prices.create(params, under(idempotency_key))).id)
+    return str(made(v1().prices.create, params, idempotency_key).id)

@@ -4,17 +4,16 @@ from collections.abc import Callable
 from typing import Any
 
 from billing import stripe_facts
-from billing.stripe_client import Unavailable
-from billing.stripe_client.sdk import call, under, v1
+from billing.stripe_client.sdk import call, made, v1
 from billing.stripe_facts import CardFacts, CustomerFacts
 
 
 def create(partner_id: str, *, name: str, email: str, idempotency_key: str) -> CustomerFacts:
-    """Raises StripeFault."""
+    """Look for it first (`find`). Raises StripeFault."""
     params: dict[str, Any] = {"name": name, "metadata": {"partner": partner_id}}
     if email:
         params["email"] = email
-    return stripe_facts.read_customer(call(lambda: v1().customers.create(params, under(idempotency_key))))
+    return stripe_facts.read_customer(made(v1().customers.create, params, idempotency_key))
 
 
 def find(partner_id: str) -> CustomerFacts | None:
@@ -58,13 +57,7 @@ def setup_intent(customer_id: str, *, idempotency_key: str | None) -> str:
 
 
 def _made(create: Callable[..., Any], params: Any, idempotency_key: str | None) -> Any:
-    """Once for each key, where there is one. Stripe repeats a 5xx under its key; what is made here costs
-    nothing and may be made anew."""
+    """Once for each key, where there is one. After a 5xx it is made anew, which costs nothing."""
     if idempotency_key is None:
         return call(lambda: create(params))
-    try:
-        return call(lambda: create(params, under(idempotency_key)))
-    except Unavailable as fault:
-        if not fault.is_replayed:
-            raise
-        return call(lambda: create(params))
+    return made(create, params, idempotency_key)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from billing import stripe_facts
-from billing.stripe_client.sdk import PAGE, all_of, call, under, v1
+from billing.stripe_client.sdk import PAGE, all_of, call, made, v1
 from billing.stripe_facts import InvoiceFacts
 
 
@@ -15,21 +15,30 @@ def read(invoice_id: str) -> InvoiceFacts:
     return stripe_facts.read_invoice(found, lines)
 
 
-def hold(invoice_id: str, *, idempotency_key: str) -> None:
-    """Stripe will not finalize it by itself."""
+def of_customer(customer_id: str) -> list[str]:
+    """The ids of all its invoices."""
+    params: Any = {"customer": customer_id, "limit": PAGE}
+    return [invoice.id for invoice in all_of(lambda: v1().invoices.list(params))]
+
+
+def hold(invoice_id: str) -> None:
+    """Stripe will not finalize it by itself. Done again it changes nothing: it needs no key of ours."""
     params: Any = {"auto_advance": False}
-    call(lambda: v1().invoices.update(invoice_id, params, under(idempotency_key)))
+    call(lambda: v1().invoices.update(invoice_id, params))
 
 
-def release(invoice_id: str, *, idempotency_key: str) -> None:
-    """Finalizes it now, with what aggregation has seen, and lets Stripe collect it."""
+def release(invoice_id: str) -> None:
+    """Finalizes it now, with what aggregation has seen, and lets Stripe collect it.
+
+    Raises Refused for one that is final.
+    """
     params: Any = {"auto_advance": True}
-    call(lambda: v1().invoices.finalize_invoice(invoice_id, params, under(idempotency_key)))
+    call(lambda: v1().invoices.finalize_invoice(invoice_id, params))
 
 
 def find_item(customer_id: str, entry_id: str) -> str | None:
-    """The item that was made of an entry and is on no invoice yet."""
-    params: Any = {"customer": customer_id, "pending": True, "limit": PAGE}
+    """The item that was made of an entry, whether it is on an invoice by now or not."""
+    params: Any = {"customer": customer_id, "limit": PAGE}
     listed = all_of(lambda: v1().invoice_items.list(params))
     return next(
         (one.id for one in listed if stripe_facts.metadata_of(one.to_dict()).get("entry") == entry_id), None
@@ -46,7 +55,10 @@ def create_item(
     idempotency_key: str,
     invoice_id: str = "",
 ) -> str:
-    """On a draft, or else on the next invoice. `amount` in minor units, negative for a credit."""
+    """On a draft, or else on the next invoice. `amount` in minor units, negative for a credit.
+
+    `metadata` names its `entry`, by which one is found that an earlier call made. Raises StripeFault.
+    """
     params: dict[str, Any] = {
         "customer": customer_id,
         "amount": amount,
@@ -56,4 +68,9 @@ def create_item(
     }
     if invoice_id:
         params["invoice"] = invoice_id
-    return str(call(lambda: v1().invoice_items.create(params, under(idempotency_key))).id)
+
+    def look() -> str | None:
+        return find_item(customer_id, metadata["entry"])
+
+    item = made(v1().invoice_items.create, params, idempotency_key, look=look)
+    return item if isinstance(item, str) else str(item.id)

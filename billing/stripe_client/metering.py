@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from billing import pacing, stripe_facts
 from billing.stripe_client import Refused, Unavailable
-from billing.stripe_client.sdk import PAGE, all_of, call, faults, header, under, v1
+from billing.stripe_client.sdk import PAGE, all_of, faults, header, made, under, v1
 from billing.stripe_facts import MeterEvent
 
 
@@ -37,12 +37,13 @@ def meters() -> dict[str, str]:
 
 
 def create_meter(event_name: str, display_name: str, *, idempotency_key: str) -> str:
+    """Look for it first (`meters`). Raises StripeFault."""
     params: Any = {
         "event_name": event_name,
         "display_name": display_name,
         "default_aggregation": {"formula": "sum"},
     }
-    return str(call(lambda: v1().billing.meters.create(params, under(idempotency_key))).id)
+    return str(made(v1().billing.meters.create, params, idempotency_key).id)
 
 
 def total(meter: str, customer_id: str, start: dt.datetime, end: dt.datetime) -> int:

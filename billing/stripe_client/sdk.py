@@ -30,8 +30,29 @@ def call(run: Callable[[], T]) -> T:
 
 
 def all_of(run: Callable[[], Any]) -> list[Any]:
-    """A list's things, of all its pages. Raises StripeFault."""
-    return call(lambda: list(run().auto_paging_iter()))
+    """A list's things, of all its pages; each page is a call. Raises StripeFault."""
+    page = call(run)
+    things = list(page.data)
+    while page.has_more:
+        page = call(page.next_page)
+        things += page.data
+    return things
+
+
+def made(
+    create: Callable[..., Any], params: Any, idempotency_key: str, *, look: Callable[[], Any] = lambda: None
+) -> Any:
+    """What `create` answers, once for the key.
+
+    Stripe repeats a 5xx under its key for a day, done or not. `look` then says whether it is there; what is
+    not is made under another key. Raises StripeFault.
+    """
+    try:
+        return call(lambda: create(params, under(idempotency_key)))
+    except Unavailable as fault:
+        if not fault.is_replayed:
+            raise
+    return look() or call(lambda: create(params))
 
 
 def v1() -> Any:
@@ -42,7 +63,6 @@ def client() -> stripe.StripeClient:
     return _client_of(
         settings.STRIPE_SECRET_KEY,
         settings.STRIPE_API_BASE,
-        settings.STRIPE_METER_EVENTS_BASE,
         settings.STRIPE_TIMEOUT_SECONDS,
         settings.STRIPE_MAX_NETWORK_RETRIES,
     )
@@ -89,14 +109,14 @@ def _message(error: stripe.StripeError) -> str:
 
 
 @functools.lru_cache(maxsize=4)
-def _client_of(key: str, api: str, meter_events: str, timeout: float, retries: int) -> stripe.StripeClient:
+def _client_of(key: str, api: str, timeout: float, retries: int) -> stripe.StripeClient:
     stripe.enable_telemetry = False
     # The SDK tells of each call at INFO, with the ids of customers in the addresses.
     logging.getLogger("stripe").setLevel(logging.WARNING)
     return stripe.StripeClient(
         key,
         stripe_version=API_VERSION,
-        base_addresses={"api": api, "meter_events": meter_events},
+        base_addresses={"api": api},
         http_client=_Http(timeout=timeout),
         max_network_retries=retries,
     )

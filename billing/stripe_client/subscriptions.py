@@ -4,7 +4,7 @@ import datetime as dt
 from typing import Any
 
 from billing import stripe_facts
-from billing.stripe_client.sdk import PAGE, all_of, call, under, v1
+from billing.stripe_client.sdk import PAGE, all_of, call, made, v1
 from billing.stripe_facts import SubscriptionFacts
 
 
@@ -15,6 +15,16 @@ def running(customer_id: str) -> list[SubscriptionFacts]:
     return [stripe_facts.read_subscription(one) for one in listed]
 
 
+def find(customer_id: str, contract: str) -> SubscriptionFacts | None:
+    """The running one of a contract version (by our id)."""
+    return next((one for one in running(customer_id) if one.contract == contract), None)
+
+
+def read(subscription_id: str) -> SubscriptionFacts:
+    """Also one that has ended. Raises Gone."""
+    return stripe_facts.read_subscription(call(lambda: v1().subscriptions.retrieve(subscription_id)))
+
+
 def create(
     customer_id: str,
     *,
@@ -23,9 +33,13 @@ def create(
     starts_at: dt.datetime,
     anchor_day: int,
     days_until_due: int,
+    is_fee_paid: bool,
     idempotency_key: str,
 ) -> SubscriptionFacts:
-    """From a day on, with periods that begin at midnight UTC of the anchor day."""
+    """From a moment on that has passed, with periods that begin at midnight UTC of the anchor day.
+
+    With `is_fee_paid` licensed prices cost nothing until the next period. Look for it first (`find`).
+    """
     params: dict[str, Any] = {
         "customer": customer_id,
         "items": [{"price": price} for price in prices],
@@ -36,15 +50,26 @@ def create(
             "minute": 0,
             "second": 0,
         },
-        "proration_behavior": "create_prorations",
+        "proration_behavior": "none" if is_fee_paid else "create_prorations",
         "metadata": {"contract": contract},
     }
     if days_until_due:
         params |= {"collection_method": "send_invoice", "days_until_due": days_until_due}
-    made = call(lambda: v1().subscriptions.create(params, under(idempotency_key)))
-    return stripe_facts.read_subscription(made)
+
+    def look() -> SubscriptionFacts | None:
+        return find(customer_id, contract)
+
+    found = made(v1().subscriptions.create, params, idempotency_key, look=look)
+    return found if isinstance(found, SubscriptionFacts) else stripe_facts.read_subscription(found)
 
 
-def end(subscription_id: str, at: dt.datetime, *, idempotency_key: str) -> None:
-    params: Any = {"cancel_at": int(at.timestamp()), "proration_behavior": "create_prorations"}
-    call(lambda: v1().subscriptions.update(subscription_id, params, under(idempotency_key)))
+def end(subscription_id: str, at: dt.datetime | None) -> SubscriptionFacts:
+    """Sets when it ends, or that it doesn't. Done again it changes nothing: it needs no key of ours.
+
+    Raises Refused for a moment that has passed, and for one that has ended.
+    """
+    params: Any = {
+        "cancel_at": int(at.timestamp()) if at is not None else "",
+        "proration_behavior": "create_prorations",
+    }
+    return stripe_facts.read_subscription(call(lambda: v1().subscriptions.update(subscription_id, params)))

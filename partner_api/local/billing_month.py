@@ -44,7 +44,7 @@ class Month:
         twin = self.stack.start("stripe-twin", arguments)
         twin.wait_until(lambda: "http://" in twin.log.read_text(errors="replace"), seconds=30)
         self.url = twin.log.read_text().split()[0]
-        own["STRIPE_API_BASE"] = own["STRIPE_METER_EVENTS_BASE"] = self.url
+        own["STRIPE_API_BASE"] = self.url
 
     def prepare(self, partner: dict[str, Any], say: Say) -> None:
         """Brings the partner's contract to Stripe, before anything is charged. Raises Failed."""

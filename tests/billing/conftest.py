@@ -39,7 +39,7 @@ def twin(settings: Any) -> Iterator[Twin]:
     with running.serving() as url:
         settings.STRIPE_SECRET_KEY = running.world.secret_key
         settings.STRIPE_WEBHOOK_SECRETS = [running.webhooks.secret]
-        settings.STRIPE_API_BASE = settings.STRIPE_METER_EVENTS_BASE = url
+        settings.STRIPE_API_BASE = url
         settings.STRIPE_MAX_NETWORK_RETRIES = 0
         settings.STRIPE_TIMEOUT_SECONDS = 5.0
         settings.STRIPE_CALLS_PER_SECOND = 100_000

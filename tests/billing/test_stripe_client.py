@@ -8,8 +8,8 @@ from uuid import uuid4
 
 import pytest
 
-from billing import stripe_client
-from billing.stripe_client import customers, metering
+from billing import pacing, stripe_client
+from billing.stripe_client import customers, metering, sdk
 from billing.stripe_facts import MeterEvent
 from partner_api.local.stripe_twin.server import Twin
 from partner_api.local.stripe_twin.world import Fault
@@ -201,3 +201,22 @@ def test_the_rate_is_kept_by_all_threads_together(twin: Twin, customer: str, set
         thread.join()
     assert len(accepted(twin)) == 300
     assert time.monotonic() - started > 1.2
+
+
+def test_a_500_before_anything_was_done_is_over_when_stripe_is(twin: Twin) -> None:
+    """Stripe repeats it for the key, for a day."""
+    twin.world.faults = [Fault("500", "meters", method="POST")]
+    with pytest.raises(stripe_client.Unavailable):
+        metering.create_meter("deed_grant", "Grant deeds", idempotency_key="meter")
+    assert metering.create_meter("deed_grant", "Grant deeds", idempotency_key="meter")
+
+
+def test_each_page_of_a_list_is_a_call_at_our_pace(
+    twin: Twin, customer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[None] = []
+    monkeypatch.setattr(pacing.CALLS, "wait", lambda: waits.append(None))
+    for number in range(sdk.PAGE + 1):
+        twin.world.new("billing.meter", event_name=f"m{number}", status="active")
+    assert len(metering.meters()) == sdk.PAGE + 2
+    assert len(waits) == 2

@@ -50,7 +50,8 @@ def _contracts(wanted: str | None) -> list[Contract]:
         if not partners:
             message = f"There is no partner {wanted!r}."
             raise CommandError(message)
-    found = [contract for partner in partners for contract in provisioning.current(partner, timezone.now())]
+    today = timezone.now().date()
+    found = [contract for partner in partners for contract in Contract.objects.current(partner.pk, today)]
     if wanted and not found:
         message = f"{partners[0].name} has no contract that runs or will."
         raise CommandError(message)

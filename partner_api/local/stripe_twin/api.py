@@ -1,4 +1,4 @@
-"""Which call is which, and what those on subscriptions and invoices check, change, announce and answer."""
+"""Which call is which, and what those on invoices check, change, announce and answer."""
 
 import re
 from collections.abc import Callable
@@ -9,6 +9,7 @@ from partner_api.local.stripe_twin.forms import truth
 from partner_api.local.stripe_twin.invoicing import Billing
 from partner_api.local.stripe_twin.metering import Meters
 from partner_api.local.stripe_twin.shapes import Params, listed, needed, page_of
+from partner_api.local.stripe_twin.subscriptions import Subscriptions
 from partner_api.local.stripe_twin.world import Refusal, Thing, World
 
 
@@ -19,12 +20,13 @@ class Api:
         self.billing = billing
         self.customers = Customers(world)
         self.catalog = Catalog(world, meters)
+        self.subscriptions = Subscriptions(world, billing)
         self._routes: list[tuple[str, re.Pattern[str], Callable[..., Thing]]] = [
             (method, re.compile(path.replace("{id}", r"([\w.:-]+)")), handler)
             for method, path, handler in (
                 ("POST", "/v1/billing/meter_events", self.meters.record),
                 ("POST", "/v1/billing/meters", self.catalog.create_meter),
-                ("GET", "/v1/billing/meters", lambda params: self._list("billing.meter", params)),
+                ("GET", "/v1/billing/meters", self.list_meters),
                 ("GET", "/v1/billing/meters/{id}/event_summaries", self.catalog.event_summaries),
                 ("POST", "/v1/customers", self.customers.create),
                 ("GET", "/v1/customers/search", self.customers.search),
@@ -37,13 +39,15 @@ class Api:
                 ("GET", "/v1/prices", self.catalog.list_prices),
                 ("GET", "/v1/prices/{id}", self._reader("price")),
                 ("POST", "/v1/prices/{id}", self.catalog.update_price),
-                ("POST", "/v1/subscriptions", self.billing.subscribe),
-                ("GET", "/v1/subscriptions", self.list_subscriptions),
+                ("POST", "/v1/subscriptions", self.subscriptions.create),
+                ("GET", "/v1/subscriptions", self.subscriptions.list),
                 ("GET", "/v1/subscriptions/{id}", self._reader("subscription")),
-                ("POST", "/v1/subscriptions/{id}", self.update_subscription),
+                ("POST", "/v1/subscriptions/{id}", self.subscriptions.update),
+                ("DELETE", "/v1/subscriptions/{id}", self.subscriptions.cancel),
                 ("GET", "/v1/invoices", self.list_invoices),
                 ("GET", "/v1/invoices/{id}", self.read_invoice),
                 ("POST", "/v1/invoices/{id}", self.update_invoice),
+                ("DELETE", "/v1/invoices/{id}", self.delete_invoice),
                 ("GET", "/v1/invoices/{id}/lines", self.list_lines),
                 ("POST", "/v1/invoices/{id}/finalize", self.finalize_invoice),
                 ("POST", "/v1/invoices/{id}/pay", self.pay_invoice),
@@ -65,26 +69,8 @@ class Api:
         message = f"Unrecognized request URL ({method}: {path})."
         raise Refusal(404, message)
 
-    def list_subscriptions(self, params: Params) -> Thing:
-        found = [
-            one
-            for one in self.world.all("subscription")
-            if one["customer"] == params.get("customer")
-            and (params.get("status") == "all" or one["status"] != "canceled")
-        ]
-        return listed(found, "/v1/subscriptions")
-
-    def update_subscription(self, params: Params, name: str) -> Thing:
-        subscription = self.world.get("subscription", name)
-        if "cancel_at" in params:
-            if int(params["cancel_at"]) <= self.world.now():
-                raise Refusal(400, "cancel_at must be in the future", param="cancel_at")
-            subscription["cancel_at"] = int(params["cancel_at"])
-            for item in subscription["items"]["data"]:
-                item["current_period_end"] = min(item["current_period_end"], subscription["cancel_at"])
-        subscription["metadata"] |= params.get("metadata") or {}
-        self.world.announce("customer.subscription.updated", subscription)
-        return subscription
+    def list_meters(self, params: Params) -> Thing:
+        return page_of(self.world.all("billing.meter"), params, "/v1/billing/meters")
 
     def list_invoices(self, params: Params) -> Thing:
         customer, status = params.get("customer"), params.get("status")
@@ -111,6 +97,18 @@ class Api:
         invoice["metadata"] |= params.get("metadata") or {}
         self.world.announce("invoice.updated", invoice)
         return invoice
+
+    def delete_invoice(self, params: Params, name: str) -> Thing:
+        """A draft only; what stood on it waits for the next one."""
+        invoice = self.world.get("invoice", name)
+        if invoice["status"] != "draft":
+            raise Refusal(400, "Only drafts can be deleted", code="invoice_not_editable")
+        for item in self.world.all("invoiceitem"):
+            if item["invoice"] == name:
+                item["invoice"] = None
+        self.world.remove(invoice)
+        self.world.announce("invoice.deleted", invoice)
+        return {"id": name, "object": "invoice", "deleted": True}
 
     def finalize_invoice(self, params: Params, name: str) -> Thing:
         return self.billing.finalize(self.world.get("invoice", name))
@@ -155,6 +153,3 @@ class Api:
             return self.world.get(kind, name)
 
         return read
-
-    def _list(self, kind: str, params: Params) -> Thing:
-        return page_of(self.world.all(kind), params, f"/v1/{kind}")

@@ -78,10 +78,6 @@ class TwinApp:
                 time.sleep(fault.seconds)
             case "429":
                 raise Refusal(429, "Too many requests", kind="rate_limit_error", code="rate_limit")
-            case "500":
-                error = Refusal(500, "")
-                error.body = _SERVER_ERROR
-                raise error
 
     def _after(self, fault: Fault) -> None:
         match fault.kind:
@@ -118,6 +114,8 @@ class TwinApp:
         return answer
 
     def _do(self, method: str, path: str, text: str, fault: Fault | None) -> Answer:
+        if fault and fault.kind == "500":
+            return self._server_error()
         params = forms.decode(text)
         if path == METER_EVENTS:
             # It has a lock for each customer and meter, and may take its time.
@@ -127,9 +125,12 @@ class TwinApp:
             with self.world.lock:
                 content = json.dumps(self.api.call(method, path, params)).encode()
         if fault and fault.kind == "500_after":
-            # Kept under the idempotency key like any answer: the same call gets this 500 again.
-            return 500, self._headers(), json.dumps(_SERVER_ERROR).encode()
+            return self._server_error()
         return 200, self._headers(), content
+
+    def _server_error(self) -> Answer:
+        """Kept under the idempotency key like any answer: the same call gets this 500 again."""
+        return 500, self._headers(), json.dumps(_SERVER_ERROR).encode()
 
     def _headers(self) -> dict[str, str]:
         return {"Request-Id": f"req_{self._random.getrandbits(48):012x}"}

@@ -50,7 +50,7 @@ class Catalog:
             for span, total in totals.items()
             if total
         ]
-        return page_of(summaries, params, "/v1/billing/meters/summaries")
+        return page_of(summaries, params, f"/v1/billing/meters/{name}/event_summaries")
 
     def create_product(self, params: Params) -> Thing:
         chosen = params.get("id")

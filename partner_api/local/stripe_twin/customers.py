@@ -65,12 +65,19 @@ class Customers:
         self.world.announce("payment_method.attached", method)
         return method
 
+    def detach(self, method: Thing) -> None:
+        """The news of it names no customer any more, except as what changed."""
+        customer = self.world.objects[method["customer"]]
+        customer["invoice_settings"] = {"default_payment_method": None}
+        method["customer"] = None
+        self.world.announce("payment_method.detached", method, before={"customer": customer["id"]})
+
     def delete(self, params: Params, name: str) -> Thing:
         customer = self.world.get("customer", name)
         customer["deleted"] = True
         for subscription in self.world.all("subscription"):
             if subscription["customer"] == name:
-                subscription["status"] = "canceled"
+                subscription |= {"status": "canceled", "ended_at": self.world.now()}
         self.world.announce("customer.deleted", customer)
         return {"id": name, "object": "customer", "deleted": True}
 

@@ -1,13 +1,12 @@
-"""Subscriptions, their cycles on the twin's clock, and invoices: draft for an hour, then final and paid.
+"""The cycles of subscriptions on the twin's clock, and invoices: draft for an hour, then final and paid.
 
 Licensed prices are billed for the period that begins, metered ones for the period that ends.
 """
 
-import datetime as dt
 from decimal import Decimal
-from typing import Any, Final
+from typing import Final
 
-from partner_api.local.stripe_twin.cycles import amount_of, following, preceding, rounded
+from partner_api.local.stripe_twin.cycles import amount_of, following, rounded
 from partner_api.local.stripe_twin.metering import Meters
 from partner_api.local.stripe_twin.world import Refusal, Thing, World
 
@@ -19,41 +18,6 @@ class Billing:
         self.world = world
         self.meters = meters
         self._number = 0
-
-    def subscribe(self, params: dict[str, Any]) -> Thing:
-        """Raises Refusal for a price that is gone."""
-        customer = self.world.get("customer", params.get("customer", ""), param="customer")
-        start = int(params.get("backdate_start_date") or self.world.now())
-        config = params.get("billing_cycle_anchor_config") or {}
-        day = int(config.get("day_of_month") or dt.datetime.fromtimestamp(start, dt.UTC).day)
-        end = following(day, start)
-        subscription = self.world.new(
-            "subscription",
-            customer=customer["id"],
-            status="active",
-            collection_method=params.get("collection_method", "charge_automatically"),
-            days_until_due=params.get("days_until_due"),
-            metadata=params.get("metadata") or {},
-            billing_cycle_anchor=end,
-            start_date=start,
-            cancel_at=int(params["cancel_at"]) if params.get("cancel_at") else None,
-            _day=day,
-        )
-        end = min(end, subscription["cancel_at"] or end)
-        items = [self._item(subscription, item, start, end) for item in params.get("items") or []]
-        if not items:
-            raise Refusal(400, "A subscription needs items", param="items")
-        subscription["items"] = {"object": "list", "data": items, "has_more": False}
-        self.world.announce("customer.subscription.created", subscription)
-        if any(item["price"]["recurring"]["usage_type"] == "licensed" for item in items):
-            whole = subscription["billing_cycle_anchor"]
-            before = preceding(day, whole)
-            invoice = self._draft(subscription, start, start, "subscription_create")
-            for item in items:
-                self._licensed_line(invoice, item, (start, end), share=(end - start, whole - before))
-            self._settle_totals(invoice)
-            self.finalize(invoice)
-        return subscription
 
     def advance(self, to: int) -> None:
         """Moves the clock, and does what comes due on the way, in its order."""
@@ -124,7 +88,7 @@ class Billing:
         for line in invoice["lines"]["data"]:
             if line.get("_event_name"):
                 self._measure(line, invoice["customer"])
-        self._settle_totals(invoice)
+        self.settle_totals(invoice)
         return invoice
 
     def _due(self) -> list[tuple[int, Thing]]:
@@ -150,12 +114,12 @@ class Billing:
         is_last = subscription["cancel_at"] is not None and subscription["cancel_at"] <= end
         after = following(subscription["_day"], end)
         following_end = min(after, subscription["cancel_at"] or after)
-        invoice = self._draft(subscription, start, end, "subscription_cycle")
+        invoice = self.draft(subscription, start, end, "subscription_cycle")
         for item in items:
             if item["price"]["recurring"]["usage_type"] == "metered":
                 self._metered_line(invoice, item, start, end)
             elif not is_last:
-                self._licensed_line(
+                self.licensed_line(
                     invoice, item, (end, following_end), share=(following_end - end, after - end)
                 )
             item |= {"current_period_start": end, "current_period_end": following_end}
@@ -166,9 +130,9 @@ class Billing:
         ]:
             self.add_item(invoice, waiting)
         if is_last:
-            subscription["status"] = "canceled"
+            subscription |= {"status": "canceled", "ended_at": end}
             self.world.announce("customer.subscription.deleted", subscription)
-        self._settle_totals(invoice)
+        self.settle_totals(invoice)
         self.world.announce("invoice.created", invoice)
 
     def add_item(self, invoice: Thing, item: Thing) -> None:
@@ -180,22 +144,9 @@ class Billing:
             "type": "invoice_item_details",
             "invoice_item_details": {"invoice_item": item["id"]},
         }
-        self._settle_totals(invoice)
+        self.settle_totals(invoice)
 
-    def _item(self, subscription: Thing, params: dict[str, Any], start: int, end: int) -> Thing:
-        price = self.world.get("price", params.get("price", ""), param="items[price]")
-        if not price["active"]:
-            raise Refusal(400, f"The price {price['id']} is not active", code="price_inactive", param="items")
-        return self.world.new(
-            "subscription_item",
-            subscription=subscription["id"],
-            price=price,
-            quantity=int(params.get("quantity", 1)),
-            current_period_start=start,
-            current_period_end=end,
-        )
-
-    def _draft(self, subscription: Thing, start: int, end: int, reason: str) -> Thing:
+    def draft(self, subscription: Thing, start: int, end: int, reason: str) -> Thing:
         currency = subscription["items"]["data"][0]["price"]["currency"]
         method = subscription["collection_method"]
         days = int(subscription["days_until_due"] or 0)
@@ -258,7 +209,7 @@ class Billing:
         invoice["lines"]["data"].append(line)
         return line
 
-    def _licensed_line(
+    def licensed_line(
         self, invoice: Thing, item: Thing, period: tuple[int, int], share: tuple[int, int]
     ) -> None:
         price = item["price"]
@@ -305,7 +256,7 @@ class Billing:
         line["quantity"] = quantity
         line["amount"] = line["subtotal"] = amount_of(price, quantity)
 
-    def _settle_totals(self, invoice: Thing) -> None:
+    def settle_totals(self, invoice: Thing) -> None:
         total = sum(line["amount"] for line in invoice["lines"]["data"])
         invoice |= {"subtotal": total, "total": total, "amount_due": max(0, total)}
         invoice["amount_remaining"] = invoice["amount_due"] - invoice["amount_paid"]

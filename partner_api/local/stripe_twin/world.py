@@ -57,8 +57,9 @@ class Fault:
     """What shall go wrong with the next `times` requests whose path contains `path`.
 
     `kind`: `outage` closes the connection, `500` refuses before anything is done, `500_after` does it and
-    says 500, `lost` does it and closes the connection, `slow` waits `seconds` before and `late` after it is
-    done, so that answers to others overtake it. `429` is a rate limit.
+    says 500 (both are kept under the idempotency key), `lost` does it and closes the connection, `slow`
+    waits `seconds` before and `late` after it is done, so that answers to others overtake it. `429` is a
+    rate limit.
     """
 
     kind: str
@@ -109,8 +110,15 @@ class World:
             "created": self.now(),
             **fields,
         }
-        self.objects[thing["id"]] = self._kinds[kind][thing["id"]] = thing
+        self.put(thing)
         return thing
+
+    def remove(self, thing: Thing) -> None:
+        """As if it had never been."""
+        del self.objects[thing["id"]], self._kinds[thing["object"]][thing["id"]]
+
+    def put(self, thing: Thing) -> None:
+        self.objects[thing["id"]] = self._kinds[thing["object"]][thing["id"]] = thing
 
     def all(self, kind: str) -> list[Thing]:
         return list(self._kinds[kind].values())
@@ -124,12 +132,11 @@ class World:
             raise Refusal(status, message, code="resource_missing", param=param)
         return thing
 
-    def announce(self, kind: str, thing: Thing) -> None:
-        """One more event, with the object as it is at this moment."""
+    def announce(self, kind: str, thing: Thing, *, before: Thing | None = None) -> None:
+        """One more event, with the object as it is at this moment; `before` is what was otherwise."""
         snapshot = {key: value for key, value in thing.items() if not key.startswith("_")}
-        event = self.new(
-            "event", type=kind, data={"object": snapshot}, api_version="2026-10-28.endive", pending_webhooks=1
-        )
+        data = {"object": snapshot, **({"previous_attributes": before} if before else {})}
+        event = self.new("event", type=kind, data=data, api_version="2026-10-28.endive", pending_webhooks=1)
         self.events.append(event)
 
     def violate(self, rule: str) -> None:
