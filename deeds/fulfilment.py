@@ -28,6 +28,7 @@ from deeds import (
     pdf,
     reading,
     refusals,
+    replacing,
     storage,
     waiting,
 )
@@ -252,6 +253,7 @@ def _settle_error(deed: Deed, lease: uuid.UUID, error: MainApiError, *, is_probe
         if is_ours:
             _note(deed, error.code, now=now, said=error.said, reason=reason)
             quotas.release(deed.pk)
+            replacing.reinstate(deed)
             _announce(deed)
     log.warning("deed_failed", code=error.code, reason=reason)
 

@@ -17,7 +17,7 @@ from django.utils import timezone
 from kombu.exceptions import OperationalError
 
 from billing import quotas
-from deeds import attempts, circuit, waiting
+from deeds import attempts, circuit, replacing, waiting
 from deeds.hints import hint_all, revive
 from deeds.main_api import renderer_for
 from deeds.models import Deed
@@ -70,6 +70,7 @@ def _recover(now: dt.datetime) -> int:
             deed.refresh_from_db()
             if is_recovered and deed.is_settled:
                 quotas.release(deed.pk)
+                replacing.reinstate(deed)
                 deed_settled.send(sender=Deed, deed=deed)
         if is_recovered and deed.is_settled:
             waiting.wake(deed.pk)

@@ -174,11 +174,12 @@ class MovingDeed(KeptPdf):
     def requeue(self, *, now: dt.datetime) -> bool:
         """failed → queued, with all attempts ahead of it again. False in any other state.
 
+        False as well where a corrected deed was ordered in its place: the order would be made twice.
         Raises IntegrityError (`one_live_deed_per_order`) when another deed took over its order.
         """
         return bool(
             self._rows()
-            .filter(pk=self.pk, status=self.Status.FAILED)
+            .filter(pk=self.pk, status=self.Status.FAILED, superseded_at=None)
             .update(
                 status=self.Status.QUEUED,
                 next_attempt_at=now,
