@@ -224,6 +224,8 @@ MAIN_API_RETRY_AFTER_MAX_SECONDS = env.float("MAIN_API_RETRY_AFTER_MAX_SECONDS",
 MAIN_API_CA_BUNDLE = env.str("MAIN_API_CA_BUNDLE", default="")
 PDF_MAX_BYTES = env.int("PDF_MAX_BYTES", default=25 * 1024 * 1024)
 PDF_MAX_PAGES = env.int("PDF_MAX_PAGES", default=500)
+# How long a worker may work at one deed. It is beneath the broker's visibility timeout.
+DEED_SOFT_LIMIT_SECONDS = 300
 DEED_LEASE_SECONDS = env.int("DEED_LEASE_SECONDS", default=60)
 DEED_RETRY_SCHEDULE_SECONDS = [
     int(seconds)
