@@ -15,7 +15,7 @@ def supersede(deed: Deed, *, now: dt.datetime) -> None:
     the second.
     """
     standing = standing_before(deed)
-    replaced = {deed.reissue_of_id, standing.pk if standing else None} - {None}
+    replaced = [pk for pk in (deed.reissue_of_id, standing.pk if standing else None) if pk is not None]
     Deed.objects.filter(pk__in=replaced, superseded_at=None).update(superseded_at=now)
 
 

@@ -64,7 +64,7 @@ def _recover(now: dt.datetime) -> int:
     for deed in Deed.objects.abandoned(now).order_by("lease_expires_at")[:BATCH]:
         cause = attempts.last_cause(deed)
         with transaction.atomic():
-            is_recovered = deed.recover(now=now, cause=cause)
+            is_recovered = deed.recover(now=now)
             if is_recovered:
                 attempts.note(deed, "worker_lost", now=now, reason=cause)
             deed.refresh_from_db()
