@@ -35,7 +35,7 @@ from deeds.main_api import Call, MainApiError, Rendering, Said, render, renderer
 from deeds.models import Deed
 from deeds.order import Order
 from deeds.pdf import CheckedPdf
-from deeds.storage import StoreUnavailable
+from deeds.stores import StoreUnavailable
 from partner_api.http.problems import Problem
 from partner_api.ops import tracing
 from partner_api.slots import slot

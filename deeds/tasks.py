@@ -9,7 +9,7 @@ from django.conf import settings
 from django.utils import timezone
 
 from deeds import attempts, fulfilment, hints, keeping, sweeping, verifying
-from deeds.storage import StoreUnavailable
+from deeds.stores import StoreUnavailable
 
 log = structlog.get_logger(__name__)
 

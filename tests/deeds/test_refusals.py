@@ -376,6 +376,7 @@ def forms_within_forms() -> bytes:
         rb"(\101LICE \123MITH) Tj",
         b"<414C49434520534D495448> Tj",
         rb"(\(APN\) 8381-021-001) Tj",
+        rb"(\83\81\9 8381-021-001) Tj",
     ],
 )
 def test_a_fact_is_found_however_its_text_is_written(shown: bytes) -> None:
