@@ -9,13 +9,13 @@ and whoever waits for it holds nothing that its holder needs.
 import datetime as dt
 import json
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final
 
 from django.db import connection
-from django.db.models import Exists, F, OuterRef, Sum
+from django.db.models import Exists, F, OuterRef, QuerySet, Sum
 from django.utils import timezone
 
 from billing import periods, places, prices, quota_answers, telling
@@ -174,13 +174,9 @@ def reserve_again(partner: Partner, wanted: Wanted, *, livemode: bool) -> None:
     Reservation.objects.create(source_id=wanted.source_id, period=room.period, item=item, amount=amount)
 
 
-def held_since_before(moment: dt.datetime, *, at_once: int) -> Iterator[list[uuid.UUID]]:
-    """Orders whose places are older than a moment; whoever knows them releases those that have ended."""
-    old = Reservation.objects.filter(created_at__lt=moment).order_by("source_id")
-    ids = list(old.values_list("source_id", flat=True)[:at_once])
-    while ids:
-        yield ids
-        ids = list(old.filter(source_id__gt=ids[-1]).values_list("source_id", flat=True)[:at_once])
+def held_since_before(moment: dt.datetime) -> QuerySet[Reservation]:
+    """Places that are older than a moment; whoever knows their orders releases those that have ended."""
+    return Reservation.objects.filter(created_at__lt=moment)
 
 
 def headers(partner: Partner, *, livemode: bool) -> dict[str, str]:

@@ -74,7 +74,7 @@ class DeedAdmin(ActingAdmin, NotEditable):
     )
 
     def is_open(self, act: Act, obj: Any) -> bool:
-        return bool(obj.status == Deed.Status.FAILED)
+        return bool(obj.status == Deed.Status.FAILED and obj.superseded_at is None)
 
     def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> Any:
         """Whole ids only: each is an index lookup, at any number of deeds."""
@@ -169,7 +169,7 @@ class DeedAdmin(ActingAdmin, NotEditable):
             message = "Another deed has taken over this order."
             raise ValidationError(message) from error
         if not is_queued:
-            message = "Only a failed deed can be queued again."
+            message = "Only a failed deed that no other replaced can be queued again."
             raise ValidationError(message)
         self.log_change(request, deed, f"Queued again: {reason}")
         return "The deed is queued again."

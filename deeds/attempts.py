@@ -27,7 +27,8 @@ def note(deed: Deed, outcome: str, *, now: dt.datetime, said: Said | None = None
 
 def last_cause(deed: Deed) -> str:
     """What is known of why the deed's last worker ended: the outcome that it could still note."""
-    last = deed.attempt_log.filter(outcome="worker_broke").order_by("-id").first()
+    broke = deed.attempt_log.filter(outcome="worker_broke", started_at=deed.claimed_at)
+    last = broke.order_by("-id").first()
     return last.reason if last is not None else "it was killed, or ran out of memory"
 
 

@@ -12,7 +12,7 @@ from deeds import order
 class DeedType:
     """One entry. `path` is a fact of the Main API, never made from the slug by formatting.
 
-    `unused` are the facts an order may carry that this deed does not show.
+    `unused` are the facts an order may carry that this deed does not show, by their paths.
     """
 
     slug: str
@@ -74,6 +74,10 @@ _TAXED: Final = {
     "city_name": "La Verne",
     "transfer_value": "750000.00",
 }
+# What an exempt transfer may state beside its reason.
+_DECLARED: Final = [
+    f"transfer_tax/{name}" for name in ("amount", "basis", "area_type", "city_name", "transfer_value")
+]
 
 DEED_TYPES: Final = {
     deed_type.slug: deed_type
@@ -91,7 +95,7 @@ DEED_TYPES: Final = {
             "Quitclaim deed",
             "/api/generate/quitclaim-deed-ca",
             order.QuitclaimOrder,
-            frozenset({"covenants", "tax_sale_ref"}),
+            frozenset({"covenants", "tax_sale_ref", "transfer_tax/transfer_value"}),
             {
                 "vesting": "a single man",
                 "transfer_tax": {"exempt": True, "exemption_reason": "R&T 11930: gift"},
@@ -102,7 +106,7 @@ DEED_TYPES: Final = {
             "Interspousal transfer deed",
             "/api/generate/interspousal-transfer-ca",
             order.InterspousalOrder,
-            frozenset({"vesting", "covenants", "tax_sale_ref"}),
+            frozenset({"vesting", "covenants", "tax_sale_ref", *_DECLARED}),
             {
                 "transfer_tax": {
                     "exempt": True,
@@ -115,10 +119,10 @@ DEED_TYPES: Final = {
             "Warranty deed",
             "/api/generate/warranty-deed-ca",
             order.WarrantyOrder,
-            frozenset({"tax_sale_ref"}),
+            frozenset({"tax_sale_ref", "transfer_tax/transfer_value"}),
             {
                 "vesting": "a single man",
-                "transfer_tax": _TAXED,
+                "transfer_tax": {k: v for k, v in _TAXED.items() if k != "transfer_value"},
                 "covenants": "Grantor covenants that the property is free of liens.",
             },
         ),

@@ -1,4 +1,5 @@
-"""Settings of the storage that can't work, or would be unsafe. They stop every kind of process."""
+"""Settings of the storage, and of the calls to the Main API, that can't work or would be unsafe. They stop
+every kind of process."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,12 +12,30 @@ from django.core import checks
 
 _CLOUDFRONT = ("CLOUDFRONT_DOMAIN", "CLOUDFRONT_KEY_ID", "CLOUDFRONT_PRIVATE_KEY")
 _WEEK_SECONDS = 7 * 24 * 3600
+# What a worker's time for one deed must leave for the PDF to be checked and stored.
+_BESIDE_THE_CALLS_SECONDS = 60
 
 
 @checks.register(checks.Tags.security)
 def storage_is_usable(app_configs: Any, **_: Any) -> list[checks.CheckMessage]:
     """Errors `partner_api.E050` and on, each with what to set."""
     return list(_faults())
+
+
+@checks.register(checks.Tags.security)
+def calls_fit_into_a_task(app_configs: Any, **_: Any) -> list[checks.CheckMessage]:
+    """Error `partner_api.E058` where a worker would be ended while it only waits for the Main API."""
+    # A body that drips is noticed a read timeout late, after the one that it may take.
+    one = settings.MAIN_API_CONNECT_TIMEOUT_SECONDS + 2 * settings.MAIN_API_READ_TIMEOUT_SECONDS
+    doubled = settings.MAIN_API_RETRY_SECONDS * 2 ** max(0, settings.MAIN_API_ATTEMPTS - 2)
+    pause = max(settings.MAIN_API_RETRY_AFTER_MAX_SECONDS, doubled)
+    longest = settings.MAIN_API_ATTEMPTS * one + (settings.MAIN_API_ATTEMPTS - 1) * pause
+    if longest + _BESIDE_THE_CALLS_SECONDS <= settings.DEED_SOFT_LIMIT_SECONDS:
+        return []
+    message = (
+        f"The calls for one deed may take {longest:.0f} s of a worker's {settings.DEED_SOFT_LIMIT_SECONDS}."
+    )
+    return [_error(58, message, "Lower MAIN_API_READ_TIMEOUT_SECONDS or MAIN_API_ATTEMPTS.")]
 
 
 def _faults() -> Iterator[checks.Error]:

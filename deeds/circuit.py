@@ -2,7 +2,8 @@
 
 The state is in Redis, one for each renderer and address, so that all workers share it. After
 CIRCUIT_FAILURES outages in a row the circuit opens: for CIRCUIT_REST_SECONDS nobody calls, then one
-worker may (the probe). A success closes it. Without Redis the circuit is taken for closed.
+worker may (the probe). After each probe that fails the rest is twice as long, up to a minute. A success
+closes it. Without Redis the circuit is taken for closed.
 
 At the sandbox only a failing connection counts, because the faults it answers with were ordered.
 """
@@ -25,6 +26,9 @@ from deeds.main_api import MainApiError, Renderer, renderer_for
 log = structlog.get_logger(__name__)
 
 _FORGET_SECONDS: Final = 48 * 3600
+# Deeds wait no longer than so for a renderer that is back; the rest grows to six times the first one.
+_LONGEST_REST_SECONDS: Final = 60.0
+_REST_GROWS_TO: Final = 6
 
 # Hosts' clocks may differ by so much. Whose clock is further before the rest's beginning was put back, and
 # would wait for that time once more.
@@ -44,6 +48,10 @@ local now, rest = tonumber(ARGV[1]), tonumber(ARGV[2])
 local rest_until = redis.call('HGET', KEYS[1], 'rest_until')
 redis.call('EXPIRE', KEYS[1], ARGV[5])
 if rest_until then
+  if ARGV[6] == '1' then
+    local probes = redis.call('HINCRBY', KEYS[1], 'probes', 1)
+    rest = math.max(rest, math.min(tonumber(ARGV[7]), rest * 2 ^ math.min(probes - 1, 16)))
+  end
   if ARGV[6] == '1' or now + rest > tonumber(rest_until) then
     redis.call('HSET', KEYS[1], 'rest_until', now + rest, 'rest_since', now)
   end
@@ -96,6 +104,7 @@ def failed(renderer: Renderer, error: MainApiError, *, is_probe: bool) -> None:
         return
     is_asked_for = (error.retry_after or 0) > settings.MAIN_API_RETRY_AFTER_MAX_SECONDS
     rest = max(error.retry_after or 0.0, settings.CIRCUIT_REST_SECONDS)
+    longest_rest = min(_REST_GROWS_TO * settings.CIRCUIT_REST_SECONDS, _LONGEST_REST_SECONDS)
     # A renderer that says how long it wants to be left alone is believed the first time.
     threshold = 1 if is_asked_for else settings.CIRCUIT_FAILURES
     arguments = (
@@ -105,6 +114,7 @@ def failed(renderer: Renderer, error: MainApiError, *, is_probe: bool) -> None:
         threshold,
         _FORGET_SECONDS,
         int(is_probe),
+        longest_rest,
     )
     if _run(_FAILED, renderer, *arguments):
         log.warning("circuit_opened", renderer=renderer.name, code=error.code)

@@ -6,6 +6,7 @@ bidirectional-override characters, money that is not exact to the cent, dates th
 
 import datetime as dt
 import re
+import unicodedata
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Annotated, Any, Final, Literal
@@ -17,8 +18,17 @@ from deeds import counties
 
 _CONTROLS: Final = r"\x00-\x1f"
 _CONTROLS_BUT_BREAKS: Final = r"\x00-\x08\x0b\x0c\x0e-\x1f"
-# Further controls, line and paragraph separators, bidirectional overrides and isolates.
-_UNPRINTABLE: Final = r"\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069"
+# Further controls, line and paragraph separators, bidirectional overrides and isolates; what has no width
+# (soft hyphen, joiners, marks of direction, the byte order mark) or fills a place with nothing (Hangul and
+# Braille); and what stands for a character that was lost.
+_UNPRINTABLE: Final = (
+    r"\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069"
+    r"\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2060-\u2065\u206a-\u206f"
+    r"\u2800\u3164\ufeff\uffa0\ufff0-\ufffd"
+)
+# Letters, numbers, punctuation and symbols, by the first letter of their Unicode category. A text of others
+# alone (spaces, marks that combine with nothing, invisible tags) shows nothing.
+_SHOWN: Final = frozenset("LNPS")
 # Of Latin scripts, which a deed is written in (Cal. Gov. Code § 27293), and digits.
 _LETTERS: Final = r"0-9A-Za-z\xc0-\xd6\xd8-\xf6\xf8-\u024f\u1e00-\u1eff"
 MONEY: Final = r"^(0|[1-9][0-9]{0,11})(\.[0-9]{1,2})?$"
@@ -92,7 +102,7 @@ class Printable:
 
     def check(self, value: str) -> str:
         """Raises PydanticCustomError `blank` or `invalid_characters`."""
-        if not value.strip():
+        if not any(unicodedata.category(character)[0] in _SHOWN for character in value):
             raise PydanticCustomError("blank", "It is blank; leave it out or fill it in.")
         if self.names and not re.search(f"[{_LETTERS}]", value):
             raise PydanticCustomError("blank", "It has neither a letter nor a digit; fill it in.")

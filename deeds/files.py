@@ -1,6 +1,7 @@
 """Hands out PDFs by signed link, and logs each use. Whoever has the link may read; a wrong one is no page."""
 
 import datetime as dt
+from http import HTTPStatus
 from typing import ClassVar
 from uuid import UUID
 
@@ -14,7 +15,7 @@ from rest_framework.request import Request
 
 from deeds import answers, downloads, metrics, storage
 from deeds.models import Deed, DeedDownload
-from deeds.storage import StoreUnavailable
+from deeds.stores import StoreUnavailable
 from keys.permissions import PUBLIC
 from partner_api.http import signed_links
 from partner_api.http.negotiation import AnyAccept
@@ -61,7 +62,8 @@ class PdfFile(ApiView):
             log.warning("storage_unavailable", deed=str(deed.pk), reason=str(error))
             detail = "The PDF is there, but can't be read now."
             raise Problem("storage_unavailable", detail, headers={"Retry-After": "30"}) from error
-        if request.method == "GET":
+        # Who was given an address may use it, whatever they asked for.
+        if request.method == "GET" or response.status_code == HTTPStatus.FOUND:
             downloads.record(request, deed, DeedDownload.Kind.LINK, status=response.status_code)
         return response
 

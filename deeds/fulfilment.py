@@ -7,62 +7,84 @@ result. A worker that is stopped gives its deed back.
 
 import datetime as dt
 import itertools
-import random
 import uuid
+from contextlib import ExitStack, suppress
+from typing import Final
 
 import structlog
 from django.conf import settings
-from django.db import transaction
+from django.db import DatabaseError, InterfaceError
 from django.utils import timezone
 
-from billing import ledger, quotas
 from deeds import (
     attempts,
-    charges,
     circuit,
     heartbeat,
     hints,
     line,
     mapping,
     metrics,
+    outcomes,
     pdf,
     reading,
-    refusals,
     storage,
-    waiting,
 )
 from deeds.catalog import DEED_TYPES
 from deeds.circuit import Admission
 from deeds.main_api import Call, MainApiError, Rendering, Said, render, renderer_for
 from deeds.models import Deed
-from deeds.models.own_deed import own_deed
+from deeds.order import Order
 from deeds.pdf import CheckedPdf
-from deeds.signals import deed_settled
-from deeds.storage import StoreUnavailable
+from deeds.stores import StoreUnavailable
+from partner_api.http.problems import Problem
 from partner_api.ops import tracing
+from partner_api.slots import slot
 
 log = structlog.get_logger(__name__)
 
+# Tells this work's places from those of other work that is counted by `slot`.
+_TEST_DEEDS: Final = 0x7E57
+
 
 def serve(*, is_bulk: bool, hinted: uuid.UUID | None = None) -> bool:
-    """Makes the deed whose turn it is, which need not be the hinted one. False when none is due."""
+    """Makes the deed whose turn it is, which need not be the hinted one. False when none is due.
+
+    Test deeds have DEED_TEST_AT_ONCE places among all workers: the faults that can be ordered of the sandbox
+    must not keep live deeds waiting.
+    """
     now = timezone.now()
     modes: list[bool] = []
     others: list[bool] = []
-    for livemode in (True, False):
-        admission = circuit.admit(renderer_for(livemode=livemode))
-        if admission is Admission.PROBE and _probe(livemode=livemode, now=now):
-            if hinted is not None:
-                line.forget_a_hint(is_bulk=is_bulk, modes=[livemode])
-            return True
-        (modes if admission is Admission.CLOSED else others).append(livemode)
-    claimed = line.claim_next(is_bulk=is_bulk, modes=modes, now=now)
-    if claimed is not None:
-        _make(*claimed)
-        return True
-    if hinted is not None and others:
-        line.forget_a_hint(is_bulk=is_bulk, modes=others)
-    return False
+    with ExitStack() as place:
+        has_place = place.enter_context(slot(_TEST_DEEDS, of=settings.DEED_TEST_AT_ONCE))
+        for livemode in (True, False) if has_place else (True,):
+            admission = circuit.admit(renderer_for(livemode=livemode))
+            if admission is Admission.PROBE and _probe(livemode=livemode, now=now):
+                if hinted is not None:
+                    line.forget_a_hint(is_bulk=is_bulk, modes=[livemode])
+                return True
+            (modes if admission is Admission.CLOSED else others).append(livemode)
+        if not has_place:
+            others.append(False)
+        claimed = line.claim_next(is_bulk=is_bulk, modes=modes, now=now)
+        if claimed is not None:
+            if claimed[0].livemode:
+                place.close()
+            _make(*claimed)
+    if claimed is None:
+        if hinted is not None and others:
+            line.forget_a_hint(is_bulk=is_bulk, modes=others)
+        return False
+    if not claimed[0].livemode:
+        _pass_the_place_on(is_bulk=is_bulk)
+    return True
+
+
+def _pass_the_place_on(*, is_bulk: bool) -> None:
+    """Hints again at a test deed whose message was used up while there was no place for it."""
+    deed_id = line.take_up_a_hint(livemode=False, is_bulk=is_bulk, now=timezone.now())
+    if deed_id is not None:
+        hints.hint(deed_id, is_bulk=is_bulk)
 
 
 def fulfil(deed_id: uuid.UUID) -> None:
@@ -89,7 +111,8 @@ def _probe(*, livemode: bool, now: dt.datetime) -> bool:
     An untried one, where there is one: should it be the others at which the renderer breaks, they must not
     be what tells whether it is back.
     """
-    for is_untried, is_bulk in itertools.product((True, False), (False, True)):
+    lines = itertools.product((True, False), (False, True)) if line.is_used(livemode=livemode) else ()
+    for is_untried, is_bulk in lines:
         claimed = line.claim_next(
             is_bulk=is_bulk, modes=[livemode], now=now, is_probe=True, is_untried=is_untried
         )
@@ -106,7 +129,7 @@ def _make(deed: Deed, lease: uuid.UUID, *, is_probe: bool = False) -> None:
     )
     try:
         with heartbeat.beating(deed, lease):
-            _render_and_store(deed, lease, is_probe=is_probe)
+            _work(deed, lease, is_probe=is_probe)
     except (SystemExit, KeyboardInterrupt):
         now = timezone.now()
         if deed.give_back(lease, now=now, is_counted=not is_probe):
@@ -117,36 +140,63 @@ def _make(deed: Deed, lease: uuid.UUID, *, is_probe: bool = False) -> None:
         # A fault of ours, or of what we stand on. Its cause is noted, and the deed tried again: the
         # sweeper counts it as a crash, so that it can't go on for ever.
         now = timezone.now()
-        attempts.note(deed, "worker_broke", now=now, reason=type(error).__name__)
-        deed.abandon(lease, now=now)
+        if isinstance(error, (DatabaseError, InterfaceError)):
+            heartbeat.reconnect()
+        # Where the database is what is away, the lease runs out by itself.
+        with suppress(DatabaseError, InterfaceError):
+            attempts.note(deed, "worker_broke", now=now, reason=type(error).__name__)
+            deed.abandon(lease, now=now)
         raise
 
 
-def _render_and_store(deed: Deed, lease: uuid.UUID, *, is_probe: bool) -> None:
+def _work(deed: Deed, lease: uuid.UUID, *, is_probe: bool) -> None:
     try:
-        checked, said = _rendered(deed, is_probe=is_probe)
+        facts = reading.read(deed.order).order
+    except Problem as problem:
+        # Accepted by an earlier version, whose checks were less strict.
+        if is_probe:
+            circuit.hand_back(renderer_for(livemode=deed.livemode))
+        outcomes.refused_by_us(deed, lease, problem)
+        return
+    try:
+        made = _render_and_store(deed, lease, facts, is_probe=is_probe)
     except MainApiError as error:
-        _settle_error(deed, lease, error, is_probe=is_probe)
+        outcomes.went_wrong(deed, lease, error)
         return
+    if made is not None:
+        outcomes.completed(deed, lease, *made)
+
+
+def _render_and_store(
+    deed: Deed, lease: uuid.UUID, facts: Order, *, is_probe: bool
+) -> tuple[CheckedPdf, Said] | None:
+    """The PDF that is stored now. None when the lease was lost. Raises MainApiError."""
+    checked, said = _rendered(deed, facts, is_probe=is_probe)
     # The heartbeat renews it; whoever lost it must not store.
-    if not deed.is_held(lease):
+    if not _is_held(deed, lease):
         log.warning("lease_lost", step="store")
-        return
+        return None
     try:
         with tracing.span("storage.store"):
-            kept = _kept(deed, checked)
+            return _kept(deed, facts, checked), said
     except StoreUnavailable as error:
         metrics.STORAGE_ERRORS.labels("store").inc()
-        unavailable = MainApiError("storage_unavailable", str(error), is_temporary=True, said=said)
-        _settle_error(deed, lease, unavailable)
-        return
-    _complete(deed, lease, storage.name_of(deed), kept, said)
+        raise MainApiError("storage_unavailable", str(error), is_temporary=True, said=said) from error
 
 
-def _rendered(deed: Deed, *, is_probe: bool) -> tuple[CheckedPdf, Said]:
+def _is_held(deed: Deed, lease: uuid.UUID) -> bool:
+    """The first query after a call that may have outlasted the database's connections."""
+    try:
+        return deed.is_held(lease)
+    except (DatabaseError, InterfaceError) as error:
+        log.warning("database_reconnected", reason=type(error).__name__)
+        heartbeat.reconnect()
+        return deed.is_held(lease)
+
+
+def _rendered(deed: Deed, facts: Order, *, is_probe: bool) -> tuple[CheckedPdf, Said]:
     """Raises MainApiError, also for an answer that is not the deed."""
     deed_type = DEED_TYPES[deed.deed_type]
-    facts = reading.read(deed.order).order
     call = Call(
         path=deed_type.path,
         body=mapping.main_api_body(deed_type, facts),
@@ -157,7 +207,7 @@ def _rendered(deed: Deed, *, is_probe: bool) -> tuple[CheckedPdf, Said]:
     )
     rendering = _called(deed, call, is_probe=is_probe)
     try:
-        checked = _checked(deed, rendering.content)
+        checked = _checked(facts, rendering.content)
     except pdf.NotADeed as error:
         raise MainApiError("invalid_pdf", str(error), is_temporary=True, said=rendering.said) from error
     return checked, rendering.said
@@ -186,7 +236,7 @@ def _note_that_it_answers(deed: Deed) -> None:
         hints.sweep_now()
 
 
-def _kept(deed: Deed, checked: CheckedPdf) -> CheckedPdf:
+def _kept(deed: Deed, facts: Order, checked: CheckedPdf) -> CheckedPdf:
     """The PDF that the storage has now. Raises StoreUnavailable.
 
     An attempt that died after storing left one, which need not be the same to the byte. It stays, so
@@ -195,7 +245,7 @@ def _kept(deed: Deed, checked: CheckedPdf) -> CheckedPdf:
     if storage.keep(deed, checked.content):
         return checked
     try:
-        earlier = _checked(deed, storage.read(deed) or b"")
+        earlier = _checked(facts, storage.read(deed) or b"")
     except pdf.NotADeed as error:
         log.error("stored_pdf_replaced", reason=str(error))  # noqa: TRY400 - the trace says no more
         storage.keep(deed, checked.content, replace=True)
@@ -204,83 +254,6 @@ def _kept(deed: Deed, checked: CheckedPdf) -> CheckedPdf:
     return earlier
 
 
-def _checked(deed: Deed, content: bytes) -> CheckedPdf:
+def _checked(facts: Order, content: bytes) -> CheckedPdf:
     """Raises NotADeed."""
-    facts = reading.read(deed.order).order
     return pdf.check(content, grantors=[party.name for party in facts.grantors], apn=facts.property.apn)
-
-
-def _complete(deed: Deed, lease: uuid.UUID, name: str, checked: CheckedPdf, said: Said) -> None:
-    now = timezone.now()
-    with transaction.atomic():
-        is_ours = deed.complete(
-            lease,
-            now=now,
-            name=name,
-            sha256=checked.sha256,
-            size=len(checked.content),
-            pages=checked.pages,
-        )
-        if is_ours:
-            _note(deed, "completed", now=now, said=said)
-            ledger.charge(charges.facts_of(deed, completed_at=now))
-            _announce(deed)
-    log.info("deed_completed" if is_ours else "lease_lost", attempts=deed.attempts)
-
-
-def _settle_error(deed: Deed, lease: uuid.UUID, error: MainApiError, *, is_probe: bool = False) -> None:
-    """Back to the queue for later where that may help, else failed."""
-    now = timezone.now()
-    reason = refusals.without_facts(error.reason, deed.order)
-    pause = _pause_after(deed, error, now=now, is_probe=is_probe)
-    if error.is_temporary and pause is not None:
-        with transaction.atomic():
-            if deed.put_back(lease, now=now, next_attempt_at=now + pause, reason=error.code):
-                _note(deed, error.code, now=now, said=error.said, reason=reason)
-        metrics.DEEDS_PUT_BACK.labels(error.code).inc()
-        log.warning("deed_put_back", code=error.code, reason=reason, pause=str(pause))
-        return
-    with transaction.atomic():
-        is_ours = deed.fail(
-            lease,
-            now=now,
-            code=error.code,
-            message=_message_for_partner(error),
-            retryable=error.is_temporary,
-            errors=refusals.errors_of(error.detail),
-        )
-        if is_ours:
-            _note(deed, error.code, now=now, said=error.said, reason=reason)
-            quotas.release(deed.pk)
-            _announce(deed)
-    log.warning("deed_failed", code=error.code, reason=reason)
-
-
-def _pause_after(deed: Deed, error: MainApiError, *, now: dt.datetime, is_probe: bool) -> dt.timedelta | None:
-    """How long to wait after this attempt; None when the schedule, or its time, is used up."""
-    schedule = settings.DEED_RETRY_SCHEDULE_SECONDS
-    # A probe is an attempt of ours, not of the deed, which waits for the renderer as long as it may.
-    is_over = now - deed.waiting_since > dt.timedelta(seconds=sum(schedule))
-    if is_over if is_probe else deed.attempts > len(schedule):
-        return None
-    seconds = schedule[max(0, min(deed.attempts, len(schedule)) - 1)] * random.uniform(0.8, 1.2)  # noqa: S311 - jitter
-    return dt.timedelta(seconds=max(seconds, error.retry_after or 0.0))
-
-
-def _message_for_partner(error: MainApiError) -> str:
-    if error.code == "main_api_rejected":
-        return f"The renderer refused the order: {error.reason}"
-    return f"The deed could not be rendered: {error.reason}."
-
-
-def _note(deed: Deed, outcome: str, *, now: dt.datetime, said: Said, reason: str = "") -> None:
-    attempts.note(deed, outcome, now=now, said=said, reason=reason)
-
-
-def _announce(deed: Deed) -> None:
-    """Inside the transaction: tells the other apps. After it: wakes the request that waits."""
-    settled = own_deed(deed.partner_id, livemode=deed.livemode, deed_id=deed.pk)
-    if settled is not None:
-        settled.partner = deed.partner
-        deed_settled.send(sender=Deed, deed=settled)
-    transaction.on_commit(lambda: waiting.wake(deed.pk))

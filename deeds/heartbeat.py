@@ -12,7 +12,7 @@ from typing import Final
 
 import structlog
 from django.conf import settings
-from django.db import DatabaseError, connection
+from django.db import DatabaseError, InterfaceError, connection
 from django.utils import timezone
 
 from deeds.models import Deed
@@ -53,6 +53,19 @@ def _renew(deed: Deed, lease: uuid.UUID) -> bool:
     """False when the lease was lost. A database that does not answer now may do so at the next beat."""
     try:
         return deed.renew(lease, now=timezone.now())
-    except DatabaseError as error:
+    except (DatabaseError, InterfaceError) as error:
         log.warning("heartbeat_missed", deed=str(deed.pk), reason=type(error).__name__)
+        reconnect()
         return True
+
+
+def reconnect() -> None:
+    """Leaves a connection that broke, and those in the pool that broke with it.
+
+    Django keeps a broken one until it is closed: nothing else in a task does that. One that is not broken
+    is ended as well, not given back to the pool: it may hold a place (`partner_api.slots`).
+    """
+    if connection.connection is not None:
+        connection.connection.close()
+    connection.close()
+    connection.pool.check()  # type: ignore[attr-defined]  # of Django's backend for Postgres

@@ -14,8 +14,7 @@ from django.utils import timezone
 
 from deeds import storage
 from deeds.models import Deed
-from deeds.storage import StoreUnavailable
-from deeds.stores import EXPIRE, RETENTION_TAG
+from deeds.stores import EXPIRE, RETENTION_TAG, StoreUnavailable
 from keys import audit
 from keys.audit import Actor
 from keys.models import Partner
@@ -23,6 +22,8 @@ from keys.models import Partner
 log = structlog.get_logger(__name__)
 
 BATCH: Final = 500
+# Of marks, each of which may wait for its timeouts, before the rest is left to the next run.
+_MOST_REFUSALS: Final = 5
 _LIFECYCLE_ID: Final = "delete-pdfs-after-retention"
 
 
@@ -31,7 +32,6 @@ def delete_outdated() -> int:
 
     Raises StoreUnavailable; the next run goes on from there.
     """
-    _mark_holds_again()
     if settings.PDF_RETENTION_DAYS > 0:
         before = timezone.now() - dt.timedelta(days=settings.PDF_RETENTION_DAYS)
         while _tell_rows(before):
@@ -44,6 +44,7 @@ def delete_outdated() -> int:
             deleted += Deed.objects.half_deleted().filter(pk=deed.pk).update(pdf_name="")
     if deleted:
         log.info("pdfs_deleted", count=deleted)
+    _mark_holds_again()
     return deleted
 
 
@@ -114,11 +115,18 @@ def _tell_rows(before: dt.datetime) -> int:
 
 
 def _mark_holds_again() -> None:
+    """For a storage that missed it, with or without a retention: its own rule may be older than the setting.
+
+    What refuses one deed's mark may take the others'.
+    """
+    refusals = 0
     for deed in Deed.objects.with_pdf().filter(held_at__isnull=False).iterator():
-        storage.mark_held(deed)
+        refusals += not _tell_storage(deed)
+        if refusals == _MOST_REFUSALS:
+            return
 
 
-def _tell_storage(deed: Deed) -> None:
+def _tell_storage(deed: Deed) -> bool:
     try:
         if deed.held_at is not None:
             storage.mark_held(deed)
@@ -126,6 +134,8 @@ def _tell_storage(deed: Deed) -> None:
             storage.mark_released(deed)
     except StoreUnavailable as error:
         log.warning("hold_not_marked", deed=str(deed.pk), reason=str(error))
+        return False
+    return True
 
 
 def _record(deed: Deed, actor: Actor, action: str, *, before: Any, after: Any, reason: str) -> None:

@@ -79,8 +79,8 @@ def claim_next(
 ) -> tuple[Deed, uuid.UUID] | None:
     """The deed whose turn it is, and a lease on it; None when none of these modes is due.
 
-    A probe takes what is first in line even before it is due, and is not counted as an attempt. An untried
-    one was never put back.
+    A probe takes what is first in line even before it is due, is not counted as an attempt, and leaves no
+    entry in the timeline as long as it only finds the renderer away. An untried one was never put back.
     """
     if not modes:
         return None
@@ -110,7 +110,7 @@ def claim_parameters(
         "lease": lease,
         "lease_expires_at": now + dt.timedelta(seconds=settings.DEED_LEASE_SECONDS),
         "counts": 0 if is_probe else 1,
-        "entry": json.dumps([timeline.entry(Deed.Status.RENDERING, now)]),
+        "entry": json.dumps([] if is_probe else [timeline.entry(Deed.Status.RENDERING, now)]),
     }
 
 
@@ -124,6 +124,27 @@ def release(*, livemode: bool, now: dt.datetime) -> int:
         next_attempt_at__gt=now,
     )
     return waiting.update(next_attempt_at=now, hinted_at=None)
+
+
+def is_used(*, livemode: bool) -> bool:
+    """Whether any deed of the mode is queued, due or not."""
+    queued = Deed.objects.filter(status=Deed.Status.QUEUED, is_bulk__in=(False, True), livemode=livemode)
+    return queued.exists()
+
+
+def take_up_a_hint(*, livemode: bool, is_bulk: bool, now: dt.datetime) -> uuid.UUID | None:
+    """The id of a deed that is due and has no message under way, now marked as if it had one."""
+    with transaction.atomic():
+        unhinted = Deed.objects.claimable(now).filter(livemode=livemode, is_bulk=is_bulk, hinted_at=None)
+        deed_id = (
+            unhinted.order_by("next_attempt_at")
+            .select_for_update(skip_locked=True)
+            .values_list("pk", flat=True)
+            .first()
+        )
+        if deed_id is not None:
+            Deed.objects.filter(pk=deed_id).update(hinted_at=now)
+    return deed_id
 
 
 def forget_a_hint(*, is_bulk: bool, modes: Sequence[bool]) -> None:

@@ -9,17 +9,17 @@ import random
 import re
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from email.utils import parsedate_to_datetime
 from typing import Any, Final
 from urllib.parse import quote
 
 import requests
 import tenacity
 from django.conf import settings
-from django.utils import timezone
+from urllib3.exceptions import HTTPError, ReadTimeoutError
 
-from deeds import metrics
+from deeds import metrics, retry_after
 
 _LIMIT_REASON: Final = 2000
 _LIMIT_ID: Final = 128
@@ -28,6 +28,10 @@ _CHUNK: Final = 64 * 1024
 _TOO_MANY: Final = 429
 _REQUEST_TIMEOUT: Final = 408
 _SERVER_ERROR: Final = 500
+# Our own token, or the way to the Main API, is wrong: paths and methods are the catalog's, never the order's.
+_OURS: Final = {401: "our token was refused", 403: "our token was refused"} | dict.fromkeys(
+    (404, 405, 421), "there is no such call"
+)
 _OK: Final = 200
 _local = threading.local()
 
@@ -194,22 +198,36 @@ def _call_once(renderer: Renderer, call: Call) -> Rendering:
 
 
 def _read(renderer: Renderer, answer: requests.Response, deadline: float, limit: int) -> bytes:
-    """The body. A read timeout bounds each packet only, so the whole is bounded by `deadline`."""
-    body = bytearray()
-    for chunk in answer.iter_content(_CHUNK):
-        body += chunk
-        if len(body) > limit:
-            reason = f"the answer has more than {limit:,} bytes"
-            raise MainApiError("pdf_too_large", reason, is_temporary=False, said=_said(answer))
-        if time.monotonic() > deadline:
-            raise _TryAgain(
-                "main_api_timeout",
-                "the answer did not end",
-                is_temporary=True,
-                is_outage=not renderer.is_sandbox,
-                said=_said(answer),
-            )
-    return bytes(body)
+    """The body of a PDF. Raises MainApiError for one of more than `limit` bytes."""
+    body = b"".join(_parts(renderer, answer, deadline, at_most=limit + 1))
+    if len(body) > limit:
+        reason = f"the answer has more than {limit:,} bytes"
+        raise MainApiError("pdf_too_large", reason, is_temporary=False, said=_said(answer))
+    return body
+
+
+def _parts(
+    renderer: Renderer, answer: requests.Response, deadline: float, *, at_most: int
+) -> Iterator[bytes]:
+    """The body as it arrives, cut off after `at_most` bytes.
+
+    A read timeout bounds each packet only. So each packet is looked at, that the whole ends by `deadline`, or
+    a read timeout later.
+    """
+    known: dict[str, Any] = {"is_temporary": True, "said": _said(answer)}
+    left = at_most
+    try:
+        while left > 0 and (part := answer.raw.read1(min(left, _CHUNK), decode_content=True)):
+            yield part
+            left -= len(part)
+            if time.monotonic() > deadline:
+                reason = "the answer did not end"
+                raise _TryAgain("main_api_timeout", reason, is_outage=not renderer.is_sandbox, **known)
+    except ReadTimeoutError as error:
+        reason = "the answer did not go on"
+        raise _TryAgain("main_api_timeout", reason, is_outage=not renderer.is_sandbox, **known) from error
+    except HTTPError as error:
+        raise _TryAgain("main_api_unavailable", type(error).__name__, is_outage=True, **known) from error
 
 
 def _refusal(renderer: Renderer, answer: requests.Response, deadline: float) -> MainApiError:
@@ -217,18 +235,18 @@ def _refusal(renderer: Renderer, answer: requests.Response, deadline: float) -> 
     known: dict[str, Any] = {"said": _said(answer)}
     outage = {**known, "is_temporary": True, "is_outage": not renderer.is_sandbox}
     if status == _TOO_MANY:
-        asked = _retry_after(answer.headers.get("Retry-After"))
+        asked = retry_after.seconds(answer.headers.get("Retry-After"))
         kind = MainApiError if asked > settings.MAIN_API_RETRY_AFTER_MAX_SECONDS else _TryAgain
         return kind("main_api_busy", "status 429", retry_after=asked, **outage)
     if status >= _SERVER_ERROR or status == _REQUEST_TIMEOUT:
         return _TryAgain("main_api_unavailable", f"status {status}", **outage)
-    if status in {401, 403}:
-        # Our own token is wrong, which is no fault of the order: it waits until we mended it.
-        return MainApiError("main_api_unavailable", f"status {status}: our token was refused", **outage)
+    if status in _OURS:
+        # No fault of the order: it waits until we mended it.
+        return MainApiError("main_api_unavailable", f"status {status}: {_OURS[status]}", **outage)
     if 300 <= status < 400:  # noqa: PLR2004 - the class of redirects
         reason = f"status {status}: a redirect, which is not followed"
         return MainApiError("main_api_unavailable", reason, **outage)
-    detail = _detail(_read(renderer, answer, deadline, _CHUNK))
+    detail = _detail(b"".join(_parts(renderer, answer, deadline, at_most=_CHUNK)))
     reason = _as_text(detail) or f"status {status}"
     return MainApiError("main_api_rejected", reason, is_temporary=False, detail=detail, **known)
 
@@ -262,20 +280,6 @@ def _as_text(detail: Any) -> str:
             if isinstance(one, dict)
         )
     return "" if detail is None else str(detail)[:_LIMIT_REASON]
-
-
-def _retry_after(value: str | None) -> float:
-    """Seconds from a Retry-After header (RFC 9110 section 10.2.3); one when it is unreadable."""
-    if value is None:
-        return 1.0
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, (parsedate_to_datetime(value) - timezone.now()).total_seconds())
-    except (ValueError, TypeError):
-        return 1.0
 
 
 def _session() -> requests.Session:

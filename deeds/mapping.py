@@ -36,6 +36,10 @@ def main_api_body(deed_type: DeedType, facts: order.Order) -> dict[str, Any]:
             body["dtt_exempt_reason"] = facts.transfer_tax and facts.transfer_tax.exemption_reason
         case "tax":
             body |= {"vesting": facts.vesting, "tax_sale_ref": facts.tax_sale_ref}
+        case slug:
+            # Without its own facts a deed would be rendered blank, and called a success.
+            message = f"no mapping for deed type {slug!r}"
+            raise NotImplementedError(message)
     return _present(body)
 
 

@@ -16,7 +16,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from billing import quotas, telling
-from deeds import backlog, metrics, reading
+from deeds import backlog, metrics, reading, replacing
 from deeds.hints import hint, hint_all
 from deeds.models import Deed, first_entry, new_deed
 from deeds.models.own_deed import own_deed
@@ -99,7 +99,7 @@ def _insert(deed: Deed) -> Placement | Problem | None:
     A problem says that there is no place; then there is no deed either.
     """
     if deed.reissue_of is not None:
-        Deed.objects.filter(pk=deed.reissue_of.pk, superseded_at=None).update(superseded_at=deed.created_at)
+        replacing.supersede(deed, now=deed.created_at)
     if not new_deed.insert(deed):
         return None
     reserved = quotas.reserve(deed.partner, [_wanted(deed)], livemode=deed.livemode)
@@ -183,6 +183,7 @@ def cancel(partner: Partner, *, livemode: bool, deed_id: uuid.UUID) -> Deed:
         deed.refresh_from_db()
         if is_cancelled:
             quotas.release(deed.pk)
+            replacing.reinstate(deed)
             deed_settled.send(sender=Deed, deed=deed)
     if not is_cancelled:
         detail = f"The deed is {deed.status}; only a queued one can be cancelled."
@@ -191,13 +192,18 @@ def cancel(partner: Partner, *, livemode: bool, deed_id: uuid.UUID) -> Deed:
 
 
 def requeue(deed: Deed) -> bool:
-    """Queues a failed deed again. False in any other state.
+    """Queues a failed deed again. False in any other state, and for one that was replaced.
 
-    Raises IntegrityError when another deed has taken over its order.
+    A corrected deed takes the place again of the one before it. Raises IntegrityError when another deed has
+    taken over its order.
     """
+    now = timezone.now()
     with transaction.atomic():
-        is_queued = deed.requeue(now=timezone.now())
-        if is_queued:
+        replacing.supersede(deed, now=now)
+        is_queued = deed.requeue(now=now)
+        if not is_queued:
+            transaction.set_rollback(True)
+        else:
             quotas.reserve_again(deed.partner, _wanted(deed), livemode=deed.livemode)
             transaction.on_commit(lambda: hint(deed.pk, is_bulk=deed.is_bulk))
     return is_queued
@@ -284,7 +290,7 @@ def _reissued(deed: Deed, deed_id: uuid.UUID) -> Deed | Placement:
     live = _live_deed(deed)
     if live is None:
         return earlier
-    if live.pk != earlier.pk:
+    if live.pk != earlier.pk and live != replacing.standing_before(earlier):
         if live.reissue_of_id == earlier.pk and live.order_sha256 == deed.order_sha256:
             return Placement(live, is_new=False)
         detail = f"Deed {earlier.pk} was replaced by {live.pk}; reissue that one."

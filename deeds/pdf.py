@@ -27,6 +27,7 @@ _LIMITS = Configuration(
 _STRING = re.compile(rb"%[^\r\n]*+|\\.|\(((?:[^\\()]++|\\.)*+)(?:\)|\Z)", re.DOTALL)
 # What shows text or an inline image (ISO 32000-1, 9.4.3 and 8.9.7).
 _SHOWING = frozenset({b"Tj", b"TJ", b"'", b'"', b"INLINE IMAGE"})
+_OCTAL = frozenset(b"%d" % digit for digit in range(8))
 _ESCAPED = re.compile(rb"\\([0-7]{1,3}|.)", re.DOTALL)
 
 
@@ -117,8 +118,9 @@ def _plain_text(page: PageObject) -> str:
 
 
 def _unescaped(escape: re.Match[bytes]) -> bytes:
-    octal = escape[1]
-    return bytes([int(octal, 8) & 0xFF]) if octal.isdigit() else octal
+    escaped = escape[1]
+    # An 8 or 9 is no octal digit, and stands for itself (ISO 32000-1, 7.3.4.2).
+    return bytes([int(escaped, 8) & 0xFF]) if escaped[:1] in _OCTAL else escaped
 
 
 def _letters(text: str) -> str:

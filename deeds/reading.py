@@ -152,9 +152,9 @@ def _members_beside(location: list[int | str], deed_type: DeedType) -> list[str]
 
 def _warnings(deed_type: DeedType, read_order: order.Order) -> list[dict[str, str]]:
     warnings = [
-        _warning(f"/{name}", "not_used", f"A {deed_type.title.lower()} does not show this.")
-        for name in sorted(deed_type.unused)
-        if getattr(read_order, name) is not None
+        warning(f"/{path}", "not_used", f"A {deed_type.title.lower()} does not show this.")
+        for path in sorted(deed_type.unused)
+        if _at(read_order, path) is not None
     ]
     tax = read_order.transfer_tax
     is_checkable = isinstance(tax, order.UnincorporatedTransfer) and tax.basis == "full_value"
@@ -166,11 +166,19 @@ def _warnings(deed_type: DeedType, read_order: order.Order) -> list[dict[str, st
                 f"The county's tax on {tax.transfer_value} is {county_tax} by Revenue and Taxation "
                 f"Code section 11911; {tax.amount} is declared and will stand on the deed."
             )
-            warnings.append(_warning("/transfer_tax/amount", "differs_from_statutory_tax", message))
+            warnings.append(warning("/transfer_tax/amount", "differs_from_statutory_tax", message))
     return warnings
 
 
-def _warning(pointer: str, code: str, message: str) -> dict[str, str]:
+def _at(read_order: order.Order, path: str) -> Any:
+    """The member at a path such as `transfer_tax/amount`; None where it, or what it stands in, is absent."""
+    value: Any = read_order
+    for name in path.split("/"):
+        value = getattr(value, name, None)
+    return value
+
+
+def warning(pointer: str, code: str, message: str) -> dict[str, str]:
     return {"pointer": pointer, "code": code, "message": message}
 
 

@@ -15,10 +15,11 @@ from django.core.files.storage import storages
 from django.urls import reverse
 
 from deeds.models import Deed
-from deeds.stores import EXPIRE, HOLD, StoredObject, StoreUnavailable
+from deeds.stores import EXPIRE, HOLD, StoredObject
 from partner_api.http import signed_links
 
-__all__ = ["Link", "StoreUnavailable"]
+# The folder of all PDFs; what else lies in a bucket is not ours.
+_FOLDER = "deeds"
 
 
 @dataclass(frozen=True)
@@ -38,14 +39,14 @@ class Store(Protocol):
     def tag(self, name: str, retention: str) -> None: ...
     def address(self, name: str, *, file_name: str, expires_at: dt.datetime) -> str | None: ...
     def ping(self) -> None: ...
-    def walk(self) -> Iterator[StoredObject]: ...
+    def walk(self, folder: str = "") -> Iterator[StoredObject]: ...
 
 
 def keep(deed: Deed, content: bytes, *, replace: bool = False) -> bool:
     """Stores the deed's PDF under `name_of(deed)`. The first one stays, unless it is to be replaced.
 
     False when another one is there: of an attempt that ended before it could complete the deed.
-    Raises StoreUnavailable, as all here do that reach for the storage.
+    Raises `stores.StoreUnavailable`, as all here do that reach for the storage.
     """
     name = name_of(deed)
     is_kept = _store().put(name, content, file_name=file_name(deed), replace=replace)
@@ -56,7 +57,7 @@ def keep(deed: Deed, content: bytes, *, replace: bool = False) -> bool:
 
 def name_of(deed: Deed) -> str:
     """Made from the id alone, so that a deed never has two PDFs; folders of even size."""
-    return f"deeds/{deed.pk.hex[-2:]}/{deed.pk}.pdf"
+    return f"{_FOLDER}/{deed.pk.hex[-2:]}/{deed.pk}.pdf"
 
 
 def read(deed: Deed) -> bytes | None:
@@ -98,8 +99,8 @@ def address_of(deed: Deed, *, now: dt.datetime, expires_at: dt.datetime) -> str 
 
 
 def walk() -> Iterator[StoredObject]:
-    """Everything that is stored, whatever it is."""
-    return _store().walk()
+    """Everything that lies where PDFs are stored, whatever it is."""
+    return _store().walk(_FOLDER)
 
 
 def remove_object(name: str) -> None:

@@ -6,18 +6,18 @@ One sweeper at a time: Postgres holds a lock for as long as its connection lives
 import datetime as dt
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 import structlog
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import QuerySet
+from django.db.models import Exists, OuterRef, QuerySet
 from django.utils import timezone
 from kombu.exceptions import OperationalError
 
 from billing import quotas
-from deeds import attempts, circuit, waiting
+from deeds import attempts, circuit, replacing, waiting
 from deeds.hints import hint_all, revive
 from deeds.main_api import renderer_for
 from deeds.models import Deed
@@ -64,12 +64,13 @@ def _recover(now: dt.datetime) -> int:
     for deed in Deed.objects.abandoned(now).order_by("lease_expires_at")[:BATCH]:
         cause = attempts.last_cause(deed)
         with transaction.atomic():
-            is_recovered = deed.recover(now=now, cause=cause)
+            is_recovered = deed.recover(now=now)
             if is_recovered:
                 attempts.note(deed, "worker_lost", now=now, reason=cause)
             deed.refresh_from_db()
             if is_recovered and deed.is_settled:
                 quotas.release(deed.pk)
+                replacing.reinstate(deed)
                 deed_settled.send(sender=Deed, deed=deed)
         if is_recovered and deed.is_settled:
             waiting.wake(deed.pk)
@@ -122,10 +123,17 @@ def _send_drains(number: int, *, is_bulk: bool) -> None:
 def _release_places(now: dt.datetime) -> int:
     """Gives back the places in quotas whose orders have ended or are gone without doing so."""
     released = 0
-    since = now - dt.timedelta(seconds=settings.RESERVATION_STALE_SECONDS)
-    for ids in quotas.held_since_before(since, at_once=BATCH):
-        waiting_for = Deed.objects.filter(pk__in=ids, status__in=[Deed.Status.QUEUED, Deed.Status.RENDERING])
-        for deed_id in set(ids) - set(waiting_for.values_list("pk", flat=True)):
-            with transaction.atomic():
-                released += quotas.release(deed_id) is not None
+    for deed_id in held_for_nothing(now):
+        with transaction.atomic():
+            released += quotas.release(deed_id) is not None
     return released
+
+
+def held_for_nothing(now: dt.datetime) -> QuerySet[Any, UUID]:
+    """Ids of some orders with an old place in a quota that are neither queued nor rendered (any more)."""
+    since = now - dt.timedelta(seconds=settings.RESERVATION_STALE_SECONDS)
+    places = quotas.held_since_before(since)
+    # One status at a time, for which there is a partial index; of both at once there is none.
+    for status in (Deed.Status.QUEUED, Deed.Status.RENDERING):
+        places = places.exclude(Exists(Deed.objects.filter(pk=OuterRef("source_id"), status=status)))
+    return places.values_list("source_id", flat=True)[:BATCH]

@@ -17,7 +17,8 @@ from partner_api.http.suggestions import suggest
 _PROPERTY: Final = {"apn", "county", "legal_description"}
 _RECORDING: Final = {"requested_by", "title_company", "escrow_no", "title_order_no", "return_to"}
 _TOP: Final = {"vesting", "execution_date", "covenants", "tax_sale_ref", "metadata", "reissue_of"}
-# The Main API's layout options, which v2 leaves to the Main API; accepted so that no client breaks.
+# The Main API's layout options, which we leave to the Main API; accepted, with a warning, so that no client
+# breaks.
 _LAYOUT: Final = {"recorder_profile", "page", "exhibit_threshold"}
 _DTT: Final = {
     "amount": "amount",
@@ -37,6 +38,8 @@ DATA_FIELDS: Final = sorted(
     | {"property", "recording", "transfer_tax", "dtt", "dtt_exempt_reason", "transfer_value"}
     | {"property_address", "grantors", "grantees", "grantors_text", "grantees_text"}
 )
+# Digits on either side of the point; an amount of money has fewer.
+_LONGEST_MONEY: Final = 20
 _BODY: Final = ("order_id", "property_address", "parties", "data")
 
 
@@ -45,9 +48,10 @@ def read(deed_type: str, body: Any) -> Reading:
     translation = _Translation(body)
     order = {"deed_type": deed_type, **translation.order}
     try:
-        return reading.read(order)
+        read_order = reading.read(order)
     except Problem as problem:
         raise invalid([translation.error_back(error) for error in problem.errors]) from problem
+    return replace(read_order, warnings=[*read_order.warnings, *translation.warnings])
 
 
 class _Translation:
@@ -57,6 +61,7 @@ class _Translation:
         self.order: dict[str, Any] = {}
         self.sources: dict[str, str] = {}
         self.errors: list[FieldError] = []
+        self.warnings: list[dict[str, str]] = []
         if not isinstance(body, dict):
             raise invalid([FieldError("", "invalid_type", "The body must be a JSON object.")])
         self._refuse_unknown(body, list(_BODY), "")
@@ -102,6 +107,8 @@ class _Translation:
                 self._put("/transfer_tax/exemption_reason", value, source)
             elif name in _TOP:
                 self._put(f"/{name}", value, source)
+            elif name in _LAYOUT and value is not None:
+                self.warnings.append(reading.warning(source, "not_used", "The layout is the renderer's own."))
 
     def _transfer_tax(self, value: Any, source: str) -> None:
         if not isinstance(value, dict):
@@ -125,8 +132,19 @@ class _Translation:
             )
             for container, name, pointer in places:
                 if container.get(name) is not None:
-                    self._put(f"/{ours}", _party_list(container[name]), f"{pointer}/{name}")
-                    break
+                    self._put_parties(f"/{ours}", container[name], f"{pointer}/{name}")
+
+    def _put_parties(self, target: str, value: Any, source: str) -> None:
+        parties = _party_list(value)
+        self._put(target, parties, source)
+        if self.sources.get(target) != source or not isinstance(parties, list):
+            return
+        # A party that was sent as text has no member `name` there.
+        for index in range(len(parties)):
+            if isinstance(value, str):
+                self.sources[f"{target}/{index}"] = self.sources[f"{target}/{index}/name"] = source
+            elif isinstance(value[index], str):
+                self.sources[f"{target}/{index}/name"] = f"{source}/{index}"
 
     def _members(self, target: str, value: Any, source: str) -> None:
         if isinstance(value, dict):
@@ -171,7 +189,7 @@ class _Translation:
             self.errors.append(FieldError(source, "contradiction", message))
             return
         container[name] = value
-        self.sources[target] = source
+        self.sources.setdefault(target, source)
 
 
 _DEFAULT_PLACES: Final = {
@@ -198,7 +216,17 @@ def _party_list(value: Any) -> Any:
 
 
 def _money(value: Any) -> Any:
-    """The first version took numbers; they were read as Decimal, so nothing is rounded here."""
+    """The first version took numbers; they were read as Decimal, so nothing is rounded here.
+
+    One that is no amount of money stays a number, and is refused as such: 1e2000000000 has twenty bytes,
+    and two billion digits.
+    """
     if isinstance(value, bool) or not isinstance(value, int | Decimal):
         return value
-    return f"{value:f}" if isinstance(value, Decimal) else str(value)
+    if isinstance(value, int):
+        return str(value)
+    exponent = value.as_tuple().exponent
+    is_short = (
+        isinstance(exponent, int) and exponent >= -_LONGEST_MONEY and value.adjusted() <= _LONGEST_MONEY
+    )
+    return f"{value:f}" if is_short else value

@@ -15,14 +15,13 @@ from typing import Final
 import structlog
 from django.conf import settings
 from django.core.mail import send_mail
-from django.db.models import F, QuerySet
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from deeds import storage
 from deeds.metrics import PDFS_CHECKED
 from deeds.models import Deed, StorageFinding
-from deeds.storage import StoreUnavailable
-from deeds.stores import StoredObject
+from deeds.stores import StoredObject, StoreUnavailable
 
 log = structlog.get_logger(__name__)
 
@@ -99,21 +98,26 @@ def _read_back(report: Report, limit: int | None) -> None:
     since = timezone.now()
     while limit is None or limit > 0:
         size = _CHUNK if limit is None else min(limit, _CHUNK)
-        batch = list(_due(since).order_by(F("pdf_checked_at").asc(nulls_first=True))[:size])
+        batch = next((found for rows in due(since) if (found := list(rows[:size]))), [])
         for deed in batch:
             outcome = _look_at(deed)
             if outcome == "unread":
                 # The others would fare the same, each after a timeout.
-                report.unread = _due(since).count() if limit is None else 1
+                report.unread = sum(rows.count() for rows in due(since)) if limit is None else 1
                 return
             setattr(report, outcome, getattr(report, outcome) + 1)
-        if len(batch) < size:
+        if not batch:
             return
-        limit = None if limit is None else limit - size
+        limit = None if limit is None else limit - len(batch)
 
 
-def _due(since: dt.datetime) -> QuerySet[Deed]:
-    return Deed.objects.with_pdf().exclude(pdf_checked_at__gte=since)
+def due(since: dt.datetime) -> tuple[QuerySet[Deed], ...]:
+    """Deeds whose PDF was never looked at, and those that were before `since`, the longest ago first.
+
+    In one query the index could serve no order that begins with those that have no time.
+    """
+    with_pdf = Deed.objects.with_pdf().order_by("pdf_checked_at")
+    return with_pdf.filter(pdf_checked_at=None), with_pdf.filter(pdf_checked_at__lt=since)
 
 
 def _look_at(deed: Deed) -> str:

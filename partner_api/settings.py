@@ -224,6 +224,8 @@ MAIN_API_RETRY_AFTER_MAX_SECONDS = env.float("MAIN_API_RETRY_AFTER_MAX_SECONDS",
 MAIN_API_CA_BUNDLE = env.str("MAIN_API_CA_BUNDLE", default="")
 PDF_MAX_BYTES = env.int("PDF_MAX_BYTES", default=25 * 1024 * 1024)
 PDF_MAX_PAGES = env.int("PDF_MAX_PAGES", default=500)
+# How long a worker may work at one deed. It is beneath the broker's visibility timeout.
+DEED_SOFT_LIMIT_SECONDS = 300
 DEED_LEASE_SECONDS = env.int("DEED_LEASE_SECONDS", default=60)
 DEED_RETRY_SCHEDULE_SECONDS = [
     int(seconds)
@@ -243,6 +245,8 @@ BATCH_MAX_BYTES = env.int("BATCH_MAX_BYTES", default=8 * 1024 * 1024)
 
 IDEMPOTENCY_KEY_SECONDS = env.int("IDEMPOTENCY_KEY_SECONDS", default=24 * 3600)
 DEED_MAX_QUEUED_PER_PARTNER = env.int("DEED_MAX_QUEUED_PER_PARTNER", default=20_000)
+# How many test deeds all workers together make at once: by default one worker of one host stays for others.
+DEED_TEST_AT_ONCE = env.int("DEED_TEST_AT_ONCE", default=max(1, env.int("WORKER_CONCURRENCY", default=4) - 1))
 DEED_ATTEMPTS_KEPT_DAYS = env.int("DEED_ATTEMPTS_KEPT_DAYS", default=90)
 CIRCUIT_FAILURES = env.int("CIRCUIT_FAILURES", default=5)
 CIRCUIT_WINDOW_SECONDS = env.float("CIRCUIT_WINDOW_SECONDS", default=60.0)

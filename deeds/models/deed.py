@@ -80,6 +80,11 @@ class Deed(MovingDeed):
                 condition=Q(pdf_deleted_at__isnull=False) & ~Q(pdf_name=""),
                 name="deeds_half_deleted",
             ),
+            models.Index(
+                fields=["completed_at"],
+                condition=Q(status="completed", livemode=True),
+                name="deeds_live_completed",
+            ),
             models.Index(fields=["held_at"], condition=Q(held_at__isnull=False), name="deeds_held"),
         ]
         constraints = [

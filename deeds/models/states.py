@@ -15,7 +15,7 @@ from django.db.models import F, Q
 from django.utils import timezone
 
 from deeds.models.keeping import KeptPdf, KeptQuerySet
-from deeds.models.timeline import JsonObject, and_then
+from deeds.models.timeline import JsonObject, and_then, entry
 
 
 class MovingQuerySet(KeptQuerySet):
@@ -79,7 +79,7 @@ class MovingDeed(KeptPdf):
             lease_expires_at=now + dt.timedelta(seconds=settings.DEED_LEASE_SECONDS),
             claimed_at=now,
             attempts=F("attempts") + 1,
-            timeline=and_then(self.Status.RENDERING, now),
+            timeline=and_then(entry(self.Status.RENDERING, now)),
         )
         return lease if changed else None
 
@@ -133,7 +133,10 @@ class MovingDeed(KeptPdf):
     def put_back(
         self, lease: uuid.UUID, *, now: dt.datetime, next_attempt_at: dt.datetime, reason: str
     ) -> bool:
-        """rendering → queued, to be tried again at a time. False when the lease was lost."""
+        """rendering → queued, to be tried again at a time. False when the lease was lost.
+
+        A probe that found the renderer away leaves no trace in the timeline: an outage has many.
+        """
         return self._leave(
             lease,
             self.Status.QUEUED,
@@ -168,17 +171,18 @@ class MovingDeed(KeptPdf):
         return bool(
             self._rows()
             .filter(pk=self.pk, status=self.Status.QUEUED)
-            .update(status=self.Status.CANCELLED, timeline=and_then(self.Status.CANCELLED, now))
+            .update(status=self.Status.CANCELLED, timeline=and_then(entry(self.Status.CANCELLED, now)))
         )
 
     def requeue(self, *, now: dt.datetime) -> bool:
         """failed → queued, with all attempts ahead of it again. False in any other state.
 
+        False as well where a corrected deed was ordered in its place: the order would be made twice.
         Raises IntegrityError (`one_live_deed_per_order`) when another deed took over its order.
         """
         return bool(
             self._rows()
-            .filter(pk=self.pk, status=self.Status.FAILED)
+            .filter(pk=self.pk, status=self.Status.FAILED, superseded_at=None)
             .update(
                 status=self.Status.QUEUED,
                 next_attempt_at=now,
@@ -190,7 +194,7 @@ class MovingDeed(KeptPdf):
                 failure_retryable=False,
                 failure_errors=[],
                 put_back_for="",
-                timeline=and_then(self.Status.QUEUED, now, "requeued_by_staff"),
+                timeline=and_then(entry(self.Status.QUEUED, now, "requeued_by_staff")),
             )
         )
 
@@ -200,27 +204,26 @@ class MovingDeed(KeptPdf):
         again = [entry["at"] for entry in self.timeline if entry.get("detail") == "requeued_by_staff"]
         return dt.datetime.fromisoformat(again[-1]) if again else self.created_at
 
-    def recover(self, *, now: dt.datetime, cause: str) -> bool:
+    def recover(self, *, now: dt.datetime) -> bool:
         """Takes a deed from a worker that let its lease run out: queued again, or failed.
 
-        A deed that ended DEED_MAX_CRASHES workers is not given to another one; `cause` is what is
-        known of the last crash.
+        A deed that ended DEED_MAX_CRASHES workers is not given to another one.
         """
         is_poison = self.crashes + 1 >= settings.DEED_MAX_CRASHES
         outcome = (
             {
                 "status": self.Status.FAILED,
                 "failure_code": "renderer_crashed",
-                "failure_message": f"Making this deed ended its worker again and again ({cause}).",
+                "failure_message": "Making this deed failed again and again, by a fault of ours.",
                 "failure_retryable": False,
-                "timeline": and_then(self.Status.FAILED, now, "renderer_crashed"),
+                "timeline": and_then(entry(self.Status.FAILED, now, "renderer_crashed")),
             }
             if is_poison
             else {
                 "status": self.Status.QUEUED,
                 "next_attempt_at": now,
                 "hinted_at": None,
-                "timeline": and_then(self.Status.QUEUED, now, "lease_expired"),
+                "timeline": and_then(entry(self.Status.QUEUED, now, "lease_expired")),
             }
         )
         abandoned = self._rows().abandoned(now).filter(pk=self.pk, lease=self.lease)
@@ -239,7 +242,16 @@ class MovingDeed(KeptPdf):
             status=status,
             lease=None,
             lease_expires_at=None,
-            timeline=and_then(status, now, detail),
+            timeline=and_then(*self._entries(status, now, detail)),
             **fields,
         )
         return bool(changed)
+
+    def _entries(self, status: str, now: dt.datetime, detail: str) -> list[JsonObject]:
+        """What is added to the timeline as a lease is left. A probe's claim is told with what came of it."""
+        left = entry(status, now, detail)
+        if self.timeline and self.timeline[-1]["status"] == self.Status.RENDERING:
+            return [left]
+        if status == self.Status.QUEUED:
+            return []
+        return [entry(self.Status.RENDERING, self.claimed_at or now), left]

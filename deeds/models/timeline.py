@@ -16,11 +16,11 @@ def entry(status: str, now: dt.datetime, detail: str = "") -> JsonObject:
     return {**one, "detail": detail} if detail else one
 
 
-def and_then(status: str, now: dt.datetime, detail: str = "") -> Func:
-    """The timeline with one more entry, appended by the database in the same statement."""
+def and_then(*entries: JsonObject) -> Func:
+    """The timeline with more entries, appended by the database in the same statement."""
     return Func(
         F("timeline"),
-        Value([entry(status, now, detail)], output_field=models.JSONField()),
+        Value(list(entries), output_field=models.JSONField()),
         template="%(expressions)s",
         arg_joiner=" || ",
         output_field=models.JSONField(),

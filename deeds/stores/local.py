@@ -7,6 +7,7 @@ neither a crash nor a full disk leaves half a PDF, and of two writers the first 
 import datetime as dt
 import hashlib
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from django.core.files.storage import FileSystemStorage
 from deeds.stores import StoredObject, StoreUnavailable
 
 _DRAFT = ".draft"
+# With less than this a disk is called full, while the last PDFs still go onto it.
+_ROOM_BYTES = 64 * 1024 * 1024
 
 
 class LocalStore(FileSystemStorage):
@@ -55,11 +58,11 @@ class LocalStore(FileSystemStorage):
     def tag(self, name: str, retention: str) -> None:
         """A folder has no rules that delete by themselves, so nobody has to be told."""
 
-    def walk(self) -> Iterator[StoredObject]:
-        """Every file, also a draft that is being written, or that a dead writer left."""
+    def walk(self, folder: str = "") -> Iterator[StoredObject]:
+        """Every file below the folder, also a draft that is being written, or that a dead writer left."""
         root = Path(self.location)
         with _refusals():
-            for path in sorted(root.rglob("*")):
+            for path in sorted((root / folder).rglob("*")):
                 if path.is_file():
                     facts = path.stat()
                     modified_at = dt.datetime.fromtimestamp(facts.st_mtime, dt.UTC)
@@ -77,6 +80,9 @@ class LocalStore(FileSystemStorage):
                 root.mkdir(parents=True, mode=0o700)
             if not os.access(root, os.W_OK | os.X_OK) or not root.is_dir():
                 message = "the folder can't be written to"
+                raise StoreUnavailable(message)
+            if shutil.disk_usage(root).free < _ROOM_BYTES:
+                message = "the disk is full"
                 raise StoreUnavailable(message)
 
 

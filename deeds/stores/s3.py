@@ -104,12 +104,13 @@ class S3Store(S3Storage):  # type: ignore[misc]  # django-storages has no types
                 if _code(error) not in _ABSENT:
                     raise
 
-    def walk(self) -> Iterator[StoredObject]:
-        """Every object below the prefix."""
+    def walk(self, folder: str = "") -> Iterator[StoredObject]:
+        """Every object below the folder, beneath the bucket's part that is ours."""
         prefix = f"{self.location}/" if self.location else ""
+        below = f"{prefix}{folder}/" if folder else prefix
         pages = self._client.get_paginator("list_objects_v2")
         with _refusals():
-            for page in pages.paginate(Bucket=self.bucket_name, Prefix=prefix):
+            for page in pages.paginate(Bucket=self.bucket_name, Prefix=below):
                 for found in page.get("Contents", []):
                     name = found["Key"].removeprefix(prefix)
                     yield StoredObject(name, found["Size"], found["LastModified"])

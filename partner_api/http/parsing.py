@@ -5,7 +5,7 @@ reader and by few others (RFC 8259 sections 4, 6 and 8.2); in a legal document's
 """
 
 import json
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import IO, Any
 
 from django.conf import settings
@@ -50,7 +50,7 @@ def loads(body: bytes) -> Any:
             text,
             object_pairs_hook=_unique,
             parse_constant=_refuse_constant,
-            parse_float=Decimal,
+            parse_float=_decimal,
         )
     except UnicodeDecodeError as error:
         raise _malformed(f"byte {error.start} is not UTF-8") from error
@@ -82,6 +82,14 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
                 raise ValueError(message)
             seen.add(key)
     return value
+
+
+def _decimal(text: str) -> Decimal:
+    try:
+        return Decimal(text)
+    except InvalidOperation as error:
+        message = f"{text[:40]} is beyond what a number can be here"
+        raise ValueError(message) from error
 
 
 def _refuse_constant(name: str) -> None:

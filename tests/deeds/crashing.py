@@ -13,8 +13,8 @@ import django
 STEPS = {
     "before the call": ("deeds.fulfilment", "render"),
     "after the call": ("deeds.pdf", "check"),
-    "after the store": ("deeds.fulfilment", "_complete"),
-    "before the commit": ("deeds.fulfilment", "_announce"),
+    "after the store": ("deeds.outcomes", "completed"),
+    "before the commit": ("deeds.outcomes", "_announce"),
 }
 EXIT_CODE = 9
 

@@ -12,7 +12,7 @@ from django.test import Client
 from django.utils import timezone
 from redis import ConnectionPool, Redis
 
-from deeds import circuit, fulfilment, hints, sweeping, tasks
+from deeds import circuit, fulfilment, hints, outcomes, sweeping, tasks
 from deeds.circuit import Admission
 from deeds.main_api import MainApiError, Renderer, renderer_for
 from deeds.models import Deed
@@ -103,6 +103,21 @@ def test_a_probe_that_fails_opens_it_again(clock: Any) -> None:
     assert circuit.admit(live()) is Admission.PROBE
 
 
+def test_its_rest_grows_to_a_minute_while_probes_fail(clock: Any) -> None:
+    fail(5)
+    for rest in (10, 10, 20, 40, 60, 60):
+        clock.shift(rest - 1)
+        assert circuit.admit(live()) is Admission.OPEN
+        clock.shift(2)
+        assert circuit.admit(live()) is Admission.PROBE
+        circuit.failed(live(), OUTAGE, is_probe=True)
+    clock.shift(61)
+    circuit.succeeded(live())
+    fail(5)
+    clock.shift(11)
+    assert circuit.admit(live()) is Admission.PROBE, "the next outage begins anew"
+
+
 def test_a_clock_that_is_put_back_does_not_keep_it_open(clock: Any) -> None:
     fail(5)
     clock.move_to(NOW - dt.timedelta(seconds=3))
@@ -188,15 +203,17 @@ def test_once_it_is_back_all_are_made_at_once(place: Any, main_api: MainApi, sen
         main_api.answer = away
         for deed in deeds:
             fulfilment.serve(is_bulk=False, hinted=deed.pk)
-        for _ in range(8):  # an outage of hours: a look every few seconds, which costs no attempt
+        for _ in range(8):  # an outage of hours: a look now and then, which costs no attempt
             clock.shift(600)
             sweeping.sweep()
             assert sent[-1] == "drain"
             fulfilment.serve(is_bulk=False)
         assert len(main_api.calls) == 15 + 8
         assert max(Deed.objects.values_list("attempts", flat=True)) == 1
+        entries = [len(timeline) for timeline in Deed.objects.values_list("timeline", flat=True)]
+        assert max(entries) == 3, "nor does it leave an entry"
         main_api.answer = renders
-        clock.shift(11)
+        clock.shift(61)
         sent.clear()
         sweeping.sweep()
         tasks.drain(is_bulk=False)
@@ -260,10 +277,49 @@ def test_a_probe_gives_up_a_deed_only_after_its_day(place: Any, main_api: MainAp
         assert [note.outcome for note in deed.attempt_log.all()] == ["main_api_unavailable"] * 3
 
 
-def test_a_probe_without_a_deed_is_handed_back(db: None, clock: Any) -> None:
+def test_a_renderer_that_comes_and_goes_costs_no_deed_its_day(
+    place: Any, main_api: MainApi, sent: list[str]
+) -> None:
+    works = main_api.answer
+    with time_machine.travel(NOW) as clock:
+        place(2)
+        last = Deed.objects.order_by("-id")[0]
+        main_api.answer = away
+        for _ in range(30):  # it answers one call and is away again, for half an hour
+            Deed.objects.filter(status="queued").update(next_attempt_at=timezone.now())
+            while fulfilment.serve(is_bulk=False):
+                pass
+            circuit.succeeded(live())
+            clock.shift(60)
+        last.refresh_from_db()
+        assert (last.status, last.attempts) == ("queued", 30)
+        main_api.answer = works
+        clock.shift(24 * 3600)
+        main_api.answer = away
+        fulfilment.serve(is_bulk=False)
+        fulfilment.serve(is_bulk=False)
+        assert set(Deed.objects.values_list("status", flat=True)) == {"failed"}, "after a day it ends"
+
+
+def test_a_probe_that_finds_it_back_leaves_the_whole_way_in_the_timeline(
+    place: Any, main_api: MainApi, sent: list[str]
+) -> None:
+    with time_machine.travel(NOW) as clock:
+        (deed,) = place(1)
+        fail(5)
+        clock.shift(11)
+        assert fulfilment.serve(is_bulk=False)
+        deed.refresh_from_db()
+        assert [one["status"] for one in deed.timeline] == ["queued", "rendering", "completed"]
+
+
+def test_a_probe_without_a_deed_is_handed_back(
+    db: None, clock: Any, django_assert_max_num_queries: Any
+) -> None:
     fail(5)
     clock.shift(11)
-    assert not fulfilment.serve(is_bulk=False)
+    with django_assert_max_num_queries(5):
+        assert not fulfilment.serve(is_bulk=False)
     assert circuit.admit(live()) is Admission.PROBE
 
 
@@ -337,6 +393,6 @@ def test_a_pause_is_spread_so_that_retries_do_not_come_together(place: Any, api:
     (deed,) = place(1)
     deed.attempts = 3
     error = MainApiError("main_api_timeout", "x", is_temporary=True)
-    pauses = {fulfilment._pause_after(deed, error, now=timezone.now(), is_probe=False) for _ in range(20)}
+    pauses = {outcomes._pause_after(deed, error, now=timezone.now()) for _ in range(20)}
     assert len(pauses) > 10
     assert all(pause and 480 <= pause.total_seconds() <= 720 for pause in pauses)

@@ -15,7 +15,7 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from deeds import circuit, fulfilment, hints, storage, sweeping, tasks, waiting
+from deeds import circuit, fulfilment, heartbeat, hints, storage, sweeping, tasks, waiting
 from deeds import main_api as main_api_module
 from deeds.models import Deed
 from deeds.signals import deed_settled
@@ -215,7 +215,8 @@ def test_a_fault_of_ours_is_noted_and_does_not_go_on_for_ever(
         assert sweeping.sweep()["recovered"] == 1
     deed.refresh_from_db()
     assert (deed.status, deed.failure_code, deed.failure_retryable) == ("failed", "renderer_crashed", False)
-    assert "ZeroDivisionError" in deed.failure_message
+    assert "ZeroDivisionError" not in deed.failure_message
+    assert [note.reason for note in deed.attempt_log.order_by("id")] == ["ZeroDivisionError"] * 4
     assert settled == ["failed"]
     assert main_api.calls == []
 
@@ -245,6 +246,62 @@ def test_a_broken_end_does_not_wake_nor_tell(
     assert fulfilment.serve(is_bulk=False)
     deed.refresh_from_db()
     assert deed.status == "completed"
+
+
+def test_a_database_that_was_away_while_a_deed_was_rendered_costs_nothing(
+    place: Any, main_api: MainApi, transactional_db: None
+) -> None:
+    """As at a failover: all connections that were open then are dead."""
+    deed = place()
+    renders = main_api.answer
+
+    def meanwhile(environ: Any, start_response: Any) -> Any:
+        with psycopg.connect(**connection.get_connection_params() | {"pool": None}) as other:
+            other.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        return renders(environ, start_response)
+
+    main_api.answer = meanwhile
+    tasks.render(str(deed.pk))
+    deed.refresh_from_db()
+    assert (deed.status, deed.crashes, len(main_api.calls)) == ("completed", 0, 1)
+
+
+def test_a_heart_whose_connection_broke_goes_on_beating(place: Any, transactional_db: None) -> None:
+    deed = place()
+    lease = deed.claim(now=timezone.now())
+    assert lease is not None
+    connection.connection.close()
+    assert heartbeat._renew(deed, lease)
+    before = Deed.objects.get(pk=deed.pk).lease_expires_at
+    assert heartbeat._renew(deed, lease)
+    after = Deed.objects.get(pk=deed.pk).lease_expires_at
+    assert before is not None
+    assert after is not None
+    assert after > before
+
+
+def test_the_cause_of_an_earlier_crash_is_not_the_last_ones(
+    place: Any, main_api: MainApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deed = place()
+
+    def breaks(*_: Any, **__: Any) -> None:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("deeds.mapping.main_api_body", breaks)
+        with pytest.raises(ZeroDivisionError):
+            tasks.render(str(deed.pk))
+    sweeping.sweep()
+    deed.refresh_from_db()
+    assert deed.claim(now=timezone.now())
+    the_lease_runs_out(deed)
+    sweeping.sweep()
+    lost = [note.reason for note in deed.attempt_log.filter(outcome="worker_lost").order_by("id")]
+    assert lost == ["ZeroDivisionError", "it was killed, or ran out of memory"]
 
 
 def test_one_sweeper_at_a_time(place: Any, transactional_db: None) -> None:

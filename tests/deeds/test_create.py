@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from deeds import hints, tasks
+from deeds import hints, reading, tasks
 from deeds.models import Deed
 from keys.models import Partner
+from partner_api.http.problems import Problem
 from tests.api import Api, errors_of
 from tests.conftest import MainApi
 
@@ -235,6 +236,36 @@ def test_a_wrong_fact_of_the_property_is_named(
     assert errors_of(answer) == {pointer: code}
 
 
+_FACTS = {
+    "grant": ["vesting", "property/legal_description", "transfer_tax/city_name", "order_id"],
+    "quitclaim": ["property/apn", "transfer_tax/exemption_reason"],
+    "interspousal": ["grantors/0/name", "transfer_tax/exemption_reason"],
+    "warranty": ["vesting", "covenants", "grantees/0/name"],
+    "tax": ["tax_sale_ref", "property/address"],
+}
+
+
+@pytest.mark.parametrize("character", "\xad\u061c\u200b\u200d\u200f\u2060\u2064\u2800\u3164\ufeff\ufffd")
+@pytest.mark.parametrize(("deed_type", "path"), [(kind, path) for kind in _FACTS for path in _FACTS[kind]])
+def test_a_fact_that_nobody_can_see_is_none(order: Orders, deed_type: str, path: str, character: str) -> None:
+    for text in (character * 3, f"SMITH{character}"):
+        given = order(deed_type)
+        *parents, name = path.split("/")
+        container: Any = given
+        for parent in parents:
+            container = container[int(parent) if parent.isdigit() else parent]
+        container[name] = text
+        with pytest.raises(Problem) as refused:
+            reading.read(given)
+        (error,) = refused.value.errors
+        assert (error.pointer, error.code in {"blank", "invalid_characters"}) == (f"/{path}", True)
+
+
+@pytest.mark.parametrize("text", ["\U000e0041\U000e0042", "\ufe0f", " \u0301 "])
+def test_marks_and_tags_on_nothing_are_blank(api: Api, order: Orders, text: str) -> None:
+    assert errors_of(api.post("/v2/deeds", order(vesting=text))) == {"/vesting": "blank"}
+
+
 def test_the_nearest_county_is_suggested(api: Api, order: Orders) -> None:
     given = order()
     given["property"]["county"] = "San Bernadino"
@@ -295,6 +326,22 @@ def test_a_county_tax_that_differs_is_a_warning(api: Api, order: Orders) -> None
     assert api.post("/v2/deeds", liens).json()["warnings"] == []
     exact = order(order_id="ORD-2", transfer_tax={**tax, "transfer_value": "750000.00"})
     assert api.post("/v2/deeds", exact).json()["warnings"] == []
+
+
+@pytest.mark.parametrize(
+    ("deed_type", "tax", "pointers"),
+    [
+        ("grant", {"transfer_value": "750000.00"}, []),
+        ("quitclaim", {"transfer_value": "1"}, ["transfer_value"]),
+        ("warranty", {"transfer_value": "1"}, ["transfer_value"]),
+        ("interspousal", {"amount": "1", "city_name": "La Verne"}, ["amount", "city_name"]),
+    ],
+)
+def test_so_is_a_part_of_one(order: Orders, deed_type: str, tax: dict[str, Any], pointers: list[str]) -> None:
+    given = order(deed_type)
+    given["transfer_tax"] |= tax
+    warnings = reading.read(given).warnings
+    assert [one["pointer"] for one in warnings] == [f"/transfer_tax/{name}" for name in pointers]
 
 
 def test_a_fact_the_deed_does_not_show_is_a_warning(api: Api, order: Orders) -> None:

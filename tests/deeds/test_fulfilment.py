@@ -11,6 +11,8 @@ import pytest
 import requests
 import responses
 from django.db import connection
+from django.db.models import F
+from django.db.models.functions import Now
 from django.utils import timezone
 from pypdf import PdfWriter
 
@@ -114,12 +116,37 @@ def test_what_takes_longer_goes_back_to_the_queue(place: Place, main_api: MainAp
 
 
 def test_the_schedule_ends(place: Place, main_api: MainApi, settings: Any, settled: Any) -> None:
-    settings.DEED_RETRY_SCHEDULE_SECONDS = [0]
+    settings.DEED_RETRY_SCHEDULE_SECONDS = [3600]
     deed = run(place("sandbox-503-99"))
     assert deed.status == "queued"
+    Deed.objects.update(created_at=F("created_at") - dt.timedelta(seconds=3601), next_attempt_at=Now())
     deed = run(deed)
     assert deed.status == "failed"
     assert (deed.failure_code, deed.failure_retryable) == ("main_api_unavailable", True)
+    assert "503" not in deed.failure_message, "what we know is not the partner's"
+    assert settled == [("failed", True)]
+
+
+def test_what_is_never_the_deed_fails_by_its_attempts(
+    place: Place, main_api: MainApi, settings: Any, settled: Any
+) -> None:
+    settings.DEED_RETRY_SCHEDULE_SECONDS = [0]
+    deed = run(run(place("sandbox-html")))
+    assert (deed.status, deed.failure_code, deed.attempts) == ("failed", "invalid_pdf", 2)
+    assert deed.failure_message == "What the renderer made was not this deed."
+
+
+def test_an_order_that_today_would_be_refused_fails_with_its_fields(
+    place: Place, main_api: MainApi, api: Api, settled: Any
+) -> None:
+    deed = place()
+    Deed.objects.update(order={**deed.order, "vesting": "\u200b"})
+    deed = run(deed)
+    assert (deed.status, deed.failure_code, deed.crashes) == ("failed", "order_refused", 0)
+    failure = api.get(f"/v2/deeds/{deed.pk}").json()["failure"]
+    assert [(one["pointer"], one["code"]) for one in failure["errors"]] == [("/vesting", "blank")]
+    assert failure["retryable"] is False
+    assert main_api.calls == []
     assert settled == [("failed", True)]
 
 

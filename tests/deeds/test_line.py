@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -127,6 +128,54 @@ def test_a_message_serves_whose_turn_it_is(api: Api, stranger: Api, order: Order
     assert fulfilment.serve(is_bulk=False, hinted=uuid.UUID(first[1]))
     completed = set(Deed.objects.filter(status="completed").values_list("pk", flat=True))
     assert completed == {uuid.UUID(first[0]), uuid.UUID(other)}
+
+
+def test_test_deeds_that_never_end_leave_a_worker_to_live_ones(
+    acme: Partner,
+    order: Orders,
+    settings: Any,
+    main_api: MainApi,
+    monkeypatch: pytest.MonkeyPatch,
+    transactional_db: None,
+) -> None:
+    settings.DEED_TEST_AT_ONCE = 2
+    sent: list[str] = []
+    monkeypatch.setattr(hints, "send", sent.append)
+    tester, renders = Api.of(acme, environment="test"), main_api.answer
+    ids = [tester.post("/v2/deeds", order(order_id=f"T-{n}")).json()["id"] for n in range(4)]
+    under_way, may_end = threading.Semaphore(0), threading.Event()
+
+    def hangs(environ: Any, start_response: Any) -> Any:
+        if environ["HTTP_X_ORDER_ID"].startswith("T"):
+            under_way.release()
+            may_end.wait(20)
+        return renders(environ, start_response)
+
+    def work(deed_id: str) -> None:
+        try:
+            fulfilment.serve(is_bulk=False, hinted=uuid.UUID(deed_id))
+        finally:
+            connection.close()
+
+    main_api.answer = hangs
+    workers = [threading.Thread(target=work, args=[deed_id]) for deed_id in ids[:2]]
+    for worker in workers:
+        worker.start()
+        assert under_way.acquire(timeout=10)
+    for deed_id in ids[2:]:
+        assert not fulfilment.serve(is_bulk=False, hinted=uuid.UUID(deed_id)), "no place is left for it"
+    live = Api.of(acme).post("/v2/deeds", order(order_id="LIVE")).json()["id"]
+    assert fulfilment.serve(is_bulk=False, hinted=uuid.UUID(live))
+    assert Deed.objects.get(pk=live).status == "completed"
+    assert Deed.objects.filter(status="queued", hinted_at=None).count() == 2, "their messages are used up"
+    sent.clear()
+    may_end.set()
+    for worker in workers:
+        worker.join(20)
+    assert sorted(sent) == sorted(ids[2:]), "who ends hints at those who found no place"
+    for deed_id in ids[2:]:
+        assert fulfilment.serve(is_bulk=False, hinted=uuid.UUID(deed_id))
+    assert set(Deed.objects.values_list("status", flat=True)) == {"completed"}
 
 
 def test_a_batch_goes_to_the_queue_of_batches(

@@ -1,5 +1,6 @@
 """From an order to the Main API's body: the same facts, in its names, and nothing made up."""
 
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -77,6 +78,12 @@ TAXED = {
 )
 def test_each_type_has_its_facts_and_no_others(order: Any, deed_type: str, own: dict[str, Any]) -> None:
     assert mapped(order(deed_type)) == COMMON | own
+
+
+def test_a_type_without_a_mapping_is_not_rendered(order: Any) -> None:
+    sixth = replace(DEED_TYPES["grant"], slug="easement")
+    with pytest.raises(NotImplementedError, match="easement"):
+        mapping.main_api_body(sixth, reading.read(order()).order)
 
 
 def test_the_paths_are_the_main_apis_own() -> None:

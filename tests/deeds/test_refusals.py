@@ -1,7 +1,9 @@
 """What the Main API says against an order, in the partner's terms; what is kept of it, and what is not."""
 
 import datetime as dt
+import gzip
 import io
+import threading
 import time
 import tracemalloc
 import zlib
@@ -11,14 +13,18 @@ from typing import Any
 import pytest
 import time_machine
 from django.test import Client
+from django.utils import timezone
 from PIL import Image
 from pypdf import PdfWriter
 from pypdf.generic import ArrayObject, DictionaryObject, NameObject, NumberObject, StreamObject
 from reportlab.lib.utils import ImageReader
 from reportlab.pdfgen.canvas import Canvas
 
-from deeds import pdf, refusals, tasks
+from deeds import circuit, pdf, refusals, retry_after, storage, tasks
+from deeds.checks import calls_fit_into_a_task
+from deeds.main_api import renderer_for
 from deeds.models import Deed, DeedAttempt
+from deeds.sandbox.drawing import draw
 from tests.api import Api
 from tests.conftest import MainApi
 
@@ -115,8 +121,10 @@ def test_an_attempt_is_noted_with_what_the_main_api_said(place: Place, main_api:
 
 
 def test_a_failed_attempt_is_noted_too(place: Place, main_api: MainApi, settings: Any) -> None:
-    settings.DEED_RETRY_SCHEDULE_SECONDS = [0]
-    deed = run(run(place("sandbox-503-9")))
+    settings.DEED_RETRY_SCHEDULE_SECONDS = [3600]
+    deed = run(place("sandbox-503-9"))
+    Deed.objects.update(next_attempt_at=timezone.now())
+    deed = run(deed)
     notes = list(deed.attempt_log.order_by("id"))
     assert [(note.number, note.outcome, note.http_status) for note in notes] == [
         (1, "main_api_unavailable", 503),
@@ -193,6 +201,125 @@ def test_a_pdf_of_60_mb_is_not_read_to_its_end(place: Place, main_api: MainApi) 
     assert sent < 40, "the connection was closed"
 
 
+def test_a_body_that_drips_ends_with_its_time(place: Place, main_api: MainApi, settings: Any) -> None:
+    settings.MAIN_API_READ_TIMEOUT_SECONDS = 0.3
+    settings.MAIN_API_ATTEMPTS = 1
+    sent = 0
+    drips = threading.Event()
+
+    def dripping(environ: Any, start_response: Any) -> Iterator[bytes]:
+        nonlocal sent
+        start_response("200 OK", [("Content-Type", "application/pdf"), ("Content-Length", "200")])
+        for _ in range(200):
+            sent += 1
+            yield b"%"
+            drips.wait(0.05)
+
+    main_api.answer = dripping
+    deed = run(place())
+    assert (deed.status, deed.put_back_for) == ("queued", "main_api_timeout")
+    assert sent < 100, "less than a few read timeouts, though each packet came in time"
+
+
+def test_a_body_that_stops_in_the_middle_is_no_deed(place: Place, main_api: MainApi, settings: Any) -> None:
+    settings.MAIN_API_READ_TIMEOUT_SECONDS = 0.2
+    settings.MAIN_API_ATTEMPTS = 1
+    goes_on = threading.Event()
+
+    def stops(environ: Any, start_response: Any) -> Iterator[bytes]:
+        start_response("200 OK", [("Content-Type", "application/pdf"), ("Content-Length", "200")])
+        yield b"%PDF-"
+        goes_on.wait(2)
+
+    main_api.answer = stops
+    first = run(place("STOPS"))
+    goes_on.set()
+    assert first.put_back_for == "main_api_timeout"
+    second = run(place("ENDS"))
+    assert second.put_back_for == "main_api_unavailable"
+    assert second.attempt_log.get().reason == "ProtocolError"
+
+
+def test_calls_that_outlast_a_task_stop_the_process(settings: Any) -> None:
+    assert calls_fit_into_a_task(None) == []
+    settings.MAIN_API_READ_TIMEOUT_SECONDS = 60.0
+    assert [error.id for error in calls_fit_into_a_task(None)] == ["partner_api.E058"]
+    settings.MAIN_API_ATTEMPTS = 1
+    assert calls_fit_into_a_task(None) == []
+
+
+def test_a_packed_body_is_unpacked(place: Place, main_api: MainApi) -> None:
+    content = draw("GRANT DEED", {"grantors_text": "ALICE SMITH", "apn": "8381-021-001"})
+
+    def packs(environ: Any, start_response: Any) -> list[bytes]:
+        start_response("200 OK", [("Content-Type", "application/pdf"), ("Content-Encoding", "gzip")])
+        return [gzip.compress(content)]
+
+    main_api.answer = packs
+    assert storage.read(run(place())) == content
+
+
+def test_a_refusal_of_any_length_is_a_refusal(place: Place, main_api: MainApi) -> None:
+    def chatty(environ: Any, start_response: Any) -> list[bytes]:
+        start_response("422 Unprocessable", [("Content-Type", "application/json")])
+        return [b'{"detail": "', b"x" * 200_000, b'"}']
+
+    main_api.answer = chatty
+    deed = run(place())
+    assert (deed.status, deed.failure_code) == ("failed", "main_api_rejected")
+
+
+@pytest.mark.parametrize("status", ["404 Not Found", "405 Method Not Allowed", "421 Misdirected Request"])
+def test_a_proxy_that_knows_no_such_call_fails_no_order(place: Place, main_api: MainApi, status: str) -> None:
+    def lost(environ: Any, start_response: Any) -> list[bytes]:
+        start_response(status, [("Content-Type", "text/html")])
+        return [b"<h1>nginx</h1>"]
+
+    main_api.answer = lost
+    for number in range(5):
+        deed = run(place(f"LOST-{number}"))
+        assert (deed.status, deed.put_back_for) == ("queued", "main_api_unavailable")
+    assert len(main_api.calls) == 5, "it is not asked again within seconds"
+    assert circuit.state(renderer_for(livemode=True)) == "open"
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        (None, 1.0),
+        ("", 1.0),
+        ("soon", 1.0),
+        ("0", 0.0),
+        ("7.5", 7.5),
+        ("300", 300.0),
+        ("31536000", 3600.0),
+        ("999999999999", 3600.0),
+        ("-5", 1.0),
+        ("inf", 1.0),
+        ("-inf", 1.0),
+        ("nan", 1.0),
+        ("1e400", 1.0),
+        ("Fri, 01 Jan 2100 00:00:00 GMT", 3600.0),
+        ("Fri, 01 Jan 2100 00:00:00 -0000", 1.0),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0),
+    ],
+)
+def test_a_wish_to_be_left_alone_is_kept_within_reason(header: str | None, seconds: float) -> None:
+    assert retry_after.seconds(header) == seconds
+
+
+@pytest.mark.parametrize("asked", ["999999999999", "inf", "nan", "31536000"])
+def test_an_absurd_wish_keeps_no_deed_for_long(place: Place, main_api: MainApi, asked: str) -> None:
+    def busy(environ: Any, start_response: Any) -> list[bytes]:
+        start_response("429 Too Many Requests", [("Retry-After", asked)])
+        return [b""]
+
+    main_api.answer = busy
+    deed = run(place())
+    assert (deed.status, deed.crashes) == ("queued", 0)
+    assert deed.next_attempt_at - timezone.now() <= dt.timedelta(seconds=3600)
+
+
 def with_content(unpacked: Iterable[bytes]) -> bytes:
     """A PDF of one page whose content is this, packed."""
     packer = zlib.compressobj(9)
@@ -249,6 +376,7 @@ def forms_within_forms() -> bytes:
         rb"(\101LICE \123MITH) Tj",
         b"<414C49434520534D495448> Tj",
         rb"(\(APN\) 8381-021-001) Tj",
+        rb"(\83\81\9 8381-021-001) Tj",
     ],
 )
 def test_a_fact_is_found_however_its_text_is_written(shown: bytes) -> None:

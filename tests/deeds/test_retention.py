@@ -9,6 +9,7 @@ from django.utils import timezone
 
 from deeds import keeping, storage, tasks
 from deeds.models import Deed
+from deeds.stores import StoreUnavailable
 from keys.audit import Actor
 from keys.models import AuditEntry
 from tests.api import Api
@@ -66,7 +67,7 @@ def test_a_deletion_that_was_interrupted_is_taken_up(
 
     def away(deed: Deed) -> None:
         if deed.pk == deeds[1].pk:
-            raise storage.StoreUnavailable
+            raise StoreUnavailable
         remove(deed)
 
     with monkeypatch.context() as patch:
@@ -76,6 +77,26 @@ def test_a_deletion_that_was_interrupted_is_taken_up(
     assert keeping.delete_outdated() == 2
     assert [storage.read(deed) for deed in deeds] == [None] * 3
     assert keeping.delete_outdated() == 0
+
+
+def test_a_hold_that_can_not_be_marked_stops_nothing(
+    complete: Complete, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, *held = (complete(f"O-{number}", days_ago=31) for number in range(3))
+    settings.PDF_RETENTION_DAYS = 30
+    asked: list[Deed] = []
+
+    def refuses(deed: Deed) -> None:
+        asked.append(deed)
+        raise StoreUnavailable
+
+    monkeypatch.setattr(storage, "mark_held", refuses)
+    for deed in held:
+        keeping.hold(deed, SYSTEM, "lawsuit")
+    asked.clear()
+    assert keeping.delete_outdated() == 1
+    assert storage.read(old) is None
+    assert len(asked) == 2, "one refusal does not keep the others from being marked"
 
 
 def test_many_are_deleted_in_batches(

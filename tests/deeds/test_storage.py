@@ -14,6 +14,7 @@ from django.utils import timezone
 from deeds import storage, tasks
 from deeds.checks import storage_is_usable
 from deeds.models import Deed, DeedDownload
+from deeds.stores import local
 from partner_api.ops.checks import refuse_insecure_start
 from tests.api import Api
 from tests.conftest import MainApi
@@ -93,6 +94,15 @@ def test_a_folder_that_is_gone_is_told_by_readyz_and_by_the_link(
     deed_files.with_name("aside").rename(deed_files)
     assert get(client, url).status_code == 200
     assert client.get("/readyz").json()["dependencies"]["storage"]["status"] == "ok"
+
+
+def test_a_full_disk_is_told_by_readyz(
+    complete: Complete, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    complete()
+    monkeypatch.setattr(local, "_ROOM_BYTES", 1 << 60)
+    shown = client.get("/readyz").json()
+    assert (shown["status"], shown["dependencies"]["storage"]["status"]) == ("degraded", "unavailable")
 
 
 S3 = {"STORAGE_BACKEND": "s3", "S3_BUCKET": "deeds"}

@@ -20,8 +20,9 @@ from django.core.management import CommandError, call_command
 from django.test import Client
 from django.utils import timezone
 
-from deeds import fulfilment, storage, tasks
+from deeds import outcomes, storage, tasks, verifying
 from deeds.models import Deed, DeedDownload
+from deeds.stores import StoreUnavailable
 from deeds.stores.s3 import S3Store
 from tests.api import Api
 from tests.conftest import MainApi, use_store
@@ -243,7 +244,7 @@ def test_a_deed_waits_for_an_s3_that_does_not_take_it(
     store(**ways[how])
     deed = run(place())
     assert (deed.status, deed.timeline[-1]["detail"]) == ("queued", "storage_unavailable")
-    with pytest.raises(storage.StoreUnavailable):
+    with pytest.raises(StoreUnavailable):
         storage.check()
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
@@ -342,6 +343,22 @@ def test_handing_out_an_address_is_logged(completed: Deed, client: Client) -> No
     assert (logged.kind, logged.status, logged.address) == ("link", 302, "127.0.0.1")
 
 
+def test_so_is_one_that_was_asked_for_by_head(completed: Deed, client: Client) -> None:
+    url = storage.link_to(completed, now=timezone.now()).url.removeprefix("http://testserver")
+    assert requests.get(client.head(url)["Location"], timeout=10).status_code == 200
+    assert DeedDownload.objects.get().status == 302
+
+
+def test_orphans_are_looked_for_among_pdfs_only(completed: Deed, store: Change) -> None:
+    bucket = store(location="")
+    for name in ("backups/2020.tar", "deeds-of-others/1.pdf"):
+        bucket._client.put_object(Bucket=BUCKET, Key=name, Body=b"not ours")
+    bucket._client.put_object(Bucket=BUCKET, Key="deeds/00/stray.pdf", Body=b"%PDF-stray")
+    with time_machine.travel(timezone.now() + dt.timedelta(days=2)):
+        found = [one.name for one in verifying.orphans(older_than=dt.timedelta(days=1))]
+    assert found == ["deeds/00/stray.pdf"]
+
+
 def test_a_crash_after_the_store_is_made_good(
     store: Change, place: Callable[..., Deed], main_api: MainApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -354,7 +371,7 @@ def test_a_crash_after_the_store_is_made_good(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(fulfilment, "_complete", die)
+        patch.setattr(outcomes, "completed", die)
         with pytest.raises(Killed):
             tasks.render(str(deed.pk))
     (kept,) = store().walk()

@@ -1,6 +1,8 @@
 """The first version's API."""
 
+import json
 import threading
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -134,7 +136,17 @@ def test_the_same_order_again_is_the_same_deed(api: Api, inline: MainApi) -> Non
         (lambda b: b["data"].update(property="x"), "/data/property", "contradiction"),
         (lambda b: b["data"].update(property={"apn": "other"}), "/data/property/apn", "contradiction"),
         (lambda b: b["parties"].pop("grantor"), "/parties/grantor", "required"),
-        (lambda b: b["parties"].update(grantor=""), "/parties/grantor/0/name", "blank"),
+        (
+            lambda b: b["data"].update(transfer_value=0.125),
+            "/data/transfer_value",
+            "invalid_money",
+        ),
+        (lambda b: b["parties"].update(grantor=""), "/parties/grantor", "blank"),
+        (lambda b: b["parties"].update(grantor="A; ."), "/parties/grantor", "blank"),
+        (lambda b: b["parties"].update(grantee=["B", "."]), "/parties/grantee/1", "blank"),
+        (lambda b: b["parties"].update(grantee=["B", {"name": "."}]), "/parties/grantee/1/name", "blank"),
+        (lambda b: b["data"].update(grantors_text="DORA LEE"), "/data/grantors_text", "contradiction"),
+        (lambda b: b["data"].update(grantees=[{"name": "DORA LEE"}]), "/data/grantees", "contradiction"),
         (lambda b: b["parties"].update(seller="x"), "/parties/seller", "unknown_field"),
         (lambda b: b.pop("order_id"), "/order_id", "required"),
         (lambda b: b.update(orderid="x"), "/orderid", "unknown_field"),
@@ -150,6 +162,40 @@ def test_an_error_speaks_of_the_body_that_was_sent(
     assert errors_of(api.post("/v1/deeds/grant", given))[pointer] == code
     assert not Deed.objects.exists()
     assert main_api.calls == []
+
+
+@pytest.mark.parametrize("number", ["1e2000000000", "1e-2000000000", "0e2000000000", "-1e999999999999999999"])
+def test_a_number_of_twenty_bytes_is_not_written_out(api: Api, number: str) -> None:
+    given = body(transfer_value="NUMBER")
+    given["data"]["dtt"]["amount"] = "NUMBER"
+    text = json.dumps(given).replace('"NUMBER"', number).encode()
+    tracemalloc.start()
+    try:
+        answer = api.post("/v1/deeds/grant", text)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert errors_of(answer) == {"/data/dtt/amount": "invalid_type", "/data/transfer_value": "invalid_type"}
+    assert peak < 50 << 20
+    assert errors_of(api.post("/v2/deeds", text.replace(b"data", b"metadata")))
+
+
+def test_the_same_parties_in_two_places_are_taken(api: Api, settings: Any) -> None:
+    settings.V1_WAIT_SECONDS = 0
+    given = body(grantors=[{"name": "ALICE SMITH"}, {"name": "CAROL SMITH"}], grantees_text="BOB JONES")
+    assert api.post("/v1/deeds/grant", given).status_code == 202
+    assert Deed.objects.get().order["grantors"] == [{"name": "ALICE SMITH"}, {"name": "CAROL SMITH"}]
+
+
+def test_a_layout_is_taken_and_said_to_be_of_no_use(api: Api, settings: Any) -> None:
+    settings.V1_WAIT_SECONDS = 0
+    given = body(page={"size": "legal"}, recorder_profile="la", exhibit_threshold=700)
+    assert api.post("/v1/deeds/grant", given).status_code == 202
+    assert [(one["pointer"], one["code"]) for one in Deed.objects.get().warnings] == [
+        ("/data/page", "not_used"),
+        ("/data/recorder_profile", "not_used"),
+        ("/data/exhibit_threshold", "not_used"),
+    ]
 
 
 def test_an_unknown_type_says_which_there_are(api: Api) -> None:

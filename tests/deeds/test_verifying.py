@@ -9,11 +9,15 @@ from django.core import mail
 from django.core.management import CommandError, call_command
 from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from deeds import storage, tasks, verifying
+from billing import periods
+from deeds import charges, looks, storage, sweeping, tasks, verifying
 from deeds.models import Deed, StorageFinding
+from keys.models import Partner
 from tests.deeds.kept import Complete, run
+from tests.deeds.test_line import fill
 
 
 def test_what_is_missing_or_changed_is_found_told_once_and_resolved(
@@ -121,9 +125,53 @@ def test_finding_work_uses_the_small_indexes(db: None) -> None:
     with connection.cursor() as cursor:
         for other in ("seqscan", "bitmapscan", "sort"):
             cursor.execute(f"SET LOCAL enable_{other} = off")
+    never, before = verifying.due(now)
     for rows, index in (
         (Deed.objects.outdated(now).order_by("completed_at"), "deeds_with_a_pdf_by_age"),
         (Deed.objects.half_deleted().order_by("completed_at"), "deeds_half_deleted"),
-        (Deed.objects.with_pdf().order_by("pdf_checked_at"), "deeds_with_a_pdf_by_check"),
+        (never, "deeds_with_a_pdf_by_check"),
+        (before, "deeds_with_a_pdf_by_check"),
+        (charges.live_completed(now, now), "deeds_live_completed"),
+        (looks.of_status("rendering"), "deeds_rendering"),
     ):
-        assert index in rows[:10].explain()
+        plan = rows[:10].explain()
+        assert index in plan
+        assert "Sort" not in plan
+        assert "Disabled: true" not in plan
+    assert "(status = 'queued'" not in (plan := looks.of_status("queued").explain())
+    assert "deeds_by_hint" in plan or "deeds_in_line" in plan
+
+
+def test_a_pdf_that_was_never_looked_at_has_its_turn_first(complete: Complete) -> None:
+    deeds = [complete(f"O-{number}") for number in range(3)]
+    storage.remove(deeds[-1])
+    Deed.objects.filter(pk=deeds[-1].pk).update(pdf_checked_at=None)
+    assert verifying.verify(limit=1).missing == 1
+    assert verifying.verify(limit=None).right == 2
+
+
+def test_places_held_for_nothing_are_found_without_reading_history(acme: Partner) -> None:
+    now = timezone.now()
+    with connection.cursor() as cursor:
+        for status, number in (("cancelled", 20_000), ("queued", 2_000)):
+            fill(acme, number, prefix=f"{status}-")
+            cursor.execute(
+                "UPDATE external_deeds SET status = %s WHERE order_id LIKE %s", [status, f"{status}-%"]
+            )
+        period = periods.at(acme, now)
+        type(period).objects.filter(pk=period.pk).update(deeds_reserved=2_002)
+        cursor.execute(
+            "INSERT INTO quota_reservations (source_id, period_id, item, amount, created_at)"
+            " SELECT id, %s, 'deed', 0, now() - interval '1 hour' FROM external_deeds"
+            " WHERE status = 'queued' OR order_id IN ('cancelled-1', 'cancelled-2')",
+            [period.pk],
+        )
+        cursor.execute("ANALYZE external_deeds")
+        cursor.execute("ANALYZE quota_reservations")
+        cursor.execute("SET LOCAL enable_seqscan = off")
+    found = sweeping.held_for_nothing(now)
+    assert "Seq Scan on external_deeds" not in found.explain()
+    assert len(found) == 2
+    with CaptureQueriesContext(connection) as queries:
+        sweeping._release_places(now)
+    assert len(queries) <= 1 + 2 * 3, "one look, whatever the number of orders under way"

@@ -74,6 +74,8 @@ def test_a_batch_may_be_larger_than_an_order(api: Api) -> None:
         (b"[" * 100_000, "nested deeper than 24"),
         (b"[" * 30 + b"]" * 30, "nested deeper than 24"),
         (b'{"a": ' + b"9" * 5000 + b"}", "can't be read as JSON"),
+        (b'{"a": 1e99999999999999999999}', "1e99999999999999999999 is beyond"),
+        (b'{"a": 0e-99999999999999999999}', "is beyond"),
         (b'\xef\xbb\xbf{"a": 1}', "can't be read as JSON"),
     ],
 )

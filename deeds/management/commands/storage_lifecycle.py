@@ -8,7 +8,7 @@ from django.core.files.storage import storages
 from django.core.management.base import BaseCommand, CommandError
 
 from deeds import keeping
-from deeds.storage import StoreUnavailable
+from deeds.stores import StoreUnavailable
 from deeds.stores.s3 import S3Store
 
 

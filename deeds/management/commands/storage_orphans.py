@@ -8,7 +8,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from deeds import verifying
-from deeds.storage import StoreUnavailable
+from deeds.stores import StoreUnavailable
 
 
 class Command(BaseCommand):
