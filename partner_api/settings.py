@@ -73,6 +73,8 @@ MIDDLEWARE = [
     "keys.middleware.KeyHeadersMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
+    # Before the first that reads a form.
+    "partner_api.http.chunks.ChunkedFormsMiddleware",
     "partner_api.http.routing.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "partner_api.http.routing.CsrfViewMiddleware",
