@@ -33,8 +33,6 @@ _CANDIDATES: Final = f"""
     ORDER BY s.id LIMIT %s
 """  # noqa: S608, SLF001 - a table's name, by Django's documented attribute
 
-SUSPENDED: Final = "This partner's account is suspended; nothing is accepted from its sources."
-
 
 @dataclass(frozen=True)
 class Known:
@@ -48,10 +46,9 @@ class Known:
 
 
 def source_of(system: str, headers: Mapping[str, str], body: bytes, *, now: dt.datetime) -> Known:
-    """The source that signed this body now. One query.
+    """The source that signed this body now, also a suspended partner's. One query.
 
-    Raises Problem: `invalid_signature`, `stale_signature`, `partner_suspended`; the latter two only
-    once the signature was found right.
+    Raises Problem: `invalid_signature`, and `stale_signature` only once the signature was found right.
     """
     offered = _offered(SYSTEMS[system].SIGNATURE_HEADER, headers)
     timestamp = headers.get("X-Webhook-Timestamp")
@@ -64,8 +61,6 @@ def source_of(system: str, headers: Mapping[str, str], body: bytes, *, now: dt.d
     if source is None:
         raise Problem("invalid_signature", "No secret of this system's sources made this signature.")
     _refuse_stale(source, timestamp, now)
-    if source.is_suspended:
-        raise Problem("partner_suspended", SUSPENDED)
     return source
 
 
