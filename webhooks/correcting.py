@@ -1,6 +1,7 @@
 """Staff's part in inbound events: a correction and a replay, each with its entry in the audit trail."""
 
 import hashlib
+from typing import Final
 
 from django.db import transaction
 
@@ -8,6 +9,19 @@ from keys import audit
 from keys.audit import Actor
 from webhooks import hints
 from webhooks.models import InboundEvent
+
+# What is not UTF-8 comes from Windows, most likely; the last reads any bytes.
+_ENCODINGS: Final = ("utf-8", "cp1252", "latin-1")
+
+
+def readable(content: bytes) -> tuple[str, str]:
+    """A body as text to be corrected, and by which encoding it was read."""
+    for encoding in _ENCODINGS:
+        try:
+            return content.decode(encoding), encoding
+        except UnicodeDecodeError:
+            continue
+    raise AssertionError(_ENCODINGS)
 
 
 def replay(actor: Actor, event: InboundEvent, *, body: str, reason: str) -> bool:

@@ -58,7 +58,7 @@ class InboundWebhook(ApiView):
                     ("X-Signature", "Hex digest; also `X-SoftPro-Signature` or `X-Qualia-Signature`."),
                     ("X-Webhook-Timestamp", "Unix seconds, within 5 minutes; strict sources need it."),
                     ("X-Webhook-Id", "The event's identity; the body's SHA-256 without it."),
-                    ("X-Webhook-Source", "A source's id, where many sources share the address."),
+                    ("X-Webhook-Source", "A source's id; one of many of its system needs it."),
                 )
             ),
         ],

@@ -5,11 +5,13 @@ from typing import Any, Final
 
 from django import forms
 from django.contrib import admin, messages
+from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import URLPattern, path
 from django.utils.html import format_html, format_html_join
 
+from keys import audit
 from keys.audit import Actor
 from webhooks import correcting, shadow
 from webhooks.admin.rows import PRE, ReadOnly
@@ -44,6 +46,14 @@ class CorrectionForm(forms.Form):
         widget=forms.Textarea(attrs={"rows": 24, "class": "w-full", "spellcheck": "false"})
     )
     reason = forms.CharField(max_length=200, help_text="Kept in the audit trail.")
+
+    def clean_body(self) -> str:
+        """It would become a name on a deed."""
+        body: str = self.cleaned_data["body"]
+        if "\N{REPLACEMENT CHARACTER}" in body:
+            message = "Each \N{REPLACEMENT CHARACTER} is where a character was lost: write the right one."
+            raise ValidationError(message)
+        return body
 
 
 @admin.register(InboundEvent)
@@ -100,8 +110,8 @@ class InboundEventAdmin(ReadOnly):
     def correct_view(self, request: HttpRequest, pk: str) -> HttpResponse:
         """Shows the body to be corrected, and replays it on POST, as it is or as corrected."""
         event = self._with_body(request, pk)
-        initial = {"body": event.text.decode(errors="replace")}
-        form = CorrectionForm(request.POST or None, initial=initial)
+        text, encoding = correcting.readable(event.text)
+        form = CorrectionForm(request.POST or None, initial={"body": text})
         if request.method == "POST" and form.is_valid():
             body, reason = form.cleaned_data["body"], form.cleaned_data["reason"]
             if correcting.replay(Actor.staff(request), event, body=body, reason=reason):
@@ -110,11 +120,15 @@ class InboundEventAdmin(ReadOnly):
             else:
                 self.message_user(request, "Only an event that needs attention is replayed.", messages.ERROR)
             return self.back(event)
-        return self.page_of(request, "correct", f"Correct and replay {event}", event=event, form=form)
+        title, read_as = f"Correct and replay {event}", "" if encoding == "utf-8" else encoding
+        return self.page_of(request, "correct", title, event=event, form=form, read_as=read_as)
 
     def shadow_view(self, request: HttpRequest, pk: str) -> HttpResponse:
-        """What it would become today. Nothing is done."""
+        """What it would become today. Nothing is done, but whoever looked has seen people's names."""
         event = self._with_body(request, pk)
+        audit.record(
+            Actor.staff(request), "inbound_event.shadow_replayed", event, partner=event.source.partner
+        )
         found = shadow.run(event)
         order = json.dumps(found.order, indent=2, ensure_ascii=False) if found.order else ""
         difference = "\n".join(found.difference)
