@@ -5,7 +5,6 @@ docs/events.md and the OpenAPI document's `webhooks` are written from it.
 """
 
 import datetime as dt
-import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -13,6 +12,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from partner_api.http.suggestions import suggest
 from webhooks.models.endpoint import Endpoint
 
 
@@ -160,6 +160,4 @@ def why_no_pattern(pattern: str) -> str | None:
     """None for a pattern that covers something, else a sentence that suggests the nearest."""
     if pattern in PATTERNS:
         return None
-    near = difflib.get_close_matches(pattern, PATTERNS, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(PATTERNS)}."
-    return f"There is no event type {pattern[:60]!r}; {hint}"
+    return f"There is no event type {pattern[:60]!r}; {suggest(pattern, list(PATTERNS))}"

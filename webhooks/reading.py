@@ -20,6 +20,10 @@ def _pattern(value: str) -> str:
     return value
 
 
+def _each_once(value: list[str]) -> list[str]:
+    return list(dict.fromkeys(value))
+
+
 def _moment(value: Any) -> Any:
     """A number would be read as Unix time; a moment is text with its zone."""
     if not isinstance(value, str):
@@ -38,7 +42,9 @@ Pattern = Annotated[
 ]
 Url = Annotated[str, Field(min_length=1, max_length=addresses.MAX_URL_LENGTH)]
 EventTypes = Annotated[
-    list[Pattern], Field(min_length=1, max_length=len(PATTERNS), description="Types, `deed.*`, or `*`.")
+    list[Pattern],
+    Field(min_length=1, max_length=len(PATTERNS), description="Types, `deed.*`, or `*`."),
+    AfterValidator(_each_once),
 ]
 Description = Annotated[str, Field(max_length=200), AfterValidator(_plain)]
 Moment = Annotated[reading.Moment, BeforeValidator(_moment)]
@@ -67,11 +73,12 @@ class EndpointBody(Body):
 class EndpointChange(Body):
     """What is to change; the rest stays."""
 
-    url: Url | None = None
-    event_types: EventTypes | None = None
-    description: Description | None = None
-    enabled: Annotated[bool, Field(strict=True)] | None = Field(
-        None, description="true also clears its record of failures."
+    # Looked at by `given` only. Factories, because a default would stand in the OpenAPI document.
+    url: Url = Field(default_factory=str)
+    event_types: EventTypes = Field(default_factory=list)
+    description: Description = Field(default_factory=str)
+    enabled: Annotated[bool, Field(strict=True)] = Field(
+        default_factory=bool, description="true also clears its record of failures."
     )
 
 
@@ -79,6 +86,7 @@ class ReplayBody(Body):
     """From when on events are sent once more."""
 
     since: Moment
+    until: Moment | None = Field(None, description="Leave out events from then on.")
     undelivered_only: Annotated[bool, Field(strict=True)] = Field(
         default=False, description="Leave out those that the endpoint has received."
     )

@@ -3,7 +3,7 @@
 import structlog
 from celery import shared_task
 
-from webhooks import delivery, hints, inbound, outbox, retention, telling
+from webhooks import delivery, hints, inbound, retention, stopping, telling
 
 
 @shared_task
@@ -23,10 +23,11 @@ def process() -> None:
 @shared_task
 def sweep() -> None:
     """Finds what a lost message or a dead worker left behind, and what is due again."""
-    telling.tell_of_disabled()
-    outbox.cancel_stranded()
+    stopping.cancel_stranded()
     inbound.process_waiting()
     delivery.pump()
+    # Last: a mail server that hangs must hold up nothing else.
+    telling.tell_of_disabled()
 
 
 @shared_task

@@ -73,7 +73,12 @@ def test_one_refusal_speaks_for_all_of_the_source(
     source()
     settings.DEED_MAX_QUEUED_PER_PARTNER = 0
     asked: list[Partner] = []
-    monkeypatch.setattr(backlog, "has_room", lambda partner, number: bool(asked.append(partner)))
+
+    def has_room(partner: Partner, number: int) -> bool:
+        asked.append(partner)
+        return False
+
+    monkeypatch.setattr(backlog, "has_room", has_room)
     _send("A", "B", "C")
     tasks.process()
     assert len(asked) == 1

@@ -86,12 +86,17 @@ class ReplayForm(ReasonForm):
     since = forms.DateTimeField(
         widget=UnfoldAdminTextInputWidget(attrs={"type": "datetime-local"}), help_text="In UTC."
     )
+    until = forms.DateTimeField(
+        required=False,
+        widget=UnfoldAdminTextInputWidget(attrs={"type": "datetime-local"}),
+        help_text="In UTC; without it, all since then.",
+    )
     undelivered_only = forms.BooleanField(
         required=False,
         widget=UnfoldBooleanSwitchWidget,
         label="Only what it has not received",
     )
-    field_order = ("since", "undelivered_only", "reason")
+    field_order = ("since", "until", "undelivered_only", "reason")
 
 
 @admin.register(Endpoint)
@@ -212,7 +217,9 @@ class EndpointAdmin(ActingAdmin, ReadOnly):
 
         def change() -> HttpResponse:
             reason = form.cleaned_data["reason"]
-            body = read_body(EndpointChange, form.body)
+            # A description can be changed while the name in the URL has no address.
+            changed = {name: value for name, value in form.body.items() if name in form.changed_data}
+            body = read_body(EndpointChange, changed)
             registering.change(Actor.staff(request), endpoint, body, reason=reason)
             self.log_change(request, endpoint, f"Changed: {reason}")
             self.message_user(request, "The endpoint is changed.")
@@ -238,16 +245,11 @@ class EndpointAdmin(ActingAdmin, ReadOnly):
         return self._shown(request, endpoint, secret, "Secret rotated")
 
     def do_replay(
-        self,
-        request: HttpRequest,
-        endpoint: Endpoint,
-        since: dt.datetime,
-        undelivered_only: bool,
-        reason: str,
+        self, request: HttpRequest, endpoint: Endpoint, since: dt.datetime, reason: str, **narrowed: Any
     ) -> str:
         try:
             queued = registering.replay(
-                Actor.staff(request), endpoint, since=since, undelivered_only=undelivered_only, reason=reason
+                Actor.staff(request), endpoint, since=since, reason=reason, **narrowed
             )
         except Problem as problem:
             raise ValidationError(problem.detail) from problem

@@ -35,4 +35,4 @@ class Source(SecretHolder):
     def must_be_named(self) -> bool:
         """Whether its sender must send `X-Webhook-Source`: others of its system fill what is tried."""
         before = Source.objects.filter(system=self.system, pk__lt=self.pk)
-        return before.count() >= settings.WEBHOOKS_SOURCES_TRIED
+        return before.count() >= int(settings.WEBHOOKS_SOURCES_TRIED)
