@@ -77,6 +77,7 @@ class Delivery(models.Model):
         verbose_name_plural = "deliveries"
         indexes = [
             models.Index(fields=["partner", "livemode", "-id"], name="deliveries_newest_first"),
+            models.Index(fields=["partner", "livemode", "status", "-id"], name="deliveries_by_status"),
             models.Index(
                 fields=["endpoint", "next_attempt_at"], condition=Q(status="pending"), name="deliveries_due"
             ),
