@@ -37,7 +37,7 @@ class DeedNews(Data):
 class QuotaNews(Data):
     """How much of a quota is used."""
 
-    quota: str
+    quota: str = Field(description="`deeds`, `requests` or `budget`.")
     percent: int
     period_start: dt.date
     url: str = Field(description="Where usage can be read, with a key.")
@@ -121,8 +121,12 @@ _LIST: Final = (
     _deed("completed", "A deed is made and its PDF can be fetched."),
     _deed("failed", "A deed could not be made."),
     _deed("cancelled", "A deed was cancelled while it was queued."),
-    _quota("threshold_reached", 80, "A part of a quota is used."),
-    _quota("exceeded", 100, "A quota is used up; further orders are refused."),
+    _quota("threshold_reached", 80, "A part of a quota or of the budget is used."),
+    _quota(
+        "exceeded",
+        100,
+        "An order or a request was refused, because a quota or the budget is used up; told once a period.",
+    ),
     _invoice("finalized", "An invoice is final and can be paid."),
     _invoice("paid", "An invoice was paid."),
     _invoice("payment_failed", "A payment of an invoice failed."),

@@ -1,13 +1,13 @@
 """What may stand in the bodies and queries of the webhook API."""
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 from uuid import UUID
 
+from django.conf import settings
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from partner_api.http import reading
-from partner_api.http.problems import FieldError, Problem, invalid
 from partner_api.http.reading import PageQuery, Says, Strict
 from webhooks import addresses
 from webhooks.event_types import PATTERNS, why_no_pattern
@@ -37,6 +37,9 @@ def _plain(value: str) -> str:
     return value
 
 
+# What a URL has to be, for who fills in a form or a body.
+ADDRESS: Final = f"https, with a public address; ports: {', '.join(map(str, settings.WEBHOOKS_PORTS))}."
+
 Pattern = Annotated[
     str, AfterValidator(_pattern), Field(json_schema_extra={"enum": list(PATTERNS), "type": "string"})
 ]
@@ -65,7 +68,7 @@ class Body(Strict):
 class EndpointBody(Body):
     """A new endpoint."""
 
-    url: Url = Field(description="https, with a public address; ports 443 and 8443.")
+    url: Url = Field(description=ADDRESS)
     event_types: EventTypes = Field(default=["*"])
     description: Description = ""
 
@@ -104,12 +107,3 @@ class DeliveryQuery(PageQuery):
     def filters(self) -> dict[str, Any]:
         given = {"endpoint": self.endpoint, "event": self.event, "status": self.status}
         return {name: value for name, value in given.items() if value is not None}
-
-
-def why_refused(url: str) -> Problem | None:
-    """Looks the name up, so not inside a transaction: the `validation_error` of a URL that can't be used."""
-    try:
-        addresses.check(url)
-    except addresses.Refused as reason:
-        return invalid([FieldError("/url", "url_refused", str(reason))])
-    return None

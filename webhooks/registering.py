@@ -12,8 +12,9 @@ from keys.audit import Actor
 from keys.models import Partner
 from partner_api.http.problems import FieldError, Problem, invalid, not_found
 from webhooks import outbox, signing, stopping
+from webhooks.addresses import why_refused
 from webhooks.models import Endpoint
-from webhooks.reading import EndpointBody, EndpointChange, why_refused
+from webhooks.reading import EndpointBody, EndpointChange
 
 MAX_ENDPOINTS: Final = 50
 
@@ -23,7 +24,7 @@ def create(
 ) -> tuple[Endpoint, str]:
     """The endpoint and its secret. Raises Problem `validation_error`.
 
-    `refusal` is what `reading.why_refused` said of its URL, and is raised. It was asked before, because
+    `refusal` is what `addresses.why_refused` said of its URL, and is raised. It was asked before, because
     this runs in the transaction of an idempotent request.
     """
     if refusal is not None:

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any, ClassVar
 from uuid import UUID
 
+from django.conf import settings
 from drf_spectacular.utils import OpenApiResponse, extend_schema
 from rest_framework.response import Response
 
@@ -15,6 +16,7 @@ from partner_api.http.problems import not_found
 from partner_api.http.reading import PageQuery, read_body, read_query
 from partner_api.http.view import ApiView
 from webhooks import answers, outbox, registering
+from webhooks.addresses import why_refused
 from webhooks.event_types import EVENT_TYPES, wants
 from webhooks.models import Delivery, Endpoint, Event
 from webhooks.reading import (
@@ -23,7 +25,6 @@ from webhooks.reading import (
     EndpointChange,
     EventQuery,
     ReplayBody,
-    why_refused,
 )
 
 MANAGE = "webhook:manage"
@@ -144,7 +145,10 @@ class EndpointSecret(ApiView):
     @extend_schema(
         operation_id="rotate_webhook_secret",
         summary="Rotate the secret",
-        description="For 24 hours messages carry a signature by each of the two secrets.",
+        description=(
+            f"For {settings.WEBHOOKS_SECRET_OVERLAP_HOURS:g} hours messages carry a signature by each of the "
+            "secrets that still hold."
+        ),
         request=None,
         responses=answers.EndpointWithSecret,
         tags=["Webhooks"],

@@ -35,7 +35,9 @@ class RawBody(BaseParser):
 
 class InboundWebhook(ApiView):
     scopes: ClassVar = {"POST": PUBLIC}
-    problems: ClassVar = {"POST": ("invalid_signature", "stale_signature", "partner_suspended")}
+    problems: ClassVar = {
+        "POST": ("invalid_signature", "stale_signature", "partner_suspended", "payload_too_large")
+    }
     authentication_classes = []
     parser_classes = [RawBody]
     max_body_bytes = settings.WEBHOOKS_INBOUND_MAX_BYTES
