@@ -182,6 +182,33 @@ def test_a_replay_as_it_was_is_no_correction(staff: Client, source: Callable[...
     assert _audited().get().action == "inbound_event.replayed"
 
 
+def test_many_that_were_set_aside_for_one_reason_are_replayed(
+    staff: Client, source: Callable[..., Source], acme: Partner
+) -> None:
+    made = source("qualia")
+    for number in range(2):
+        _receive("secret", FIRST | {"order_id": f"Q-{number}"})
+    _receive("secret", FIRST | {"deed_type": "lease"})
+    Partner.objects.update(status="suspended")
+    tasks.process()
+    Partner.objects.update(status="active")
+    InboundEvent.objects.filter(pk=InboundEvent.objects.latest("received_at").pk).update(
+        reason_code="validation_error"
+    )
+    url = "/admin/webhooks/inboundevent/replay_many/"
+    assert "partner_suspended (2)" in staff.get(url).content.decode()
+    assert "replay_many" in _page(staff, "inboundevent/")
+    form = {"which": f"{made.pk} partner_suspended", "reason": ""}
+    assert staff.post(url, form).status_code == 200
+    assert staff.post(url, form | {"reason": "they have paid"}).status_code == 302
+    tasks.process()
+    assert sorted(Deed.objects.values_list("order_id", flat=True)) == ["Q-0", "Q-1"]
+    assert InboundEvent.objects.filter(status="needs_attention").count() == 1
+    assert [(entry.action, entry.reason) for entry in _audited()] == [
+        ("inbound_event.replayed", "they have paid")
+    ] * 2
+
+
 def test_a_shadow_replay_shows_the_difference(staff: Client, source: Callable[..., Source]) -> None:
     source("qualia")
     _receive("secret", FIRST)

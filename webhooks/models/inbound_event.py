@@ -28,13 +28,18 @@ class InboundEventQuerySet(models.QuerySet["InboundEvent"]):
         """Ready, or left by a worker that died."""
         return self.ready(now) | self.filter(status=InboundEvent.Status.PROCESSING, lease_expires_at__lte=now)
 
+    def set_aside_for(self, code: str) -> Self:
+        """Those that can be replayed."""
+        status = InboundEvent.Status.NEEDS_ATTENTION
+        return self.filter(status=status, reason_code=code, body__isnull=False)
+
     def outdated(self, before: dt.datetime) -> Self:
         """Settled before then, and its body is still there."""
         return self.filter(settled_at__lt=before, body__isnull=False)
 
     def empty(self) -> int:
-        """Takes away all that quotes what came; identity, deed and reason stay."""
-        return self.update(body=None, corrected_body="", errors=[])
+        """Takes away all that quotes what came; identity, deed and the reason's code stay."""
+        return self.update(body=None, corrected_body="", reason="", errors=[])
 
 
 class InboundEvent(models.Model):
