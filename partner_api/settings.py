@@ -73,6 +73,8 @@ MIDDLEWARE = [
     "keys.middleware.KeyHeadersMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
+    # Before the first that reads a form.
+    "partner_api.http.chunks.ChunkedFormsMiddleware",
     "partner_api.http.routing.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "partner_api.http.routing.CsrfViewMiddleware",
@@ -283,6 +285,8 @@ WEBHOOKS_DISABLE_AFTER_HOURS = env.float("WEBHOOKS_DISABLE_AFTER_HOURS", default
 WEBHOOKS_SECRET_OVERLAP_HOURS = env.float("WEBHOOKS_SECRET_OVERLAP_HOURS", default=24.0)
 WEBHOOKS_SWEEP_SECONDS = env.float("WEBHOOKS_SWEEP_SECONDS", default=5.0)
 WEBHOOKS_INBOUND_MAX_BYTES = env.int("WEBHOOKS_INBOUND_MAX_BYTES", default=1024 * 1024)
+# How long an inbound order waits for quota, budget or payment.
+WEBHOOKS_INBOUND_PATIENCE_HOURS = env.float("WEBHOOKS_INBOUND_PATIENCE_HOURS", default=72.0)
 WEBHOOKS_SOURCES_TRIED = env.int("WEBHOOKS_SOURCES_TRIED", default=50)
 # 0 keeps them for good.
 WEBHOOKS_KEPT_DAYS = env.int("WEBHOOKS_KEPT_DAYS", default=90)

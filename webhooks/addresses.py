@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from django.conf import settings
 
+from partner_api.http.problems import FieldError, Problem, invalid
 from webhooks.resolving import look_up
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -85,6 +86,15 @@ class Target:
 def check(url: str) -> None:
     """Looks the name up. Raises Refused."""
     addresses_of(parse(url), seconds=CHECK_SECONDS)
+
+
+def why_refused(url: str) -> Problem | None:
+    """Looks the name up, so not inside a transaction: the `validation_error` of a URL that can't be used."""
+    try:
+        check(url)
+    except Refused as reason:
+        return invalid([FieldError("/url", "url_refused", str(reason))])
+    return None
 
 
 def parse(url: str) -> Target:

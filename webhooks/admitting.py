@@ -33,15 +33,15 @@ def set_enabled(actor: Actor, source: Source, *, enabled: bool, reason: str) -> 
     return _set(actor, "enabled" if enabled else "disabled", source, reason, enabled=enabled)
 
 
-def rotate(actor: Actor, source: Source, *, reason: str) -> str:
-    """A new secret. The one before is accepted too, as long as secrets overlap."""
+def rotate(actor: Actor, source: Source, *, is_leaked: bool, reason: str) -> str:
+    """A new secret. Those before are accepted too, as long as secrets overlap; not where one has leaked."""
     secret = random_secrets.token_hex(32)
-    overlap = dt.timedelta(hours=settings.WEBHOOKS_SECRET_OVERLAP_HOURS)
+    overlap = dt.timedelta(hours=0 if is_leaked else settings.WEBHOOKS_SECRET_OVERLAP_HOURS)
     with transaction.atomic():
         held = Source.objects.select_for_update(no_key=True).get(pk=source.pk)
         held.give_secret(secret, now=timezone.now(), overlap=overlap)
         held.save(update_fields=["secrets"])
-        _record(actor, "secret_rotated", source, reason=reason)
+        _record(actor, "secret_rotated", source, after={"earlier_end_at_once": is_leaked}, reason=reason)
     return secret
 
 

@@ -12,10 +12,11 @@ from typing import Any, Final
 import uuid_utils.compat
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import Count, OuterRef, QuerySet, Subquery
+from django.db.models import Count, OuterRef, Subquery
 
 from webhooks.messages import body_of
 from webhooks.models import Delivery, Endpoint, Event
+from webhooks.models.endpoint import EndpointQuerySet
 from webhooks.sending import Message
 
 _ENDPOINTS_LOOKED_AT: Final = 500
@@ -35,7 +36,7 @@ _CLAIM: Final = """
     UPDATE webhook_deliveries AS d
     SET status = 'sending', lease = %(lease)s, lease_expires_at = %(until)s, attempts = d.attempts + 1
     WHERE d.id = ANY (ARRAY(SELECT id FROM chosen))
-    RETURNING d.id, d.endpoint_id, d.event_id, d.attempts, d.created_at
+    RETURNING d.id, d.endpoint_id, d.event_id, d.attempts
 """
 
 
@@ -48,7 +49,6 @@ class Claimed:
     endpoint: Endpoint
     is_slow: bool
     attempt: int
-    created_at: dt.datetime
     message: Message
 
 
@@ -58,14 +58,20 @@ def claim(now: dt.datetime, *, fast: int, slow: int) -> list[Claimed]:
         return []
     with transaction.atomic():
         # Not against the key: an order that inserts deliveries need not wait.
-        locked = _with_due(now).select_for_update(skip_locked=True, no_key=True)
+        endpoints_due = _with_due(now)
+        if fast <= 0:
+            endpoints_due = endpoints_due.slow(now)
+        elif slow <= 0:
+            # Many slow ones must not be all that is looked at while there is no room for them.
+            endpoints_due = endpoints_due.not_slow(now)
+        locked = endpoints_due.select_for_update(skip_locked=True, no_key=True)
         endpoints = {endpoint.pk: endpoint for endpoint in locked[:_ENDPOINTS_LOOKED_AT]}
         places = _places(list(endpoints.values()), now, fast=fast, slow=slow)
         if not places:
             return []
         lease = uuid_utils.compat.uuid7()
         rows = _take(places, now, lease)
-    events = Event.objects.in_bulk({event_id for _, _, event_id, _, _ in rows})
+    events = Event.objects.in_bulk({event_id for _, _, event_id, _ in rows})
     return [
         Claimed(
             id=delivery_id,
@@ -73,10 +79,9 @@ def claim(now: dt.datetime, *, fast: int, slow: int) -> list[Claimed]:
             endpoint=endpoints[endpoint_id],
             is_slow=endpoints[endpoint_id].is_slow_at(now),
             attempt=attempt,
-            created_at=created_at,
             message=_message(events[event_id], endpoints[endpoint_id], now),
         )
-        for delivery_id, endpoint_id, event_id, attempt, created_at in rows
+        for delivery_id, endpoint_id, event_id, attempt in rows
     ]
 
 
@@ -93,7 +98,7 @@ def is_anything_claimable(now: dt.datetime) -> bool:
     return bool(_places(endpoints, now, fast=1, slow=1))
 
 
-def _with_due(now: dt.datetime) -> QuerySet[Endpoint]:
+def _with_due(now: dt.datetime) -> EndpointQuerySet:
     """Endpoints with something due; whose oldest waits longest comes first."""
     due = Delivery.objects.due(now).filter(endpoint=OuterRef("pk"))
     # The first of the index, where an aggregate would read all that waits, each time.

@@ -19,7 +19,7 @@ from partner_api.slots import slot
 from webhooks import claims, hints, results
 from webhooks.claims import Claimed
 from webhooks.results import Landed
-from webhooks.sending import Outcome, send
+from webhooks.sending import INTERNAL_ERROR, Outcome, send
 
 log = structlog.get_logger(__name__)
 
@@ -101,6 +101,16 @@ class _Flights:
     def _land(self, seconds: float | None) -> None:
         """Waits for one to end, and writes down all that have."""
         done, _ = wait(self.open, timeout=seconds, return_when=FIRST_COMPLETED)
-        landed = [Landed(self.open.pop(future).claimed, future.result()) for future in done]
+        landed = [_landed(self.open.pop(future), future) for future in done]
         results.record(landed)
         self.counts.update("received" if one.outcome.is_received else "not_received" for one in landed)
+
+
+def _landed(flight: _Flight, future: Future[Outcome]) -> Landed:
+    """A fault of ours in one flight must not lose what came of the others."""
+    error = future.exception()
+    if error is None:
+        return Landed(flight.claimed, future.result())
+    log.error("webhook_not_sent", delivery=str(flight.claimed.id), exc_info=error)
+    latency_ms = round((time.monotonic() - flight.started) * 1000)
+    return Landed(flight.claimed, Outcome(timezone.now(), latency_ms, INTERNAL_ERROR))

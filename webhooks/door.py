@@ -15,7 +15,8 @@ from keys.rate_limit import Limit
 from partner_api.http.client_address import address_of
 from partner_api.http.problems import Problem
 
-# Refused before it was known that a source of ours has sent it.
+# Refused before it was known that a source of ours has sent it. A signature of another time may be a
+# captured one: that it is right proves nothing of who sends it.
 _UNPROVEN: Final = frozenset({"not_found", "payload_too_large", "invalid_signature", "stale_signature"})
 
 

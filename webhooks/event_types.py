@@ -5,7 +5,6 @@ docs/events.md and the OpenAPI document's `webhooks` are written from it.
 """
 
 import datetime as dt
-import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -13,6 +12,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from partner_api.http.suggestions import suggest
 from webhooks.models.endpoint import Endpoint
 
 
@@ -37,7 +37,7 @@ class DeedNews(Data):
 class QuotaNews(Data):
     """How much of a quota is used."""
 
-    quota: str
+    quota: str = Field(description="`deeds`, `requests` or `budget`.")
     percent: int
     period_start: dt.date
     url: str = Field(description="Where usage can be read, with a key.")
@@ -121,8 +121,12 @@ _LIST: Final = (
     _deed("completed", "A deed is made and its PDF can be fetched."),
     _deed("failed", "A deed could not be made."),
     _deed("cancelled", "A deed was cancelled while it was queued."),
-    _quota("threshold_reached", 80, "A part of a quota is used."),
-    _quota("exceeded", 100, "A quota is used up; further orders are refused."),
+    _quota("threshold_reached", 80, "A part of a quota or of the budget is used."),
+    _quota(
+        "exceeded",
+        100,
+        "An order or a request was refused, because a quota or the budget is used up; told once a period.",
+    ),
     _invoice("finalized", "An invoice is final and can be paid."),
     _invoice("paid", "An invoice was paid."),
     _invoice("payment_failed", "A payment of an invoice failed."),
@@ -160,6 +164,4 @@ def why_no_pattern(pattern: str) -> str | None:
     """None for a pattern that covers something, else a sentence that suggests the nearest."""
     if pattern in PATTERNS:
         return None
-    near = difflib.get_close_matches(pattern, PATTERNS, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(PATTERNS)}."
-    return f"There is no event type {pattern[:60]!r}; {hint}"
+    return f"There is no event type {pattern[:60]!r}; {suggest(pattern, list(PATTERNS))}"

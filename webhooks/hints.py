@@ -16,7 +16,7 @@ from django.db import transaction
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from partner_api import broker
+from partner_api.broker import send
 
 log = structlog.get_logger(__name__)
 
@@ -68,10 +68,6 @@ def taken(task: str) -> None:
         cache.delete(_mark(task))
     except RedisError as error:
         log.warning("cache_unavailable", task=task, reason=type(error).__name__)
-
-
-def send(task: str) -> None:
-    broker.send(task)
 
 
 def _mark(task: str) -> str:

@@ -22,6 +22,7 @@ from django.db.models import Window
 from django.db.models.functions import RowNumber
 from django.utils import timezone
 
+from billing import quotas
 from deeds import ordering
 from deeds.models import Deed
 from deeds.reading import Reading
@@ -43,6 +44,11 @@ _BATCH: Final = 50
 _WORK: Final = 0x696E6264  # "inbd"
 _KEPT_HEADERS: Final = ("Content-Type", "X-Webhook-Id", "X-Webhook-Timestamp", "User-Agent")
 _UNPROCESSABLE: Final = 422
+# Refusals that end when the partner pays, the period ends or staff allow more.
+_MONEY: Final = frozenset(quotas.PROBLEMS)
+_MONEY_PAUSE: Final = dt.timedelta(minutes=15)
+# What is said of one order is true of the partner's others.
+_OF_ALL: Final = frozenset({"queue_full", "quota_exceeded", "payment_required"})
 
 _STORE: Final = """
     INSERT INTO webhook_inbound_events
@@ -71,12 +77,14 @@ def accept(system: str, headers: Mapping[str, str], body: bytes, *, request_id: 
     now = timezone.now()
     try:
         source = verification.source_of(system, headers, body, now=now)
+        structlog.contextvars.bind_contextvars(partner=str(source.partner_id), source=str(source.id))
         door.count_source(source.id)
+        _refuse_suspended(is_suspended=source.is_suspended)
+        identity = _identity(headers, body)
     except Problem as problem:
         metrics.inbound.labels(system, problem.code).inc()
         raise
-    structlog.contextvars.bind_contextvars(partner=str(source.partner_id), source=str(source.id))
-    acceptance = _store(source, headers, body, request_id=request_id, now=now)
+    acceptance = _store(source, identity, headers, body, request_id=request_id, now=now)
     metrics.inbound.labels(system, "accepted" if acceptance.is_new else "repeated").inc()
     if acceptance.is_new:
         hints.hint_soon(hints.PROCESS)
@@ -106,25 +114,22 @@ def process_waiting() -> int:
 
 
 def process(event: InboundEvent) -> None:
-    """An order for an event that was claimed, or the reason why there is none."""
-    structlog.contextvars.bind_contextvars(
+    """An order for an event that was claimed, a later time for it, or the reason why there is none."""
+    with structlog.contextvars.bound_contextvars(
         inbound_event=str(event.pk), partner=str(event.source.partner_id), request_id=event.request_id
-    )
-    try:
-        _refuse_hopeless(event)
-        _place(event, reading_of(event))
-    except Problem as problem:
-        if problem.after_undoing is not None:
-            problem.after_undoing()
-        status = _UNPROCESSABLE if problem.code == "malformed_json" else problem.status
-        event.set_aside(
-            now=timezone.now(),
-            status=status,
-            code=problem.code,
-            reason=problem.detail,
-            errors=[error.as_dict() for error in problem.errors],
-        )
-        log.warning("inbound_needs_attention", code=problem.code)
+    ):
+        try:
+            _refuse_hopeless(event)
+            _place(event, reading_of(event))
+        except Problem as problem:
+            if problem.after_undoing is not None:
+                problem.after_undoing()
+            now = timezone.now()
+            pause = _pause_after(problem, event, now)
+            if pause is None:
+                _set_aside(event, problem, now)
+            else:
+                _postpone(event, problem.code, now, now + pause)
 
 
 def reading_of(event: InboundEvent) -> Reading:
@@ -145,8 +150,47 @@ def _by_turns(now: dt.datetime) -> list[InboundEvent]:
 def _refuse_hopeless(event: InboundEvent) -> None:
     if event.attempts > settings.DEED_MAX_CRASHES:
         raise Problem("internal_error", "Processing it ended its worker again and again.")
-    if event.source.partner.status != Partner.Status.ACTIVE:
-        raise Problem("partner_suspended", verification.SUSPENDED)
+    _refuse_suspended(is_suspended=event.source.partner.status != Partner.Status.ACTIVE)
+
+
+def _refuse_suspended(*, is_suspended: bool) -> None:
+    if is_suspended:
+        raise Problem(
+            "partner_suspended", "This partner's account is suspended; nothing is accepted from its sources."
+        )
+
+
+def _pause_after(problem: Problem, event: InboundEvent, now: dt.datetime) -> dt.timedelta | None:
+    """For how long an event waits that may be an order later; None for one that needs a person."""
+    if problem.code in _MONEY:
+        patience = dt.timedelta(hours=settings.WEBHOOKS_INBOUND_PATIENCE_HOURS)
+        return _MONEY_PAUSE if now < event.received_at + patience else None
+    seconds = problem.headers.get("Retry-After")
+    return None if seconds is None else dt.timedelta(seconds=int(seconds))
+
+
+def _postpone(event: InboundEvent, code: str, now: dt.datetime, until: dt.datetime) -> None:
+    if not event.postpone(until=until, code=code):
+        log.info("lease_lost")
+        return
+    log.info("inbound_postponed", code=code)
+    if code in _OF_ALL:
+        # Each of thousands would be refused by itself, and with it the database kept busy.
+        InboundEvent.objects.ready(now).filter(source=event.source).update(not_before=until, waits_for=code)
+
+
+def _set_aside(event: InboundEvent, problem: Problem, now: dt.datetime) -> None:
+    is_ours = event.set_aside(
+        now=now,
+        status=_UNPROCESSABLE if problem.code == "malformed_json" else problem.status,
+        code=problem.code,
+        reason=problem.detail,
+        errors=[error.as_dict() for error in problem.errors],
+    )
+    if is_ours:
+        log.warning("inbound_needs_attention", code=problem.code)
+    else:
+        log.info("lease_lost")
 
 
 def _place(event: InboundEvent, order: Reading) -> None:
@@ -171,6 +215,7 @@ def _origin(event: InboundEvent) -> ordering.Origin:
 
 
 def _identity(headers: Mapping[str, str], body: bytes) -> str:
+    """Raises Problem `bad_request`."""
     given = headers.get("X-Webhook-Id")
     if given is None:
         return f"sha256:{hashlib.sha256(body).hexdigest()}"
@@ -180,10 +225,15 @@ def _identity(headers: Mapping[str, str], body: bytes) -> str:
 
 
 def _store(
-    source: Known, headers: Mapping[str, str], body: bytes, *, request_id: str, now: dt.datetime
+    source: Known,
+    identity: str,
+    headers: Mapping[str, str],
+    body: bytes,
+    *,
+    request_id: str,
+    now: dt.datetime,
 ) -> Acceptance:
     """One statement for a new event, a second one to find what was there."""
-    identity = _identity(headers, body)
     event_id = uuid_utils.compat.uuid7()
     kept = {name: headers[name][:MAX_IDENTITY] for name in _KEPT_HEADERS if name in headers}
     with connection.cursor() as cursor:

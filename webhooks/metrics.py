@@ -11,7 +11,7 @@ from partner_api.ops.metrics import LATENCY_BUCKETS, begin_at_zero
 from webhooks.models import Delivery
 from webhooks.sending import Outcome
 
-# From here on a failed request counts as slow.
+# From here on a request counts as slow, whatever came of it.
 SLOW_MS: Final = 5000
 
 attempts = Counter(

@@ -126,22 +126,23 @@ def _request(target: Target, body: bytes, headers: dict[str, str]) -> bytes:
 
 def _answer(connection: socket.socket, clock: _Clock) -> Answer:
     """Raises NoAnswer for what is not HTTP, TimeoutError when the head does not come in time."""
-    received = b""
+    received, total = b"", 0
     while True:
         head, found, rest = received.partition(b"\r\n\r\n")
         if found:
             status, fields = _read_head(head + found)
             if status >= http.client.OK:
                 break
-            # 100 and the like announce the answer that follows; they count towards the limit too.
+            # 100 and the like announce the answer that follows; they are part of the total.
             received = rest
             continue
-        if len(received) > MAX_HEAD_BYTES:
+        if total > MAX_HEAD_BYTES:
             raise NoAnswer("headers_too_large")
         chunk = _receive(connection, clock.left())
         if not chunk:
             raise NoAnswer("answer_invalid" if received else "connection_closed")
         received += chunk
+        total += len(chunk)
     body = _body(connection, clock, rest, fields)
     return Answer(status, fields.get("Retry-After", ""), body)
 

@@ -1,13 +1,13 @@
 """What may stand in the bodies and queries of the webhook API."""
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 from uuid import UUID
 
+from django.conf import settings
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from partner_api.http import reading
-from partner_api.http.problems import FieldError, Problem, invalid
 from partner_api.http.reading import PageQuery, Says, Strict
 from webhooks import addresses
 from webhooks.event_types import PATTERNS, why_no_pattern
@@ -18,6 +18,10 @@ def _pattern(value: str) -> str:
     if reason is not None:
         raise PydanticCustomError("unknown_event_type", "{reason}", {"reason": reason})
     return value
+
+
+def _each_once(value: list[str]) -> list[str]:
+    return list(dict.fromkeys(value))
 
 
 def _moment(value: Any) -> Any:
@@ -33,12 +37,17 @@ def _plain(value: str) -> str:
     return value
 
 
+# What a URL has to be, for who fills in a form or a body.
+ADDRESS: Final = f"https, with a public address; ports: {', '.join(map(str, settings.WEBHOOKS_PORTS))}."
+
 Pattern = Annotated[
     str, AfterValidator(_pattern), Field(json_schema_extra={"enum": list(PATTERNS), "type": "string"})
 ]
 Url = Annotated[str, Field(min_length=1, max_length=addresses.MAX_URL_LENGTH)]
 EventTypes = Annotated[
-    list[Pattern], Field(min_length=1, max_length=len(PATTERNS), description="Types, `deed.*`, or `*`.")
+    list[Pattern],
+    Field(min_length=1, max_length=len(PATTERNS), description="Types, `deed.*`, or `*`."),
+    AfterValidator(_each_once),
 ]
 Description = Annotated[str, Field(max_length=200), AfterValidator(_plain)]
 Moment = Annotated[reading.Moment, BeforeValidator(_moment)]
@@ -59,7 +68,7 @@ class Body(Strict):
 class EndpointBody(Body):
     """A new endpoint."""
 
-    url: Url = Field(description="https, with a public address; ports 443 and 8443.")
+    url: Url = Field(description=ADDRESS)
     event_types: EventTypes = Field(default=["*"])
     description: Description = ""
 
@@ -67,11 +76,12 @@ class EndpointBody(Body):
 class EndpointChange(Body):
     """What is to change; the rest stays."""
 
-    url: Url | None = None
-    event_types: EventTypes | None = None
-    description: Description | None = None
-    enabled: Annotated[bool, Field(strict=True)] | None = Field(
-        None, description="true also clears its record of failures."
+    # Looked at by `given` only. Factories, because a default would stand in the OpenAPI document.
+    url: Url = Field(default_factory=str)
+    event_types: EventTypes = Field(default_factory=list)
+    description: Description = Field(default_factory=str)
+    enabled: Annotated[bool, Field(strict=True)] = Field(
+        default_factory=bool, description="true also clears its record of failures."
     )
 
 
@@ -79,6 +89,7 @@ class ReplayBody(Body):
     """From when on events are sent once more."""
 
     since: Moment
+    until: Moment | None = Field(None, description="Leave out events from then on.")
     undelivered_only: Annotated[bool, Field(strict=True)] = Field(
         default=False, description="Leave out those that the endpoint has received."
     )
@@ -96,12 +107,3 @@ class DeliveryQuery(PageQuery):
     def filters(self) -> dict[str, Any]:
         given = {"endpoint": self.endpoint, "event": self.event, "status": self.status}
         return {name: value for name, value in given.items() if value is not None}
-
-
-def why_refused(url: str) -> Problem | None:
-    """Looks the name up, so not inside a transaction: the `validation_error` of a URL that can't be used."""
-    try:
-        addresses.check(url)
-    except addresses.Refused as reason:
-        return invalid([FieldError("/url", "url_refused", str(reason))])
-    return None

@@ -10,10 +10,11 @@ from django.utils import timezone
 from keys import audit
 from keys.audit import Actor
 from keys.models import Partner
-from partner_api.http.problems import FieldError, Problem, invalid
-from webhooks import outbox, signing
+from partner_api.http.problems import FieldError, Problem, invalid, not_found
+from webhooks import outbox, signing, stopping
+from webhooks.addresses import why_refused
 from webhooks.models import Endpoint
-from webhooks.reading import EndpointBody, EndpointChange, why_refused
+from webhooks.reading import EndpointBody, EndpointChange
 
 MAX_ENDPOINTS: Final = 50
 
@@ -23,19 +24,19 @@ def create(
 ) -> tuple[Endpoint, str]:
     """The endpoint and its secret. Raises Problem `validation_error`.
 
-    `refusal` is what `reading.why_refused` said of its URL, and is raised. It was asked before, because
+    `refusal` is what `addresses.why_refused` said of its URL, and is raised. It was asked before, because
     this runs in the transaction of an idempotent request.
     """
     if refusal is not None:
         raise refusal
-    if partner.webhook_endpoints.filter(livemode=livemode, deleted_at=None).count() >= MAX_ENDPOINTS:
+    if partner.webhook_endpoints.standing().filter(livemode=livemode).count() >= MAX_ENDPOINTS:
         raise invalid([FieldError("", "too_many", f"There are {MAX_ENDPOINTS} endpoints; delete one first.")])
     secret = signing.new_secret()
     endpoint = Endpoint(
         partner=partner,
         livemode=livemode,
         url=body.url,
-        event_types=list(dict.fromkeys(body.event_types)),
+        event_types=body.event_types,
         description=body.description,
     )
     endpoint.give_secret(secret, now=timezone.now(), overlap=dt.timedelta(0))
@@ -46,31 +47,49 @@ def create(
 
 
 def change(actor: Actor, endpoint: Endpoint, body: EndpointChange, *, reason: str = "") -> None:
-    """Raises Problem `validation_error`."""
-    given = body.model_dump(exclude_none=True)
-    enabled = given.pop("enabled", None)
-    refusal = why_refused(given["url"]) if "url" in given else None
+    """By a partner, and by staff without `enabled`; `endpoint` has the new values afterwards.
+
+    Raises Problem `validation_error`; `endpoint_disabled_by_staff` for one that only staff enable;
+    `not_found` for one that was deleted meanwhile.
+    """
+    given = body.given()
+    enabled, url = given.pop("enabled", None), given.pop("url", None)
+    refusal = why_refused(url) if url is not None else None
     if refusal is not None:
         raise refusal
-    before = _facts(endpoint)
     with transaction.atomic():
+        held = Endpoint.objects.standing().select_for_update(no_key=True).filter(pk=endpoint.pk).first()
+        if held is None:
+            raise not_found()
+        if enabled and held.disabled_reason == Endpoint.Reason.STAFF:
+            detail = "We have disabled this endpoint, and enable it once it is clear why: write to support."
+            raise Problem("endpoint_disabled_by_staff", detail)
         if given:
-            Endpoint.objects.standing().filter(pk=endpoint.pk).update(**given)
-        if enabled is True:
-            endpoint.enable()
+            Endpoint.objects.filter(pk=held.pk).update(**given)
+        if url is not None and url != held.url:
+            held.move(url)
+        if enabled and not held.enable():
+            held.clear_record()
         elif enabled is False:
-            outbox.disable(endpoint, Endpoint.Reason.PARTNER)
+            stopping.disable(held, Endpoint.Reason.PARTNER)
         endpoint.refresh_from_db()
-        after = _facts(endpoint)
-        if after != before:
-            _record(actor, "changed", endpoint, before=before, after=after, reason=reason)
+        _record_change(actor, held, endpoint, reason)
+
+
+def _record_change(actor: Actor, before: Endpoint, after: Endpoint, reason: str) -> None:
+    facts = _facts(after)
+    if before.url != after.url and _facts(before)["url"] == facts["url"]:
+        # The query may hold a secret: that it is another one is all that is kept.
+        facts["query_changed"] = True
+    if facts != _facts(before):
+        _record(actor, "changed", after, before=_facts(before), after=facts, reason=reason)
 
 
 def set_enabled(actor: Actor, endpoint: Endpoint, *, enabled: bool, reason: str = "") -> bool:
     """By staff. False when nothing was to be done."""
     before = _facts(endpoint)
     with transaction.atomic():
-        is_done = endpoint.enable() if enabled else outbox.disable(endpoint, Endpoint.Reason.STAFF)
+        is_done = endpoint.enable() if enabled else stopping.disable(endpoint, Endpoint.Reason.STAFF)
         if is_done:
             endpoint.refresh_from_db()
             verb = "enabled" if enabled else "disabled"
@@ -91,12 +110,19 @@ def rotate(actor: Actor, endpoint: Endpoint, *, reason: str = "") -> str:
 
 
 def replay(
-    actor: Actor, endpoint: Endpoint, *, since: dt.datetime, undelivered_only: bool, reason: str
+    actor: Actor,
+    endpoint: Endpoint,
+    *,
+    since: dt.datetime,
+    until: dt.datetime | None,
+    undelivered_only: bool,
+    reason: str,
 ) -> int:
-    """By staff: all events since then once more; how many. Raises Problem `endpoint_disabled`."""
+    """By staff: all events since then once more; how many. Raises what `outbox.replay` raises."""
     with transaction.atomic():
-        queued = outbox.replay(endpoint, since=since, undelivered_only=undelivered_only)
+        queued = outbox.replay(endpoint, since=since, until=until, undelivered_only=undelivered_only)
         asked = {"since": since.isoformat(), "undelivered_only": undelivered_only, "queued": queued}
+        asked |= {"until": until.isoformat()} if until else {}
         _record(actor, "replayed", endpoint, after=asked, reason=reason)
     return queued
 
@@ -106,7 +132,7 @@ def delete(
 ) -> bool:
     """False when it was deleted before."""
     with transaction.atomic():
-        is_done = outbox.delete(endpoint, by)
+        is_done = stopping.delete(endpoint, by)
         if is_done:
             _record(actor, "deleted", endpoint, before=_facts(endpoint), reason=reason)
     return is_done

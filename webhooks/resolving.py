@@ -33,9 +33,9 @@ def look_up(host: str, port: int, *, seconds: float) -> list[str]:
     try:
         # A daemon: a process that ends does not wait for a resolver.
         threading.Thread(target=_ask, args=(host, port, answer), name="look-up", daemon=True).start()
-    except RuntimeError:  # no more threads
+    except RuntimeError as error:  # no more threads; it passes, as a resolver that hangs may
         _give_place_back(host)
-        raise
+        raise TimeoutError from error
     try:
         found = answer.get(timeout=max(0.0, ends_at - time.monotonic()))
     except queue.Empty as error:

@@ -12,10 +12,10 @@ from django.conf import settings
 from django.db import connection, transaction
 from django.utils import timezone
 
-from webhooks import metrics, outbox
+from webhooks import metrics, stopping
 from webhooks.claims import Claimed
 from webhooks.models import Attempt, Delivery, Endpoint
-from webhooks.sending import Outcome
+from webhooks.sending import INTERNAL_ERROR, Outcome
 
 log = structlog.get_logger(__name__)
 
@@ -116,32 +116,35 @@ def _attempt(one: Landed) -> Attempt:
 
 def _judge(held: list[Landed], now: dt.datetime) -> None:
     """What a batch says of each endpoint: one success outweighs the failures beside it."""
-    by_endpoint: dict[uuid.UUID, list[Landed]] = defaultdict(list)
+    # By URL, too: it may have been changed while requests were under way.
+    by_endpoint: dict[tuple[uuid.UUID, str], list[Landed]] = defaultdict(list)
     for one in held:
-        by_endpoint[one.claimed.endpoint.pk].append(one)
+        if one.outcome.error != INTERNAL_ERROR:
+            by_endpoint[one.claimed.endpoint.pk, one.claimed.endpoint.url].append(one)
     # In one order everywhere: two workers that write down the same endpoints would wait for each other.
-    for _, group in sorted(by_endpoint.items()):
+    for (_, url), group in sorted(by_endpoint.items()):
         endpoint = group[0].claimed.endpoint
         outcomes = [one.outcome for one in group]
+        is_slow = any(outcome.latency_ms >= metrics.SLOW_MS for outcome in outcomes)
+        slow_for = dt.timedelta(seconds=settings.WEBHOOKS_SLOW_SECONDS) if is_slow else None
         if any(outcome.is_received for outcome in outcomes):
-            _note_success(endpoint, now)
+            _note_success(endpoint, now, slow_for)
         elif any(outcome.is_gone for outcome in outcomes):
-            outbox.disable(endpoint, Endpoint.Reason.GONE)
+            stopping.disable(endpoint, Endpoint.Reason.GONE, still_at=url)
         else:
-            _note_failure(endpoint, outcomes, now)
+            _note_failure(endpoint, now, slow_for)
 
 
-def _note_success(endpoint: Endpoint, now: dt.datetime) -> None:
+def _note_success(endpoint: Endpoint, now: dt.datetime, slow_for: dt.timedelta | None) -> None:
     last = endpoint.last_success_at
-    if endpoint.failing_since is not None or last is None or last <= now - _NOTE_EVERY:
-        endpoint.note_success(now=now)
+    if slow_for or endpoint.failing_since is not None or last is None or last <= now - _NOTE_EVERY:
+        endpoint.note_success(now=now, slow_for=slow_for)
 
 
-def _note_failure(endpoint: Endpoint, outcomes: list[Outcome], now: dt.datetime) -> None:
-    is_slow = any(outcome.latency_ms >= metrics.SLOW_MS for outcome in outcomes)
-    slow_for = dt.timedelta(seconds=settings.WEBHOOKS_SLOW_SECONDS) if is_slow else None
+def _note_failure(endpoint: Endpoint, now: dt.datetime, slow_for: dt.timedelta | None) -> None:
+    url = endpoint.url
     endpoint.note_failure(now=now, slow_for=slow_for)
     limit = now - dt.timedelta(hours=settings.WEBHOOKS_DISABLE_AFTER_HOURS)
     endpoint.refresh_from_db(fields=["failing_since"])
     if endpoint.failing_since is not None and endpoint.failing_since <= limit:
-        outbox.disable(endpoint, Endpoint.Reason.FAILING)
+        stopping.disable(endpoint, Endpoint.Reason.FAILING, still_at=url)

@@ -15,6 +15,8 @@ from webhooks.outbound_http import NoAnswer
 
 # A receiver may ask for a pause, but not for one that outlasts the schedule.
 _MAX_RETRY_AFTER: Final = dt.timedelta(hours=24)
+# Ours: it says nothing of the endpoint.
+INTERNAL_ERROR: Final = "internal_error"
 _MAY_ASK_FOR_A_PAUSE: Final = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}
 
 

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any, ClassVar
 from uuid import UUID
 
+from django.conf import settings
 from drf_spectacular.utils import OpenApiResponse, extend_schema
 from rest_framework.response import Response
 
@@ -15,6 +16,7 @@ from partner_api.http.problems import not_found
 from partner_api.http.reading import PageQuery, read_body, read_query
 from partner_api.http.view import ApiView
 from webhooks import answers, outbox, registering
+from webhooks.addresses import why_refused
 from webhooks.event_types import EVENT_TYPES, wants
 from webhooks.models import Delivery, Endpoint, Event
 from webhooks.reading import (
@@ -23,7 +25,6 @@ from webhooks.reading import (
     EndpointChange,
     EventQuery,
     ReplayBody,
-    why_refused,
 )
 
 MANAGE = "webhook:manage"
@@ -46,10 +47,8 @@ class Endpoints(ApiView):
     )
     def get(self, request: PartnerRequest) -> Response:
         read_query(PageQuery, request)
-        standing = request.partner.webhook_endpoints.filter(
-            livemode=request.api_key.livemode, deleted_at=None
-        )
-        return page_of(standing, request, answers.endpoint)
+        standing = request.partner.webhook_endpoints.standing()
+        return page_of(standing.filter(livemode=request.api_key.livemode), request, answers.endpoint)
 
     @extend_schema(
         operation_id="create_webhook_endpoint",
@@ -80,6 +79,7 @@ class Endpoints(ApiView):
 
 class EndpointDetail(ApiView):
     scopes: ClassVar = {"GET": MANAGE, "PATCH": MANAGE, "DELETE": MANAGE}
+    problems: ClassVar = {"PATCH": ("endpoint_disabled_by_staff",)}
 
     @extend_schema(
         operation_id="get_webhook_endpoint",
@@ -93,7 +93,10 @@ class EndpointDetail(ApiView):
     @extend_schema(
         operation_id="change_webhook_endpoint",
         summary="Change a webhook endpoint",
-        description="`enabled: true` starts sending again; what was missed is sent by a replay.",
+        description=(
+            "`enabled: true` starts sending again; what was missed is sent by a replay. Another `url` begins "
+            "with a clean record."
+        ),
         request=EndpointChange,
         responses=answers.EndpointAnswer,
         tags=["Webhooks"],
@@ -142,7 +145,10 @@ class EndpointSecret(ApiView):
     @extend_schema(
         operation_id="rotate_webhook_secret",
         summary="Rotate the secret",
-        description="For 24 hours messages carry a signature by each of the two secrets.",
+        description=(
+            f"For {settings.WEBHOOKS_SECRET_OVERLAP_HOURS:g} hours messages carry a signature by each of the "
+            "secrets that still hold."
+        ),
         request=None,
         responses=answers.EndpointWithSecret,
         tags=["Webhooks"],
@@ -161,7 +167,10 @@ class EndpointReplay(ApiView):
     @extend_schema(
         operation_id="replay_webhook_events",
         summary="Send events once more",
-        description="All since a time that the endpoint wants, with the ids they had.",
+        description=(
+            "All since a time that the endpoint wants, with the ids they had; at most "
+            f"{outbox.MAX_REPLAYED:,} at once, which `until` helps to keep to."
+        ),
         request=ReplayBody,
         responses={202: answers.ReplayAnswer},
         tags=["Webhooks"],
@@ -169,7 +178,9 @@ class EndpointReplay(ApiView):
     def post(self, request: PartnerRequest, endpoint_id: UUID) -> Response:
         endpoint = _endpoint(request, endpoint_id)
         body = read_body(ReplayBody, request.data)
-        queued = outbox.replay(endpoint, since=body.since, undelivered_only=body.undelivered_only)
+        queued = outbox.replay(
+            endpoint, since=body.since, until=body.until, undelivered_only=body.undelivered_only
+        )
         return Response({"queued": queued}, status=202)
 
 
@@ -261,9 +272,8 @@ class DeliveryResend(ApiView):
 
 def _endpoint(request: PartnerRequest, endpoint_id: UUID) -> Endpoint:
     """Raises Problem `not_found` for one of another partner or mode, or that was deleted."""
-    endpoint = outbox.find_endpoint(
-        request.partner, livemode=request.api_key.livemode, endpoint_id=endpoint_id
-    )
+    standing = request.partner.webhook_endpoints.standing().select_related("partner")
+    endpoint: Endpoint | None = standing.filter(livemode=request.api_key.livemode, pk=endpoint_id).first()
     if endpoint is None:
         raise not_found()
     return endpoint

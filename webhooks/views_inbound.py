@@ -11,7 +11,7 @@ from rest_framework.response import Response
 
 from keys.permissions import PUBLIC
 from partner_api.http import request_id
-from partner_api.http.parsing import read_bounded
+from partner_api.http.parsing import limit_of, read_bounded
 from partner_api.http.problems import Problem, not_found
 from partner_api.http.times import rfc3339
 from partner_api.http.view import ApiView
@@ -26,7 +26,7 @@ class RawBody(BaseParser):
 
     def parse(self, stream: IO[Any], media_type: str | None = None, parser_context: Any = None) -> Any:
         """Raises Problem `payload_too_large`, before reading where the length was announced."""
-        limit = settings.WEBHOOKS_INBOUND_MAX_BYTES
+        limit = limit_of(parser_context["view"])
         announced = parser_context["request"].META.get("CONTENT_LENGTH") or "0"
         if announced.isdigit() and int(announced) > limit:
             raise Problem("payload_too_large", f"The body has more than {limit:,} bytes.")
@@ -35,9 +35,12 @@ class RawBody(BaseParser):
 
 class InboundWebhook(ApiView):
     scopes: ClassVar = {"POST": PUBLIC}
-    problems: ClassVar = {"POST": ("invalid_signature", "stale_signature", "partner_suspended")}
+    problems: ClassVar = {
+        "POST": ("invalid_signature", "stale_signature", "partner_suspended", "payload_too_large")
+    }
     authentication_classes = []
     parser_classes = [RawBody]
+    max_body_bytes = settings.WEBHOOKS_INBOUND_MAX_BYTES
     # By webhooks.door, which knows who has signed.
     is_limited = False
 
@@ -57,7 +60,7 @@ class InboundWebhook(ApiView):
                     ("X-Signature", "Hex digest; also `X-SoftPro-Signature` or `X-Qualia-Signature`."),
                     ("X-Webhook-Timestamp", "Unix seconds, within 5 minutes; strict sources need it."),
                     ("X-Webhook-Id", "The event's identity; the body's SHA-256 without it."),
-                    ("X-Webhook-Source", "A source's id, where many sources share the address."),
+                    ("X-Webhook-Source", "A source's id; one of many of its system needs it."),
                 )
             ),
         ],

@@ -83,6 +83,9 @@ CODES: Final = {
     "endpoint_disabled": Code(
         409, "The webhook endpoint is disabled", 'Enable it with `PATCH {"enabled": true}`, then try again.'
     ),
+    "endpoint_disabled_by_staff": Code(
+        409, "We have disabled the webhook endpoint", "Write to support; only we enable it again."
+    ),
     "key_not_rotatable": Code(
         409, "The key can't be rotated", "`detail` says why: rotate its successor, or issue another key."
     ),

@@ -28,6 +28,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from partner_api.http.models import KeptAnswer
+from partner_api.http.models.kept_answer import STORED
 from partner_api.http.problems import FieldError, Problem, invalid
 
 log = structlog.get_logger(__name__)
@@ -38,9 +39,8 @@ _MAX_LENGTH: Final = 255
 QUOTED: Final = r'"((?:[\x20-\x21\x23-\x5b\x5d-\x7e]|\\["\\])+)"'
 BARE: Final = r"[\x21\x23-\x2b\x2d-\x5b\x5d-\x7e]+"
 _RETRY_AFTER: Final = "1"
-_KEPT: Final = ("scope", "key", "fingerprint", "status", "headers_and_body", "expires_at")
 _LOOK: Final = f"""
-    SELECT {", ".join(_KEPT)} FROM kept_answers WHERE scope = %s AND key = %s AND expires_at > %s
+    SELECT {", ".join(STORED)} FROM kept_answers WHERE scope = %s AND key = %s AND expires_at > %s
 """  # noqa: S608 - names of our own
 # Two statements in one round trip. They can't be one: the look must see what was committed until the lock
 # was given, and a statement sees what was committed until it began.
@@ -50,8 +50,9 @@ _LOCK_AND_LOOK: Final = f"SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 
 class Provisional(Response):
     """An answer that is kept as it is, and that `then` may better once all is committed.
 
-    `then` returns the answer that is sent, and that is kept from then on. Should the process die before,
-    a repetition gets the provisional one. Where `then` raises, the key is free again.
+    `then` returns the answer that is sent, and that is kept from then on. Should the process die before, or
+    `then` break, a repetition gets the provisional one: what it says was committed. Where `then` raises a
+    Problem, the key is free again.
     """
 
     def __init__(self, *args: Any, then: Callable[[], Response], **kwargs: Any) -> None:
@@ -158,7 +159,7 @@ def _lock_and_look(scope: str, key: str) -> KeptAnswer | None:
 
 
 def _as_kept(row: tuple[Any, ...] | None) -> KeptAnswer | None:
-    return None if row is None else KeptAnswer(**dict(zip(_KEPT, row, strict=True)))
+    return None if row is None else KeptAnswer(**dict(zip(STORED, row, strict=True)))
 
 
 def _again(kept: KeptAnswer, fingerprint: str) -> HttpResponseBase:

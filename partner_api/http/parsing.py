@@ -28,8 +28,12 @@ class StrictJSONParser(BaseParser):
         parser_context: Any = None,
     ) -> Any:
         """Raises Problem: `payload_too_large`, `malformed_json` or `validation_error`."""
-        view = parser_context["view"] if parser_context else None
-        return loads(read_bounded(stream, getattr(view, "max_body_bytes", settings.ORDER_MAX_BYTES)))
+        return loads(read_bounded(stream, limit_of(parser_context["view"] if parser_context else None)))
+
+
+def limit_of(view: Any) -> int:
+    """The bytes that a body for this view may have."""
+    return int(getattr(view, "max_body_bytes", settings.ORDER_MAX_BYTES))
 
 
 def read_bounded(stream: IO[bytes], limit: int) -> bytes:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 
 from partner_api.http.codes import CODES
 from partner_api.http.idempotency import BARE, QUOTED
+from partner_api.http.parsing import StrictJSONParser
 from partner_api.http.problems import CONTENT_TYPE
 
 _WITH_KEY = (
@@ -98,7 +99,7 @@ class ProblemAwareSchema(AutoSchema):
         codes.append("rate_limited")
         if "{" in self.path:
             codes.append("not_found")
-        if self.method in {"POST", "PATCH"} and self.get_request_serializer() is not None:
+        if self._reads_json():
             codes += _WITH_BODY
         if self._is_idempotent():
             codes += _IDEMPOTENT
@@ -109,10 +110,16 @@ class ProblemAwareSchema(AutoSchema):
             by_status.setdefault(CODES[code].status, []).append(code)
         return by_status
 
+    def _reads_json(self) -> bool:
+        """Not a body whose bytes were signed, which is taken as it comes."""
+        has_body = self.method in {"POST", "PATCH"} and self.get_request_serializer() is not None
+        return has_body and StrictJSONParser in self.view.parser_classes
+
     def _problem(self, status: str, codes: list[str]) -> dict[str, Any]:
         answer: dict[str, Any] = self._get_response_for_code(ProblemAnswer, status, [CONTENT_TYPE])
         answer["description"] = "; ".join(f"`{code}`: {CODES[code].title}" for code in codes)
-        if status == "401":
+        # A signature of one's own has no scheme that a challenge could name.
+        if status == "401" and self.view.authentication_classes:
             answer["headers"] = {"WWW-Authenticate": {"schema": {"type": "string"}}}
         return answer
 

@@ -8,7 +8,8 @@ from django.core.exceptions import ImproperlyConfigured
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
-from partner_api.http import idempotency
+from partner_api.http import chunks, idempotency
+from partner_api.http.parsing import limit_of
 
 
 class ApiView(APIView):
@@ -27,6 +28,7 @@ class ApiView(APIView):
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         """After authentication: has the handler of an idempotent method run once for each key."""
         super().initial(request, *args, **kwargs)
+        chunks.gather(request._request, limit_of(self))  # noqa: SLF001 - DRF wraps Django's request
         if request.method in self.idempotent:
             self.prepare(request)
             name = request.method.lower()

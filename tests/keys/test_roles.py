@@ -164,6 +164,11 @@ ACTIONS = {
     "correct and replay": Action(
         "webhooks/inboundevent/{inbound}/correct/", KEYS, {"body": "[]", "reason": "tested"}
     ),
+    "replay many": Action(
+        "webhooks/inboundevent/replay_many/",
+        KEYS,
+        {"which": "{source} validation_error", "reason": "tested"},
+    ),
     "read staff": Action("auth/user/", OWNER),
     "hire": Action(
         "auth/user/add/",
@@ -234,20 +239,24 @@ def _books(partner: Partner) -> dict[str, str]:
 
 
 def _webhooks(partner: Partner) -> dict[str, str]:
-    """A source, an event of it that needs attention, and a delivery that failed."""
+    """A source, two events of it that need attention, and a delivery that failed."""
     none, now = dt.timedelta(0), timezone.now()
     source = Source(system="qualia", partner=partner)
     source.give_secret("secret", now=now, overlap=none)
     source.save()
-    inbound = InboundEvent.objects.create(
-        source=source,
-        identity="1",
-        body=b"{}",
-        headers={},
-        request_id="r",
-        status="needs_attention",
-        reason_code="validation_error",
-        settled_at=now,
+    # One to be replayed by itself, one with others.
+    inbound, _ = (
+        InboundEvent.objects.create(
+            source=source,
+            identity=identity,
+            body=b"{}",
+            headers={},
+            request_id="r",
+            status="needs_attention",
+            reason_code="validation_error",
+            settled_at=now,
+        )
+        for identity in "12"
     )
     endpoint = Endpoint(
         partner=partner, livemode=True, url="https://a.example.com/", event_types=["*"], last_success_at=now

@@ -13,7 +13,7 @@ from keys.models import AuditEntry, Partner
 from tests.api import Api
 from tests.webhooks.conftest import Receiver, verified
 from tests.webhooks.test_admin import Register, _audited, _page
-from webhooks import delivery, outbox, registering
+from webhooks import delivery, outbox, registering, stopping
 from webhooks.event_types import KeyNews
 from webhooks.models import Endpoint
 
@@ -166,7 +166,7 @@ def test_there_are_as_many_endpoints_as_a_partner_may_have(
 
 def test_a_deleted_endpoint_is_left_alone(staff: Client, register: Register) -> None:
     endpoint = register("https://93.184.216.34/")
-    outbox.delete(endpoint)
+    stopping.delete(endpoint)
     before = Endpoint.objects.values().get()
     url = f"/admin/webhooks/endpoint/{endpoint.pk}"
     page = staff.get(f"{url}/change/").content.decode()

@@ -158,3 +158,14 @@ def test_the_listener_is_a_command(tmp_path: Path) -> None:
         finally:
             child.terminate()
             child.wait(10)
+
+
+def test_the_open_door_is_documented_as_it_answers() -> None:
+    out = StringIO()
+    call_command("spectacular", "--format", "openapi-json", stdout=out)
+    responses = json.loads(out.getvalue())["paths"]["/v1/webhooks/{system}"]["post"]["responses"]
+    # A body of any kind is taken: what it means is looked at later.
+    assert {"415", "422"}.isdisjoint(responses)
+    assert "malformed_json" not in responses["400"]["description"]
+    assert "payload_too_large" in responses["413"]["description"]
+    assert "WWW-Authenticate" not in responses["401"]["headers"]

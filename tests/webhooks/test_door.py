@@ -95,3 +95,11 @@ def test_what_a_proven_source_does_wrong_does_not_count_against_its_office(
     for _ in range(3):
         assert send().json()["code"] == "partner_suspended"
     assert post(b"{}", FORGED).status_code == 401
+
+
+def test_a_suspended_partners_source_has_its_limit_too(source: Sources, settings: Any) -> None:
+    settings.WEBHOOKS_SOURCE_PER_MINUTE, settings.WEBHOOKS_SOURCE_BURST = 1, 2
+    source()
+    Partner.objects.update(status="suspended")
+    codes = [send(_order(number)).json()["code"] for number in range(3)]
+    assert codes == ["partner_suspended", "partner_suspended", "rate_limited"]

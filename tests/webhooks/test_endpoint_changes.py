@@ -8,7 +8,7 @@ import time_machine
 from django.utils import timezone
 
 from tests.webhooks.conftest import NOW, SECRET, Receiver, Register, Tell, only, verified
-from webhooks import claims, delivery, metrics, outbox, results, sending, signing, tasks
+from webhooks import claims, delivery, metrics, outbox, results, sending, signing, stopping, tasks
 from webhooks.models import Delivery, Event
 
 pytestmark = pytest.mark.usefixtures("hinted")
@@ -43,7 +43,7 @@ def test_a_secret_that_is_rotated_between_attempts_signs_the_next(
 def test_a_deleted_endpoint_is_sent_nothing_more(receiver: Receiver, register: Register, tell: Tell) -> None:
     endpoint = register(receiver.url)
     tell()
-    outbox.delete(endpoint)
+    stopping.delete(endpoint)
     tell()
     delivery.pump()
     assert receiver.received == []
@@ -59,7 +59,7 @@ def test_what_was_under_way_when_its_endpoint_was_disabled_does_not_wait_for_eve
     tell()
     receiver.answer = 500
     [claimed] = claims.claim(timezone.now(), fast=1, slow=0)
-    outbox.disable(endpoint, "by_staff")
+    stopping.disable(endpoint, "by_staff")
     results.record([results.Landed(claimed, sending.send(claimed.message))])
     assert metrics.oldest_open_seconds() > 0
     tasks.sweep()
@@ -86,7 +86,7 @@ def test_disable_enable_replay(receiver: Receiver, register: Register, tell: Tel
         clock.shift(dt.timedelta(hours=1))
         since = timezone.now()
         waiting = tell()
-        outbox.disable(endpoint, "by_staff")
+        stopping.disable(endpoint, "by_staff")
         missed = tell()
         delivery.pump()
         endpoint.enable()

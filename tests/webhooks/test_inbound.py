@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from django.core.management import call_command
 from django.db import connection
 from django.utils import timezone
@@ -177,3 +178,16 @@ def test_the_way_in_is_two_statements(source: Sources, django_assert_num_queries
     source()
     with django_assert_num_queries(2):
         assert send().status_code == 202
+
+
+def test_an_events_log_lines_name_its_own_request_and_no_other(source: Sources) -> None:
+    source()
+    send(X_Request_ID="of-the-order")
+    structlog.contextvars.clear_contextvars()
+    structlog.contextvars.bind_contextvars(request_id="of-the-hint")
+    with structlog.testing.capture_logs([structlog.contextvars.merge_contextvars]) as lines:
+        tasks.process()
+        inbound.log.info("afterwards")
+    by_event = {line["event"]: line for line in lines}
+    assert by_event["inbound_processed"]["request_id"] == "of-the-order"
+    assert {"request_id", "partner", "inbound_event"}.isdisjoint(by_event["afterwards"])

@@ -195,7 +195,8 @@ def test_an_emptied_event_is_neither_corrected_nor_replayed(
     )
     tasks.forget()
     event = InboundEvent.objects.get()
-    assert (event.status, event.reason, event.body) == ("needs_attention", "It is a list.", None)
+    assert (event.status, event.reason_code, event.body) == ("needs_attention", "validation_error", None)
+    assert event.reason == "", "it may quote what came"
     page = staff.get(f"/admin/webhooks/inboundevent/{event.pk}/change/").content.decode()
     assert "Removed after its retention." in page
     for act in ("correct", "shadow"):

@@ -12,7 +12,7 @@ from keys.models import Partner
 from tests.webhooks.conftest import NOW, Sources
 from tests.webhooks.inbound_calls import FIRST, post, refused_as, send, sign
 from webhooks import tasks
-from webhooks.models import InboundEvent
+from webhooks.models import InboundEvent, Source
 
 pytestmark = pytest.mark.usefixtures("hinted", "clock")
 
@@ -125,14 +125,23 @@ def test_another_sources_secret_opens_only_its_own_door(source: Sources) -> None
     assert InboundEvent.objects.filter(source=mine).count() == 1
 
 
-def test_a_source_can_be_named_where_there_are_many(source: Sources, settings: Any) -> None:
-    settings.WEBHOOKS_SOURCES_TRIED = 1
+def test_a_further_source_of_a_system_takes_no_others_place(source: Sources, settings: Any) -> None:
+    settings.WEBHOOKS_SOURCES_TRIED = 2
+    off = source(secret="off", enabled=False, partner=Partner.objects.create(name="Off"))
     mine = source()
-    source(secret="theirs", partner=Partner.objects.create(name="Pacific Escrow"))
-    refused_as(send())
-    assert "X-Webhook-Source" in send().json()["detail"]
-    refused_as(send(X_Webhook_Source="nonsense"))
-    assert send(X_Webhook_Source=str(mine.pk)).status_code == 202
+    theirs = source(secret="theirs", partner=Partner.objects.create(name="Pacific Escrow"))
+    assert [one.must_be_named for one in (off, mine, theirs)] == [False, False, True]
+    assert send().status_code == 202
+    body = json.dumps(FIRST).encode()
+    signed = sign(body, secret="theirs")
+    unnamed = post(body, signed)
+    assert (unnamed.status_code, unnamed.json()["code"]) == (401, "invalid_signature")
+    assert "X-Webhook-Source" in unnamed.json()["detail"]
+    assert post(body, signed | {"X-Webhook-Source": str(theirs.pk)}).status_code == 202
+    assert post(body, signed | {"X-Webhook-Source": str(mine.pk)}).status_code == 401
+    assert post(body, signed | {"X-Webhook-Source": "nonsense"}).status_code == 401
+    Source.objects.filter(pk=off.pk).update(enabled=True)
+    assert send({**FIRST, "order_id": "SP-9"}).status_code == 202, "nor does one that is enabled again"
 
 
 def test_each_secret_holds_while_they_overlap(source: Sources, clock: Any) -> None:

@@ -159,8 +159,20 @@ def test_proxies_of_the_environment_are_not_used(
         (_endless(b"HTTP/1.1 200 OK\r\n", b"X-Filler: " + b"a" * 5000 + b"\r\n"), "headers_too_large"),
         (_endless(b"HTTP/1.1 200 OK\r\nX: ", b"a" * 65536), "headers_too_large"),
         (_endless(b"", b"HTTP/1.1 100 Continue\r\n\r\n", 0.05), "timeout"),
+        (_endless(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 100), "headers_too_large"),
     ],
-    ids=["hangs up", "ssh", "odd", "cut", "silent", "slowloris", "headers", "a GB header", "continue"],
+    ids=[
+        "hangs up",
+        "ssh",
+        "odd",
+        "cut",
+        "silent",
+        "slowloris",
+        "headers",
+        "a GB header",
+        "continue",
+        "a flood",
+    ],
 )
 def test_what_is_no_answer_in_time_has_a_name(
     raw: Callable[[Callable[[socket.socket], None]], str],

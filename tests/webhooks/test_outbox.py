@@ -171,7 +171,7 @@ def test_patterns_cover_types() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pattern", "near"), [("deed.complete", "deed.completed"), ("deeds.*", "deed.*"), ("", "there are")]
+    ("pattern", "near"), [("deed.complete", "deed.completed"), ("deeds.*", "deed.*"), ("", "known here")]
 )
 def test_an_unknown_pattern_gets_a_suggestion(pattern: str, near: str) -> None:
     assert near in str(why_no_pattern(pattern))

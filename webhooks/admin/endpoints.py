@@ -9,7 +9,6 @@ import datetime as dt
 from collections.abc import Callable
 from typing import Any
 
-from django import forms
 from django.conf import settings
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied, ValidationError
@@ -17,81 +16,17 @@ from django.db import transaction
 from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
-from unfold.widgets import (
-    UnfoldAdminCheckboxSelectMultipleWidget,
-    UnfoldAdminSelectWidget,
-    UnfoldAdminTextInputWidget,
-    UnfoldBooleanSwitchWidget,
-)
 
 from keys import audit
-from keys.admin.acts import Act, ActingAdmin, NothingMore, ReasonForm, reason_field
+from keys.admin.acts import Act, ActingAdmin, NothingMore
 from keys.audit import Actor
-from keys.models import Partner
 from partner_api.http.problems import Problem
 from partner_api.http.reading import read_body
 from webhooks import addresses, outbox, registering
+from webhooks.admin.endpoint_forms import EndpointEditForm, EndpointForm, NewEndpointForm, ReplayForm
 from webhooks.admin.rows import ReadOnly
-from webhooks.event_types import PATTERNS
 from webhooks.models import Endpoint
-from webhooks.reading import EndpointBody, EndpointChange, why_refused
-
-
-class EndpointForm(forms.Form):
-    """What a partner can say of an endpoint; the API's own rules decide what is right."""
-
-    url = forms.CharField(
-        label="URL",
-        max_length=addresses.MAX_URL_LENGTH,
-        widget=UnfoldAdminTextInputWidget(),
-        help_text="https, with a public address; ports 443 and 8443.",
-    )
-    event_types = forms.MultipleChoiceField(
-        choices=[(pattern, pattern) for pattern in PATTERNS],
-        widget=UnfoldAdminCheckboxSelectMultipleWidget(),
-        help_text="Types, all of a kind (deed.*), or everything (*).",
-    )
-    description = forms.CharField(max_length=200, required=False, widget=UnfoldAdminTextInputWidget())
-
-    @property
-    def body(self) -> dict[str, Any]:
-        return {name: self.cleaned_data[name] for name in ("url", "event_types", "description")}
-
-    def add_problem(self, problem: Problem) -> None:
-        """Each error beside the field that it points to."""
-        for error in problem.errors:
-            name = error.pointer.removeprefix("/").partition("/")[0]
-            self.add_error(name if name in self.fields else None, error.message)
-        if not problem.errors:
-            self.add_error(None, problem.detail)
-
-
-class NewEndpointForm(EndpointForm):
-    partner = forms.ModelChoiceField(Partner.objects.order_by("name"), widget=UnfoldAdminSelectWidget)
-    livemode = forms.BooleanField(
-        required=False,
-        initial=True,
-        widget=UnfoldBooleanSwitchWidget,
-        label="Live events",
-        help_text="Off: the events of test keys.",
-    )
-    field_order = ("partner", "livemode")
-
-
-class EndpointEditForm(EndpointForm):
-    reason = reason_field()
-
-
-class ReplayForm(ReasonForm):
-    since = forms.DateTimeField(
-        widget=UnfoldAdminTextInputWidget(attrs={"type": "datetime-local"}), help_text="In UTC."
-    )
-    undelivered_only = forms.BooleanField(
-        required=False,
-        widget=UnfoldBooleanSwitchWidget,
-        label="Only what it has not received",
-    )
-    field_order = ("since", "undelivered_only", "reason")
+from webhooks.reading import EndpointBody, EndpointChange
 
 
 @admin.register(Endpoint)
@@ -198,7 +133,11 @@ class EndpointAdmin(ActingAdmin, ReadOnly):
             partner, livemode = form.cleaned_data["partner"], form.cleaned_data["livemode"]
             body = read_body(EndpointBody, form.body)
             endpoint, secret = registering.create(
-                Actor.staff(request), partner, body, livemode=livemode, refusal=why_refused(body.url)
+                Actor.staff(request),
+                partner,
+                body,
+                livemode=livemode,
+                refusal=addresses.why_refused(body.url),
             )
             self.log_addition(request, endpoint, "Added")
             return self._shown(request, endpoint, secret, "Endpoint made")
@@ -212,7 +151,9 @@ class EndpointAdmin(ActingAdmin, ReadOnly):
 
         def change() -> HttpResponse:
             reason = form.cleaned_data["reason"]
-            body = read_body(EndpointChange, form.body)
+            # A description can be changed while the name in the URL has no address.
+            changed = {name: value for name, value in form.body.items() if name in form.changed_data}
+            body = read_body(EndpointChange, changed)
             registering.change(Actor.staff(request), endpoint, body, reason=reason)
             self.log_change(request, endpoint, f"Changed: {reason}")
             self.message_user(request, "The endpoint is changed.")
@@ -238,16 +179,11 @@ class EndpointAdmin(ActingAdmin, ReadOnly):
         return self._shown(request, endpoint, secret, "Secret rotated")
 
     def do_replay(
-        self,
-        request: HttpRequest,
-        endpoint: Endpoint,
-        since: dt.datetime,
-        undelivered_only: bool,
-        reason: str,
+        self, request: HttpRequest, endpoint: Endpoint, since: dt.datetime, reason: str, **narrowed: Any
     ) -> str:
         try:
             queued = registering.replay(
-                Actor.staff(request), endpoint, since=since, undelivered_only=undelivered_only, reason=reason
+                Actor.staff(request), endpoint, since=since, reason=reason, **narrowed
             )
         except Problem as problem:
             raise ValidationError(problem.detail) from problem

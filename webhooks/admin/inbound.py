@@ -2,14 +2,20 @@
 
 import json
 from typing import Any, Final
+from uuid import UUID
 
 from django import forms
 from django.contrib import admin, messages
-from django.db.models import QuerySet
-from django.http import Http404, HttpRequest, HttpResponse
-from django.urls import URLPattern, path
+from django.core.exceptions import ValidationError
+from django.db.models import Count, QuerySet
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html, format_html_join
+from unfold.decorators import action
+from unfold.widgets import UnfoldAdminSelectWidget
 
+from keys import audit
+from keys.admin.acts import Act, ReasonForm, confirmation
 from keys.audit import Actor
 from webhooks import correcting, shadow
 from webhooks.admin.rows import PRE, ReadOnly
@@ -45,6 +51,41 @@ class CorrectionForm(forms.Form):
     )
     reason = forms.CharField(max_length=200, help_text="Kept in the audit trail.")
 
+    def clean_body(self) -> str:
+        """It would become a name on a deed."""
+        body: str = self.cleaned_data["body"]
+        if "\N{REPLACEMENT CHARACTER}" in body:
+            message = "Each \N{REPLACEMENT CHARACTER} is where a character was lost: write the right one."
+            raise ValidationError(message)
+        return body
+
+
+def _set_aside() -> list[tuple[str, str]]:
+    """By source and reason, as far as there is a body to be replayed."""
+    status = InboundEvent.Status.NEEDS_ATTENTION
+    found = InboundEvent.objects.filter(status=status, body__isnull=False).order_by("source", "reason_code")
+    facts = found.values_list("source", "source__system", "source__partner__name", "reason_code")
+    return [
+        (f"{source} {code}", f"{system} of {partner}: {code} ({count:,})")
+        for source, system, partner, code, count in facts.annotate(count=Count("pk"))
+    ]
+
+
+class ManyForm(ReasonForm):
+    which = forms.ChoiceField(choices=_set_aside, widget=UnfoldAdminSelectWidget)
+    field_order = ("which", "reason")
+
+
+_REPLAY_MANY: Final = Act(
+    "replay_many",
+    "Replay many",
+    "Events of a source that were set aside for one reason are processed once more, with the bodies that "
+    f"they have: the oldest {correcting.MANY}.",
+    "replay",
+    form=ManyForm,
+    is_harmful=False,
+)
+
 
 @admin.register(InboundEvent)
 class InboundEventAdmin(ReadOnly):
@@ -54,8 +95,10 @@ class InboundEventAdmin(ReadOnly):
     search_fields = ("=id",)
     search_help_text = "An inbound event's id, whole."
     change_form_template = "admin/webhooks/inbound_change.html"
+    actions_list = ("replay_many",)
     fieldsets = (
         (None, {"fields": ("id", "source", "identity", "status", "received_at", "deed", "request_id")}),
+        ("Why it waits", {"fields": ("waits_for", "not_before")}),
         ("Why it needs attention", {"fields": ("result_status", "reason_code", "reason", "places")}),
         ("As it came", {"fields": ("headers", "as_it_came")}),
         ("As corrected", {"fields": ("correction",)}),
@@ -68,7 +111,7 @@ class InboundEventAdmin(ReadOnly):
 
     @admin.display(description="reason")
     def why(self, event: InboundEvent) -> str:
-        return f"{event.reason_code}: {event.reason[:120]}" if event.reason_code else ""
+        return f"{event.reason_code}: {event.reason[:120]}" if event.reason_code else event.waits_for
 
     @admin.display(description="identity")
     def event_id(self, event: InboundEvent) -> str:
@@ -100,8 +143,8 @@ class InboundEventAdmin(ReadOnly):
     def correct_view(self, request: HttpRequest, pk: str) -> HttpResponse:
         """Shows the body to be corrected, and replays it on POST, as it is or as corrected."""
         event = self._with_body(request, pk)
-        initial = {"body": event.text.decode(errors="replace")}
-        form = CorrectionForm(request.POST or None, initial=initial)
+        text, encoding = correcting.readable(event.text)
+        form = CorrectionForm(request.POST or None, initial={"body": text})
         if request.method == "POST" and form.is_valid():
             body, reason = form.cleaned_data["body"], form.cleaned_data["reason"]
             if correcting.replay(Actor.staff(request), event, body=body, reason=reason):
@@ -110,11 +153,27 @@ class InboundEventAdmin(ReadOnly):
             else:
                 self.message_user(request, "Only an event that needs attention is replayed.", messages.ERROR)
             return self.back(event)
-        return self.page_of(request, "correct", f"Correct and replay {event}", event=event, form=form)
+        title, read_as = f"Correct and replay {event}", "" if encoding == "utf-8" else encoding
+        return self.page_of(request, "correct", title, event=event, form=form, read_as=read_as)
+
+    @action(description="Replay many", permissions=["change"])
+    def replay_many(self, request: HttpRequest) -> HttpResponse:
+        form = ManyForm(request.POST if request.method == "POST" else None)
+        back = reverse("admin:webhooks_inboundevent_changelist")
+        if not form.is_valid():
+            return confirmation(self, request, _REPLAY_MANY, form, about=None, back=back)
+        source, _, code = form.cleaned_data["which"].partition(" ")
+        reason = form.cleaned_data["reason"]
+        count = correcting.replay_all(Actor.staff(request), UUID(source), code=code, reason=reason)
+        self.message_user(request, f"Events that are replayed: {count:,}.")
+        return HttpResponseRedirect(back)
 
     def shadow_view(self, request: HttpRequest, pk: str) -> HttpResponse:
-        """What it would become today. Nothing is done."""
+        """What it would become today. Nothing is done, but whoever looked has seen people's names."""
         event = self._with_body(request, pk)
+        audit.record(
+            Actor.staff(request), "inbound_event.shadow_replayed", event, partner=event.source.partner
+        )
         found = shadow.run(event)
         order = json.dumps(found.order, indent=2, ensure_ascii=False) if found.order else ""
         difference = "\n".join(found.difference)

@@ -6,8 +6,9 @@ from django import forms
 from django.conf import settings
 from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
+from unfold.widgets import UnfoldBooleanSwitchWidget
 
-from keys.admin.acts import Act, ActingAdmin, reason_field
+from keys.admin.acts import Act, ActingAdmin, ReasonForm, reason_field
 from keys.audit import Actor
 from webhooks import admitting
 from webhooks.models import Source
@@ -30,6 +31,15 @@ class SourceEditForm(forms.ModelForm):
         fields = ("strict",)
 
 
+class RotateForm(ReasonForm):
+    is_leaked = forms.BooleanField(
+        required=False,
+        widget=UnfoldBooleanSwitchWidget,
+        label="The secrets before end at once",
+        help_text="For one that leaked: what it signs is refused from now on, the sender's own included.",
+    )
+
+
 @admin.register(Source)
 class SourceAdmin(ActingAdmin):
     form = SourceForm
@@ -46,8 +56,9 @@ class SourceAdmin(ActingAdmin):
             "New secret",
             "{object} gets a new secret, shown on the next page, once. The one it has now holds for "
             f"{settings.WEBHOOKS_SECRET_OVERLAP_HOURS:g} hours more, so that the sender can change over "
-            "without losing an order.",
+            "without losing an order; unless it has leaked and is to end at once.",
             "autorenew",
+            form=RotateForm,
             permission="change",
             is_harmful=False,
         ),
@@ -86,8 +97,8 @@ class SourceAdmin(ActingAdmin):
         """A new source's secret is shown in the answer itself, and kept nowhere in the clear."""
         return self._shown(request, obj, request.made)  # type: ignore[attr-defined]  # see save_model
 
-    def do_rotate(self, request: HttpRequest, source: Source, reason: str) -> HttpResponse:
-        secret = admitting.rotate(Actor.staff(request), source, reason=reason)
+    def do_rotate(self, request: HttpRequest, source: Source, is_leaked: bool, reason: str) -> HttpResponse:
+        secret = admitting.rotate(Actor.staff(request), source, is_leaked=is_leaked, reason=reason)
         self.log_change(request, source, f"Secret rotated: {reason}")
         return self._shown(request, source, secret)
 

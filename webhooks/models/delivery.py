@@ -24,6 +24,22 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
         """In the hands of a worker whose lease has run out."""
         return self.filter(status=Delivery.Status.SENDING, lease_expires_at__lte=now)
 
+    def send_again(self, *, now: dt.datetime) -> int:
+        """Settled → pending, with the whole schedule ahead; how many. One that is under way stays.
+
+        Filter by columns of this table only: of a join the states would not be looked at again where
+        another has changed them meanwhile.
+        """
+        return self.exclude(status=Delivery.Status.SENDING).update(
+            status=Delivery.Status.PENDING, attempts=0, next_attempt_at=now, settled_at=None
+        )
+
+    def cancel(self, *, now: dt.datetime) -> int:
+        """Pending → cancelled; how many. Filter as for `send_again`."""
+        return self.filter(status=Delivery.Status.PENDING).update(
+            status=Delivery.Status.CANCELLED, settled_at=now
+        )
+
     def open(self) -> Self:
         return self.filter(status__in=[Delivery.Status.PENDING, Delivery.Status.SENDING])
 
@@ -61,6 +77,7 @@ class Delivery(models.Model):
         verbose_name_plural = "deliveries"
         indexes = [
             models.Index(fields=["partner", "livemode", "-id"], name="deliveries_newest_first"),
+            models.Index(fields=["partner", "livemode", "status", "-id"], name="deliveries_by_status"),
             models.Index(
                 fields=["endpoint", "next_attempt_at"], condition=Q(status="pending"), name="deliveries_due"
             ),
@@ -91,19 +108,6 @@ class Delivery(models.Model):
 
     def __str__(self) -> str:
         return str(self.pk)
-
-    def send_again(self, *, now: dt.datetime) -> bool:
-        """Settled → pending, with the whole schedule ahead. False while it is under way."""
-        return bool(
-            Delivery.objects.filter(pk=self.pk)
-            .exclude(status=self.Status.SENDING)
-            .update(
-                status=self.Status.PENDING,
-                attempts=0,
-                next_attempt_at=now,
-                settled_at=None,
-            )
-        )
 
 
 class Attempt(models.Model):

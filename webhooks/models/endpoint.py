@@ -15,12 +15,19 @@ from webhooks.models.secrets import SecretHolder
 
 # A failure this long after the one before says nothing of the time between.
 _SAME_OUTAGE: Final = dt.timedelta(days=2)
+_CLEAN: Final = {"failing_since": None, "last_failure_at": None, "slow_until": None}
 
 
 class EndpointQuerySet(models.QuerySet["Endpoint"]):
     def standing(self) -> Self:
         """Those that were not deleted."""
         return self.filter(deleted_at=None)
+
+    def slow(self, now: dt.datetime) -> Self:
+        return self.filter(slow_until__gt=now)
+
+    def not_slow(self, now: dt.datetime) -> Self:
+        return self.filter(Q(slow_until=None) | Q(slow_until__lte=now))
 
     def untold(self) -> Self:
         """Those that we disabled, and whose owner was not written to yet."""
@@ -89,12 +96,13 @@ class Endpoint(SecretHolder):
     def is_slow_at(self, now: dt.datetime) -> bool:
         return self.slow_until is not None and self.slow_until > now
 
-    def disable(self, reason: str, *, now: dt.datetime) -> bool:
-        """False when it is disabled already; the first reason stays."""
+    def disable(self, reason: str, *, now: dt.datetime, still_at: str | None = None) -> bool:
+        """False when it is disabled already, the first reason stays; or when it has another URL by now."""
+        enabled = Endpoint.objects.filter(pk=self.pk, enabled=True)
+        if still_at is not None:
+            enabled = enabled.filter(url=still_at)
         return bool(
-            Endpoint.objects.filter(pk=self.pk, enabled=True).update(
-                enabled=False, disabled_reason=reason, disabled_at=now, told_at=None
-            )
+            enabled.update(enabled=False, disabled_reason=reason, disabled_at=now, told_at=None),
         )
 
     def enable(self) -> bool:
@@ -102,30 +110,34 @@ class Endpoint(SecretHolder):
         return bool(
             Endpoint.objects.standing()
             .filter(pk=self.pk, enabled=False)
-            .update(
-                enabled=True,
-                disabled_reason="",
-                disabled_at=None,
-                told_at=None,
-                failing_since=None,
-                last_failure_at=None,
-                slow_until=None,
-            )
+            .update(enabled=True, disabled_reason="", disabled_at=None, told_at=None, **_CLEAN)
         )
+
+    def clear_record(self) -> None:
+        """As if it had never failed."""
+        Endpoint.objects.filter(pk=self.pk).update(**_CLEAN)
+
+    def move(self, url: str) -> None:
+        """What was learned of the earlier URL says nothing of this one."""
+        Endpoint.objects.filter(pk=self.pk).update(url=url, last_success_at=None, **_CLEAN)
 
     def delete_softly(self, *, now: dt.datetime, by: Reason = Reason.PARTNER) -> bool:
         """Its deliveries stay readable. False when it was deleted before."""
         self.disable(by, now=now)
         return bool(Endpoint.objects.standing().filter(pk=self.pk).update(deleted_at=now))
 
-    def note_success(self, *, now: dt.datetime) -> None:
-        Endpoint.objects.filter(pk=self.pk).update(failing_since=None, last_success_at=now)
+    def note_success(self, *, now: dt.datetime, slow_for: dt.timedelta | None) -> None:
+        """Of the URL that this object has. `slow_for` is given when it took too long."""
+        slow = {"slow_until": now + slow_for} if slow_for else {}
+        Endpoint.objects.filter(pk=self.pk, url=self.url).update(
+            failing_since=None, last_success_at=now, **slow
+        )
 
     def note_failure(self, *, now: dt.datetime, slow_for: dt.timedelta | None) -> None:
-        """`slow_for` is given when it took too long to fail."""
+        """Of the URL that this object has. `slow_for` is given when it took too long."""
         is_new = Q(failing_since=None) | Q(last_failure_at__lte=now - _SAME_OUTAGE)
         slow = {"slow_until": now + slow_for} if slow_for else {}
-        Endpoint.objects.filter(pk=self.pk).update(
+        Endpoint.objects.filter(pk=self.pk, url=self.url).update(
             failing_since=Case(When(is_new, then=Value(now)), default=F("failing_since")),
             last_failure_at=now,
             **slow,

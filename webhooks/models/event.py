@@ -19,6 +19,7 @@ class Event(models.Model):
         db_table = "webhook_events"
         indexes = [
             models.Index(fields=["partner", "livemode", "-id"], name="events_newest_first"),
+            models.Index(fields=["partner", "livemode", "type", "-id"], name="events_by_type"),
             models.Index(fields=["partner", "livemode", "created_at"], name="events_by_time"),
         ]
 

@@ -20,18 +20,26 @@ from webhooks.models.source import Source
 
 
 class InboundEventQuerySet(models.QuerySet["InboundEvent"]):
+    def ready(self, now: dt.datetime) -> Self:
+        """Received, and not postponed any longer."""
+        return self.filter(Q(not_before=None) | Q(not_before__lte=now), status=InboundEvent.Status.RECEIVED)
+
     def waiting(self, now: dt.datetime) -> Self:
-        """Received, or left by a worker that died."""
-        is_left = Q(status=InboundEvent.Status.PROCESSING, lease_expires_at__lte=now)
-        return self.filter(Q(status=InboundEvent.Status.RECEIVED) | is_left)
+        """Ready, or left by a worker that died."""
+        return self.ready(now) | self.filter(status=InboundEvent.Status.PROCESSING, lease_expires_at__lte=now)
+
+    def set_aside_for(self, code: str) -> Self:
+        """Those that can be replayed."""
+        status = InboundEvent.Status.NEEDS_ATTENTION
+        return self.filter(status=status, reason_code=code, body__isnull=False)
 
     def outdated(self, before: dt.datetime) -> Self:
         """Settled before then, and its body is still there."""
         return self.filter(settled_at__lt=before, body__isnull=False)
 
     def empty(self) -> int:
-        """Takes away all that quotes what came; identity, deed and reason stay."""
-        return self.update(body=None, corrected_body="", errors=[])
+        """Takes away all that quotes what came; identity, deed and the reason's code stay."""
+        return self.update(body=None, corrected_body="", reason="", errors=[])
 
 
 class InboundEvent(models.Model):
@@ -54,6 +62,9 @@ class InboundEvent(models.Model):
     lease = models.UUIDField(null=True)
     lease_expires_at = models.DateTimeField(null=True)
     attempts = models.PositiveSmallIntegerField(default=0)
+    # Of one that was refused for now: until when, and by which code. Processed or set aside it has neither.
+    not_before = models.DateTimeField(null=True)
+    waits_for = models.CharField(max_length=40, blank=True, default="", db_default="")
     settled_at = models.DateTimeField(null=True)
     corrected_body = EncryptedTextField(blank=True)
     deed = models.ForeignKey(Deed, on_delete=models.PROTECT, null=True, related_name="inbound_events")
@@ -119,6 +130,13 @@ class InboundEvent(models.Model):
         """processing → processed. False when the lease was lost."""
         return self._leave(self.Status.PROCESSED, now, deed=deed, result_status=202)
 
+    def postpone(self, *, until: dt.datetime, code: str) -> bool:
+        """processing → received. False when the lease was lost.
+
+        Its worker lived to say so, so that attempts count anew.
+        """
+        return self._leave(self.Status.RECEIVED, None, attempts=0, not_before=until, waits_for=code)
+
     def set_aside(
         self, *, now: dt.datetime, status: int, code: str, reason: str, errors: list[dict[str, Any]]
     ) -> bool:
@@ -145,6 +163,8 @@ class InboundEvent(models.Model):
                 status=self.Status.RECEIVED,
                 corrected_body=corrected_body,
                 attempts=0,
+                not_before=None,
+                waits_for="",
                 settled_at=None,
                 result_status=None,
                 reason_code="",
@@ -153,6 +173,7 @@ class InboundEvent(models.Model):
             )
         )
 
-    def _leave(self, status: str, now: dt.datetime, **fields: Any) -> bool:
+    def _leave(self, status: str, settled_at: dt.datetime | None, **fields: Any) -> bool:
         held = InboundEvent.objects.filter(pk=self.pk, status=self.Status.PROCESSING, lease=self.lease)
-        return bool(held.update(status=status, lease=None, lease_expires_at=None, settled_at=now, **fields))
+        free = {"lease": None, "lease_expires_at": None, "not_before": None, "waits_for": ""}
+        return bool(held.update(**{**free, "status": status, "settled_at": settled_at, **fields}))

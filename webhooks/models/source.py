@@ -1,6 +1,7 @@
 """A system that may send orders for a partner: `softpro`, `qualia`, and whichever has an adapter."""
 
 import uuid_utils.compat
+from django.conf import settings
 from django.db import models
 from django.utils import timezone
 
@@ -29,3 +30,9 @@ class Source(SecretHolder):
 
     def __str__(self) -> str:
         return f"{self.system} of {self.partner}"
+
+    @property
+    def must_be_named(self) -> bool:
+        """Whether its sender must send `X-Webhook-Source`: others of its system fill what is tried."""
+        before = Source.objects.filter(system=self.system, pk__lt=self.pk)
+        return before.count() >= int(settings.WEBHOOKS_SOURCES_TRIED)

@@ -16,10 +16,10 @@ from rest_framework.response import Response
 from partner_api import prepared
 from partner_api.encryption import decrypt, encrypt
 
-_STORED: Final = ("scope", "key", "fingerprint", "status", "headers_and_body", "expires_at")
+STORED: Final = ("scope", "key", "fingerprint", "status", "headers_and_body", "expires_at")
 _STORE: Final = f"""
-INSERT INTO kept_answers ({", ".join(_STORED)}) VALUES ({", ".join(["%s"] * len(_STORED))})
-ON CONFLICT (scope, key) DO UPDATE SET {", ".join(f"{name} = EXCLUDED.{name}" for name in _STORED[2:])}
+INSERT INTO kept_answers ({", ".join(STORED)}) VALUES ({", ".join(["%s"] * len(STORED))})
+ON CONFLICT (scope, key) DO UPDATE SET {", ".join(f"{name} = EXCLUDED.{name}" for name in STORED[2:])}
 """  # noqa: S608 - names of our own
 
 
@@ -68,7 +68,7 @@ class KeptAnswer(models.Model):
     def store(self) -> None:
         """One of the same key that has expired and is not purged yet is written over."""
         with prepared.cursor() as cursor:
-            cursor.execute(_STORE, [getattr(self, name) for name in _STORED])
+            cursor.execute(_STORE, [getattr(self, name) for name in STORED])
 
     def as_response(self, *, is_replayed: bool = False) -> HttpResponse:
         """Status, headers and body as they were; and, where it is replayed, the header that says so."""
