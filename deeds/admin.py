@@ -239,5 +239,5 @@ class DeedDownloadAdmin(_Log):
 
 @admin.register(StorageFinding)
 class StorageFindingAdmin(_Log):
-    list_display = ("deed", "kind", "found_at", "seen_at", "told_at", "resolved_at", "detail")
+    list_display = ("deed", "kind", "found_at", "seen_at", "resolved_at", "detail")
     list_filter = ("kind", ("resolved_at", admin.EmptyFieldListFilter))

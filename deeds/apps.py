@@ -29,4 +29,5 @@ class DeedsConfig(AppConfig):
         register_collector(looks.backlog)
         register_collector(circuit.suspended, uses_database=False)
         watching.register_watch("main_api_failing", looks.main_api_failing)
+        watching.register_watch("pdfs_lost", looks.pdfs_lost)
         deed_settled.connect(metrics.count_settled, dispatch_uid="deeds.metrics")

@@ -9,7 +9,7 @@ from django.db.models import Min, QuerySet
 from django.utils import timezone
 from prometheus_client.core import GaugeMetricFamily, Metric
 
-from deeds.models import Deed
+from deeds.models import Deed, StorageFinding
 from partner_api.ops.watching import Finding
 
 _NOT_SETTLED: Final = (Deed.Status.QUEUED, Deed.Status.RENDERING)
@@ -50,6 +50,15 @@ def main_api_failing() -> Iterator[Finding]:
     if waiting >= settings.WATCH_WAITING_DEEDS:
         # Without the number, which changes while the finding stays the same one.
         yield Finding("", "live deeds could not be rendered and wait for another attempt")
+
+
+def pdfs_lost() -> Iterator[Finding]:
+    """A watch: PDFs that are not in the storage as they were stored. One incident a day that found some."""
+    still_open = StorageFinding.objects.filter(resolved_at=None).order_by()
+    for day in still_open.values_list("found_at__date", flat=True).distinct():
+        where = f"{settings.PUBLIC_BASE_URL}/admin/deeds/storagefinding/"
+        # Without the number, which changes while the finding stays the same one.
+        yield Finding(str(day), f"PDFs were found missing or damaged on {day}; which ones: {where}")
 
 
 def _seconds(now: dt.datetime, moment: dt.datetime | None) -> float:

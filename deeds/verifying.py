@@ -1,20 +1,17 @@
 """Whether the storage still has what the rows say: each PDF is read back now and then, all in turn.
 
-A PDF that is missing or another one is a finding: a row, an error in the log, a metric, and one e-mail
-to staff. A storage that can't be reached is none; the deeds are looked at by the next run.
+A PDF that is missing or another one is a finding: a row, an error in the log, a metric, and a word to staff
+(`looks.pdfs_lost`). A storage that can't be reached is none; the deeds are looked at by the next run.
 """
 
 import datetime as dt
 import hashlib
-import smtplib
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
 import structlog
-from django.conf import settings
-from django.core.mail import send_mail
 from django.db.models import QuerySet
 from django.utils import timezone
 
@@ -25,7 +22,6 @@ from deeds.stores import StoredObject, StoreUnavailable
 
 log = structlog.get_logger(__name__)
 
-_PER_MAIL: Final = 50
 _CHUNK: Final = 500
 
 
@@ -47,26 +43,7 @@ def verify(*, limit: int | None) -> Report:
     """Reads `limit` PDFs back, those that were not looked at for longest; all of them with None."""
     report = Report()
     _read_back(report, limit)
-    tell_staff()
     return report
-
-
-def tell_staff() -> int:
-    """One e-mail about all findings that nobody was told of yet; how many they are."""
-    untold = StorageFinding.objects.filter(told_at=None, resolved_at=None).select_related("deed__partner")
-    findings = list(untold.order_by("id")[:_PER_MAIL])
-    if not findings or not settings.STAFF_EMAILS:
-        return 0
-    lines = [f"{one.deed_id} of {one.deed.partner.name}: {one.get_kind_display()}" for one in findings]
-    text = "These deeds' PDFs are not in the storage as they were stored:\n\n" + "\n".join(lines)
-    text += f"\n\n{settings.PUBLIC_BASE_URL}/admin/deeds/storagefinding/\n"
-    try:
-        send_mail(f"{len(findings)} PDFs are missing or damaged", text, None, settings.STAFF_EMAILS)
-    except (smtplib.SMTPException, OSError) as error:
-        log.warning("staff_not_told", reason=type(error).__name__)
-        return 0
-    StorageFinding.objects.filter(pk__in=[one.pk for one in findings]).update(told_at=timezone.now())
-    return len(findings)
 
 
 def orphans(*, older_than: dt.timedelta) -> Iterator[StoredObject]:

@@ -5,19 +5,23 @@ shows no value (it may be a secret); at the top of a process it ends it with tha
 """
 
 import difflib
+import fcntl
 import ipaddress
 import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import environ
 from django.core.exceptions import ImproperlyConfigured
 
 _BOOLEANS: Final = frozenset({"true", "on", "yes", "y", "ok", "1", "false", "off", "no", "n", "0"})
+# What else ENVIRONMENT may be is a kind of production.
+NOT_PRODUCTION: Final = frozenset({"demo", "development", "test"})
 _KINDS: Final = {int: "a whole number", float: "a number", bool: "true or false"}
 # Read elsewhere than in settings.py: by gunicorn, prometheus_client, the demo.
 _READ_ELSEWHERE: Final = frozenset(
@@ -33,6 +37,8 @@ _READ_ELSEWHERE: Final = frozenset(
         "STORAGE",
     }
 )
+_HOURS: Final = 24
+_Number = TypeVar("_Number", int, float)
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _CLOSE: Final = 0.85
 # Shorter ones (PORT, POD_IP) look like those of others; a slip adds or leaves out so many characters.
@@ -58,6 +64,34 @@ class Env(environ.FileAwareEnv):  # type: ignore[misc]  # it has no types
             raise ImproperlyConfigured(f"{var} is not set{_perhaps(var, os.environ)}") from error
         except ValueError as error:
             raise ImproperlyConfigured(f"{var} can't be read; see docs/configuration.md") from error
+
+    def ints(self, var: str, default: Sequence[int]) -> list[int]:
+        """Whole numbers, by comma."""
+        return self._each(var, int, default, "whole numbers, by comma")
+
+    def floats(self, var: str, default: Sequence[float]) -> list[float]:
+        """Numbers, by comma."""
+        return self._each(var, float, default, "numbers, by comma")
+
+    def hour(self, var: str, default: int) -> int:
+        """An hour of the day, 0 to 23."""
+        value: int = self.int(var, default=default)
+        if not 0 <= value < _HOURS:
+            raise ImproperlyConfigured(f"{var} must be an hour, 0 to 23")
+        return value
+
+    def choice(self, var: str, among: Sequence[str], default: str) -> str:
+        """One of `among`, written as it is there."""
+        value: str = self.str(var, default=default)
+        if value not in among:
+            raise ImproperlyConfigured(f"{var} must be {', '.join(among[:-1])} or {among[-1]}")
+        return value
+
+    def _each(self, var: str, cast: type[_Number], default: Sequence[_Number], what: str) -> list[_Number]:
+        try:
+            return [cast(one) for one in self.list(var, default=[str(one) for one in default])]
+        except ValueError as error:
+            raise ImproperlyConfigured(f"{var} must be {what}") from error
 
     def networks(self, var: str, default: Any = environ.Env.NOTSET) -> list[Network]:
         """Networks in CIDR notation, by comma."""
@@ -92,6 +126,41 @@ class Env(environ.FileAwareEnv):  # type: ignore[misc]  # it has no types
         return found
 
 
+def read_files(folder: Path) -> Path | None:
+    """Fills what the environment leaves open from the folder's `.env`; the file, where it was read.
+
+    While a local stack runs on VAR_DIR, what it left for its tools is read in its place: they are to reach
+    its servers, with its keys.
+    """
+    file = folder / ".env"
+    var_dir = os.environ.get("VAR_DIR") or values_in(file).get("VAR_DIR") or folder / "var"
+    run = Path(var_dir).absolute() / "run"
+    if _is_held(run / "lock"):
+        Env.read_env(run / "local.env")
+        return None
+    Env.read_env(file)
+    return file
+
+
+def values_in(file: Path) -> dict[str, str]:
+    """What a file like `.env` says, for those who decide what of it is used. None where there is no file."""
+
+    class Apart(environ.Env):  # type: ignore[misc]  # it has no types
+        ENVIRON: dict[str, str] = {}
+
+    Apart.read_env(file)
+    return Apart.ENVIRON
+
+
+@contextmanager
+def ends_in_one_line() -> Iterator[None]:
+    """An ImproperlyConfigured ends the process with its message alone, also below those that catch errors."""
+    try:
+        yield
+    except ImproperlyConfigured as error:
+        sys.exit(f"not configured: {error}")
+
+
 def say_in_one_line() -> None:
     """From now on, an ImproperlyConfigured that ends the process is its message and nothing else."""
     usual = sys.excepthook
@@ -106,13 +175,23 @@ def say_in_one_line() -> None:
 
 
 def stop_if_misconfigured() -> None:
-    """Reads the settings; ends the process with one line where they can't be. For those that catch errors."""
+    """Reads the settings; ends the process with one line where they can't be."""
     from django.conf import settings  # noqa: PLC0415 - reading them is what is tried here
 
-    try:
+    with ends_in_one_line():
         settings.ENVIRONMENT  # noqa: B018 - loads the settings
-    except ImproperlyConfigured as error:
-        sys.exit(f"not configured: {error}")
+
+
+def _is_held(lock: Path) -> bool:
+    """Whether who took the lock of a folder still runs."""
+    try:
+        with lock.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _fits(text: str, cast: Any) -> bool:

@@ -1,6 +1,6 @@
 """How gunicorn serves the API: threads, because a request may wait for its deed.
 
-Figures that depend on the machine can be set in the environment; docs/configuration.md lists them.
+Figures that depend on the machine are settings; docs/configuration.md lists them.
 """
 
 import gc
@@ -9,15 +9,27 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from partner_api.environment import stop_if_misconfigured
-from partner_api.ops.logging import logging_config
+from partner_api.environment import Env, ends_in_one_line, read_files, stop_if_misconfigured
+from partner_api.ops.logging import FORMATS, LEVELS, logging_config
 
-bind = os.environ.get("WEB_BIND", "0.0.0.0:8000")
+_env = Env()
+# gunicorn shows a traceback of what its configuration raises.
+with ends_in_one_line():
+    # As the settings do, which are loaded later.
+    read_files(Path(__file__).resolve().parent.parent)
+    bind = _env.str("WEB_BIND", default="0.0.0.0:8000")
+    # A process a core: Python's threads share one. Two, so that one that ends leaves one that serves.
+    workers = _env.int("WEB_WORKERS", default=2)
+    # Half may wait for deeds (WAITING_REQUESTS_PER_PROCESS) and the other half still answers at once.
+    threads = _env.int("WEB_THREADS", default=24)
+    # Whether each process keeps to one core. Its threads hand Python's lock to each other some ten times a
+    # request, which costs less without another core to wake. Two servers of one machine would meet on one.
+    _IS_PINNED = _env.bool("WEB_PINNED", default=False)
+    _LOGGING = logging_config(
+        level=_env.choice("LOG_LEVEL", LEVELS, default="INFO"),
+        log_format=_env.choice("LOG_FORMAT", FORMATS, default="json"),
+    )
 worker_class = "partner_api.http.worker.ProblemWorker"
-# A process a core: Python's threads share one. Two, so that one that ends leaves one that serves.
-workers = int(os.environ.get("WEB_WORKERS", "2"))
-# Half may wait for deeds (WAITING_REQUESTS_PER_PROCESS) and the other half still answers at once.
-threads = int(os.environ.get("WEB_THREADS", "24"))
 # A request may wait 30 s for its deed; a worker that has not answered its parent for longer hangs.
 timeout = 60
 # Longer than the longest wait, so that a stop loses no request. The orchestrator must allow more still.
@@ -38,14 +50,9 @@ control_socket_disable = True
 accesslog = None
 logger_class = "partner_api.http.worker.Log"
 logconfig_dict = {
-    **logging_config(
-        level=os.environ.get("LOG_LEVEL", "INFO"), log_format=os.environ.get("LOG_FORMAT", "json")
-    ),
+    **_LOGGING,
     "loggers": {"gunicorn.error": {"level": "INFO", "handlers": [], "propagate": True}},
 }
-# Whether each process keeps to one core. Its threads hand Python's lock to each other some ten times a
-# request, which costs less without another core to wake. Two servers of one machine would meet on one core.
-_IS_PINNED = os.environ.get("WEB_PINNED", "").lower() in {"1", "true", "yes", "on"}
 # How long a thread may keep the interpreter while others wait. The thread that stores the request log works
 # in long stretches, and a request gives way some five times: Python's 5 ms would be 25 in the tail.
 _SWITCH_SECONDS = 0.0005

@@ -13,20 +13,19 @@ from typing import Any
 from celery.schedules import crontab
 from kombu import Queue
 
-from partner_api.environment import Env
-from partner_api.ops.logging import logging_config
+from partner_api.environment import NOT_PRODUCTION, Env, read_files
+from partner_api.ops.logging import FORMATS, LEVELS, logging_config
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 env = Env()
-# The real environment wins over .env, and .env over what a running local stack left for its tools.
-Env.read_env(BASE_DIR / ".env")
+# The real environment wins over what is read here.
+ENV_FILE = read_files(BASE_DIR)
 VAR_DIR = Path(env.str("VAR_DIR", default=str(BASE_DIR / "var"))).absolute()
-Env.read_env(VAR_DIR / "run" / "local.env")
 
 # --- what kind of process this is -------------------------------------------------------------
 ENVIRONMENT = env.str("ENVIRONMENT", default="production")
-IS_PRODUCTION = ENVIRONMENT not in {"demo", "development", "test"}
+IS_PRODUCTION = ENVIRONMENT not in NOT_PRODUCTION
 DEBUG = env.bool("DEBUG", default=False)
 SECRET_KEY = env.str("SECRET_KEY")
 SECRET_KEY_FALLBACKS = env.list("SECRET_KEY_FALLBACKS", default=[])
@@ -229,13 +228,9 @@ PDF_MAX_PAGES = env.int("PDF_MAX_PAGES", default=500)
 # How long a worker may work at one deed. It is beneath the broker's visibility timeout.
 DEED_SOFT_LIMIT_SECONDS = 300
 DEED_LEASE_SECONDS = env.int("DEED_LEASE_SECONDS", default=60)
-DEED_RETRY_SCHEDULE_SECONDS = [
-    int(seconds)
-    for seconds in env.list(
-        "DEED_RETRY_SCHEDULE_SECONDS",
-        default=["30", "120", "600", "1800", "3600", "7200", "14400", "28800", "28800"],
-    )
-]
+DEED_RETRY_SCHEDULE_SECONDS = env.ints(
+    "DEED_RETRY_SCHEDULE_SECONDS", default=[30, 120, 600, 1800, 3600, 7200, 14400, 28800, 28800]
+)
 DEED_HINT_AGAIN_SECONDS = env.int("DEED_HINT_AGAIN_SECONDS", default=120)
 DEED_MAX_CRASHES = env.int("DEED_MAX_CRASHES", default=5)
 PDF_LINK_SECONDS = env.int("PDF_LINK_SECONDS", default=24 * 3600)
@@ -263,16 +258,13 @@ REQUEST_QUOTA_SECONDS = env.float("REQUEST_QUOTA_SECONDS", default=5.0)
 # --- webhooks ---------------------------------------------------------------------------------
 WEBHOOKS_ALLOW_HTTP = env.bool("WEBHOOKS_ALLOW_HTTP", default=False)
 WEBHOOKS_ALLOW_PRIVATE_ADDRESSES = env.list("WEBHOOKS_ALLOW_PRIVATE_ADDRESSES", default=[])
-WEBHOOKS_PORTS = [int(port) for port in env.list("WEBHOOKS_PORTS", default=["443", "8443"])]
+WEBHOOKS_PORTS = env.ints("WEBHOOKS_PORTS", default=[443, 8443])
 WEBHOOKS_CA_BUNDLE = env.str("WEBHOOKS_CA_BUNDLE", default="")
 WEBHOOKS_TIMEOUT_SECONDS = env.float("WEBHOOKS_TIMEOUT_SECONDS", default=15.0)
 # The first is the pause before the first attempt; there are as many attempts as entries.
-WEBHOOKS_SCHEDULE_SECONDS = [
-    float(seconds)
-    for seconds in env.list(
-        "WEBHOOKS_SCHEDULE_SECONDS", default=["0", "5", "300", "1800", "7200", "18000", "36000", "36000"]
-    )
-]
+WEBHOOKS_SCHEDULE_SECONDS = env.floats(
+    "WEBHOOKS_SCHEDULE_SECONDS", default=[0, 5, 300, 1800, 7200, 18000, 36000, 36000]
+)
 WEBHOOKS_ENDPOINT_CONCURRENCY = env.int("WEBHOOKS_ENDPOINT_CONCURRENCY", default=4)
 WEBHOOKS_CONCURRENCY = env.int("WEBHOOKS_CONCURRENCY", default=32)
 WEBHOOKS_MAX_FLIGHTS = env.int("WEBHOOKS_MAX_FLIGHTS", default=128)
@@ -291,7 +283,7 @@ WEBHOOKS_SOURCES_TRIED = env.int("WEBHOOKS_SOURCES_TRIED", default=50)
 # 0 keeps them for good.
 WEBHOOKS_KEPT_DAYS = env.int("WEBHOOKS_KEPT_DAYS", default=90)
 WEBHOOKS_INBOUND_BODIES_KEPT_DAYS = env.int("WEBHOOKS_INBOUND_BODIES_KEPT_DAYS", default=90)
-WEBHOOKS_FORGET_HOUR = env.int("WEBHOOKS_FORGET_HOUR", default=4)
+WEBHOOKS_FORGET_HOUR = env.hour("WEBHOOKS_FORGET_HOUR", default=4)
 
 # --- keys -------------------------------------------------------------------------------------
 DEFAULT_RATE_LIMIT_PER_MINUTE = env.int("DEFAULT_RATE_LIMIT_PER_MINUTE", default=120)
@@ -336,7 +328,7 @@ STRIPE_SYNC_RUN_SECONDS = env.float("STRIPE_SYNC_RUN_SECONDS", default=120.0)
 STRIPE_LANE_LEASE_SECONDS = env.int("STRIPE_LANE_LEASE_SECONDS", default=180)
 STRIPE_BACKOFF_MAX_SECONDS = env.int("STRIPE_BACKOFF_MAX_SECONDS", default=3600)
 STRIPE_UNSYNCED_ALERT_DAYS = env.int("STRIPE_UNSYNCED_ALERT_DAYS", default=3)
-RECONCILE_HOUR = env.int("RECONCILE_HOUR", default=3)
+RECONCILE_HOUR = env.hour("RECONCILE_HOUR", default=3)
 
 # --- work in the background -------------------------------------------------------------------
 CELERY_BROKER_URL = env.str("CELERY_BROKER_URL", default=REDIS_URL)
@@ -573,11 +565,12 @@ USE_I18N = False
 LANGUAGE_CODE = "en-us"
 FORMAT_MODULE_PATH = ["partner_api.formats"]
 
-LOG_LEVEL = env.str("LOG_LEVEL", default="INFO")
-LOG_FORMAT = env.str("LOG_FORMAT", default="json")
+LOG_LEVEL = env.choice("LOG_LEVEL", LEVELS, default="INFO")
+LOG_FORMAT = env.choice("LOG_FORMAT", FORMATS, default="json")
 LOGGING = logging_config(level=LOG_LEVEL, log_format=LOG_FORMAT)
 
 # A name in .env that nothing above asked for is a slip, which would leave a setting at its default.
-env.refuse_misspelt(BASE_DIR / ".env")
+if ENV_FILE is not None:
+    env.refuse_misspelt(ENV_FILE)
 # In the environment it may be meant for another program: it is only told of, once there is a log.
 MISSPELT_IN_ENVIRONMENT = env.misspelt(os.environ)

@@ -18,6 +18,7 @@ class StorageFinding(models.Model):
     kind = models.CharField(max_length=10, choices=Kind)
     found_at = models.DateTimeField(default=timezone.now)
     seen_at = models.DateTimeField(default=timezone.now)
+    # Nothing writes it any more; the column goes once no version that does is running.
     told_at = models.DateTimeField(null=True)
     resolved_at = models.DateTimeField(null=True)
     detail = models.CharField(max_length=300, blank=True)

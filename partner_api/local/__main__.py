@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from partner_api.local import demo, engines
+from partner_api.local import demo, engines, given
 from partner_api.local.processes import Failed, Family, Stopped
 
 
@@ -19,6 +19,9 @@ def main() -> int:
     try:
         if arguments.what == "exec":
             return _exec(arguments.command)
+        note = given.take_from(Path(__file__).resolve().parent.parent.parent / ".env")
+        if note:
+            print(note)  # noqa: T201 - for people
         environment = "demo" if arguments.what == "demo" else "development"
         demo.run(once=os.environ.get("ONCE") == "1", environment=environment)
     except Failed as failure:

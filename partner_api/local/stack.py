@@ -5,11 +5,12 @@ import json
 import os
 import secrets
 import sys
+import time
 from pathlib import Path
 from typing import IO
 
 from partner_api.local import engines, ports
-from partner_api.local.processes import Child, Failed, Family
+from partner_api.local.processes import POLL_SECONDS, Child, Failed, Family
 
 _SECRETS = (
     "SECRET_KEY",
@@ -19,6 +20,8 @@ _SECRETS = (
     "ADMIN_JWT_SECRET",
     "SETUP_SECRET",
 )
+# A tool that looks whether we run holds it for a moment.
+_LOCK_SECONDS = 0.5
 _FERNET_KEYS = ("FIELD_ENCRYPTION_KEYS",)
 
 
@@ -30,6 +33,7 @@ class Stack:
 
     def __init__(self, var_dir: Path, *, environment: str, port: int) -> None:
         self.var_dir = var_dir
+        self.heartbeats = var_dir / "run" / "heartbeats"
         self.family = Family()
         self.pids: dict[str, int] = {}
         self.lock = _lock(var_dir)
@@ -55,6 +59,7 @@ class Stack:
             "PUBLIC_RATE_LIMIT_BURST": os.environ.get("PUBLIC_RATE_LIMIT_BURST", "6000"),
             "METRICS_ALLOWED_CIDRS": os.environ.get("METRICS_ALLOWED_CIDRS", "127.0.0.1/32"),
             "PROMETHEUS_MULTIPROC_DIR": _empty(var_dir / "run" / "metrics"),
+            "HEARTBEAT_DIR": _empty(self.heartbeats),
         }
         if not os.environ.get("ADMIN_JWKS_URL"):
             self.own["ADMIN_JWT_SECRET"] = (
@@ -137,18 +142,27 @@ def write_private(path: Path, text: str) -> None:
 def _lock(var_dir: Path) -> IO[str]:
     (var_dir / "run").mkdir(parents=True, exist_ok=True)
     lock = (var_dir / "run" / "lock").open("w")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        message = f"another stack already runs on {var_dir}; stop it, or choose another VAR_DIR"
-        raise Failed(message) from error
+    deadline = time.monotonic() + _LOCK_SECONDS
+    while not _is_taken(lock):
+        if time.monotonic() > deadline:
+            message = f"another stack already runs on {var_dir}; stop it, or choose another VAR_DIR"
+            raise Failed(message)
+        time.sleep(POLL_SECONDS)
     return lock
 
 
+def _is_taken(lock: IO[str]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def _empty(folder: Path) -> str:
-    """What the processes of an earlier start counted is not added to ours."""
+    """What the processes of an earlier start left there is not taken for ours."""
     folder.mkdir(parents=True, exist_ok=True)
-    for file in folder.glob("*.db"):
+    for file in folder.iterdir():
         file.unlink()
     return str(folder)
 

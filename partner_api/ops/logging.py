@@ -5,7 +5,7 @@ one format reaches the log collector. Code that logs leaves out what must not be
 here takes out what slipped through.
 """
 
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
@@ -20,12 +20,16 @@ _SHARED: list[structlog.typing.Processor] = [
 ]
 
 
+FORMATS: Final = ("json", "console")
+LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
+
 def logging_config(*, level: str, log_format: str) -> dict[str, Any]:
-    """The value of Django's LOGGING. `log_format` is `json` or `console`.
+    """The value of Django's LOGGING. `level` is one of LEVELS, `log_format` one of FORMATS.
 
     Raises ValueError for another format.
     """
-    if log_format not in {"json", "console"}:
+    if log_format not in FORMATS:
         message = f"LOG_FORMAT is {log_format!r}; it can be 'json' or 'console'"
         raise ValueError(message)
     structlog.configure(

@@ -121,7 +121,10 @@ def counted() -> bytes:
 
 
 def forget_process(pid: int) -> None:
-    """Live gauges of a process that ended disappear; what it counted stays."""
+    """Live gauges of a web process that ended disappear; what it counted stays.
+
+    A child of Celery's has its files by its place, and its successor goes on in them.
+    """
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         mark_process_dead(pid)  # type: ignore[no-untyped-call]  # it has no types
 

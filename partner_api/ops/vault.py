@@ -16,15 +16,7 @@ from partner_api.encryption import (
     rotate_bytes,
 )
 
-__all__ = [
-    "EncryptedBinaryField",
-    "EncryptedTextField",
-    "decrypt",
-    "decrypt_bytes",
-    "encrypt",
-    "encrypt_bytes",
-    "rotate",
-]
+__all__ = ["EncryptedBinaryField", "EncryptedTextField", "decrypt", "encrypt_bytes", "rotate_all"]
 
 _BATCH: Final = 200
 # So begins each of Fernet's tokens: a version, and the first bytes of the time.

@@ -119,7 +119,7 @@ def _tell(text: str, incident: Incident) -> bool:
 
 def _mail(text: str) -> bool:
     subject = f"[{settings.ENVIRONMENT}] {text}"[:150].replace("\n", " ")
-    body = f"{text}\n\nWhat to do: docs/runbook.md. Dashboards and metrics: {settings.PUBLIC_BASE_URL}\n"
+    body = f"{text}\n\nWhat to do: docs/runbook.md. The admin: {settings.PUBLIC_BASE_URL}/admin/\n"
     try:
         send_mail(subject, body, None, settings.STAFF_EMAILS)
     except OSError as error:

@@ -45,12 +45,6 @@ def _count(task: Any, state: str | None = None, **_: Any) -> None:
         TASK_LAST_SUCCESS.labels(task.name).set(time.time())
 
 
-@signals.worker_process_shutdown.connect
-def _forget(pid: int | None = None, **_: Any) -> None:
-    if pid is not None:
-        metrics.forget_process(pid)
-
-
 @signals.worker_init.connect
 def _serve(**_: Any) -> None:
     """In the worker's main process: what all its children count, on a port of its own, if one is set."""

@@ -16,6 +16,7 @@ from billing import periods
 from deeds import charges, looks, storage, sweeping, tasks, verifying
 from deeds.models import Deed, StorageFinding
 from keys.models import Partner
+from partner_api.ops import watching
 from tests.deeds.kept import Complete, run
 from tests.deeds.test_line import fill
 
@@ -34,19 +35,24 @@ def test_what_is_missing_or_changed_is_found_told_once_and_resolved(
     for _ in range(2):
         with pytest.raises(CommandError, match="not as the deeds say"):
             call_command("check_storage", "--all", stdout=io.StringIO())
+        watching.watch()
     found = {one.deed_id: one.kind for one in StorageFinding.objects.filter(resolved_at=None)}
     assert found == {missing.pk: "missing", changed.pk: "differs"}
     assert len(mail.outbox) == 1
-    assert str(missing.pk) in mail.outbox[0].body
-    assert str(right.pk) not in mail.outbox[0].body
+    assert "pdfs_lost: PDFs were found missing or damaged" in mail.outbox[0].body
+    assert "/admin/deeds/storagefinding/" in mail.outbox[0].body
     assert [r.levelname for r in caplog.records if "pdf_" in str(r.msg)].count("ERROR") == 2
-    assert str(missing) in staff.get("/admin/deeds/storagefinding/").content.decode()
+    page = staff.get("/admin/deeds/storagefinding/").content.decode()
+    assert str(missing) in page
+    assert str(right) not in page
     storage.keep(missing, lost)
     storage.keep(changed, kept, replace=True)
     out = io.StringIO()
     call_command("check_storage", "--all", stdout=out)
     assert out.getvalue().startswith("right 3, missing 0")
     assert not StorageFinding.objects.filter(resolved_at=None).exists()
+    watching.watch()
+    assert "over: pdfs_lost" in mail.outbox[1].subject
 
 
 def test_every_pdf_has_its_turn(complete: Complete) -> None:
@@ -72,23 +78,6 @@ def test_a_pdf_that_was_deleted_as_agreed_is_no_finding(complete: Complete, sett
     settings.PDF_RETENTION_DAYS = 30
     tasks.delete_old_pdfs()
     assert verifying.verify(limit=None).is_clean
-
-
-def test_staff_are_told_once_mail_works_again(
-    complete: Complete, settings: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings.STAFF_EMAILS = ["ops@example.com"]
-    storage.remove(complete())
-
-    def refused(*_: Any) -> None:
-        raise ConnectionRefusedError
-
-    with monkeypatch.context() as patch:
-        patch.setattr(verifying, "send_mail", refused)
-        verifying.verify(limit=None)
-    assert mail.outbox == []
-    verifying.verify(limit=None)
-    assert len(mail.outbox) == 1
 
 
 def test_orphans_are_told_and_deleted_but_not_young_ones_nor_work_in_progress(

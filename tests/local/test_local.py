@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import stat
@@ -22,6 +23,7 @@ from pypdf import PdfReader
 
 from partner_api.local import s3_server
 from partner_api.local.engines import start_postgres, start_redis
+from partner_api.local.given import NAMES, take_from
 from partner_api.local.ports import free_port
 from partner_api.local.processes import Child, Failed
 
@@ -303,6 +305,69 @@ def test_once_makes_the_first_deed_and_a_billing_month_and_ends(
     assert len(put) == 1 + 8
     assert [name for method, name, signed in asked if method == "GET" and "Signature=" in signed] == put[:1]
     assert not list(once.var_dir.joinpath("storage").rglob("*.pdf"))
+
+
+def test_beside_a_deployments_settings_only_the_servers_that_are_named_are_used(
+    given: Given, tmp_path: Path
+) -> None:
+    """In a copy of the code, with a `.env` beside it whose bucket and Stripe nobody gave to the demo."""
+    copy = tmp_path / "code"
+    for name in ("partner_api", "keys", "billing", "deeds", "webhooks", "templates"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "manage.py", copy)
+    theirs = {
+        **given.env,
+        "VAR_DIR": str(tmp_path / "their var"),
+        "ONCE": "1",
+        "STORAGE_BACKEND": "s3",
+        "S3_BUCKET": "deeds-of-production",
+        "STRIPE_SECRET_KEY": "sk_live_1234567890",  # pragma: allowlist secret
+        "EMAIL_URL": "smtp://127.0.0.1:9",
+        "SECRET_KEY": "of-production",
+        "FIELD_ENCRYPTION_KEYS": "of-production",
+        "METRICS_CACHE_SECONDS": "nonsense",
+    }
+    (copy / ".env").write_text("".join(f"{name}={text}\n" for name, text in theirs.items()))
+    base = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    done = subprocess.run(
+        [sys.executable, "-m", "partner_api.local", "demo"],
+        env=base | {"PORT": str(free_port()), "LOG_LEVEL": "WARNING"},
+        cwd=copy,
+        capture_output=True,
+        text=True,
+        timeout=170,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "POST /api/generate/grant-deed-ca" in given.main_api.log.read_text()
+    assert len(list((tmp_path / "their var" / "storage").rglob("*.pdf"))) == 1
+    with psycopg.connect(given.env["DATABASE_URL"]) as database:
+        assert database.execute("SELECT count(*) FROM external_deeds").fetchone() == (1,)
+
+
+def test_nothing_is_taken_from_a_file_that_is_for_production(tmp_path: Path, monkeypatch: Any) -> None:
+    """The demo would put a member of staff whose password it prints into that database."""
+    for name in (*NAMES, "MAIN_API_INTERNAL_TOKEN_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PORT", "8001")
+    file, token = tmp_path / ".env", tmp_path / "token"
+    token.write_text("whispered\n")
+    text = f"PORT=8002\nDATABASE_URL=postgres://u:p@h/n\nMAIN_API_INTERNAL_TOKEN_FILE={token}\nSTRIPE_SECRET_KEY=x\n"
+
+    def taken() -> list[str | None]:
+        return [os.environ.get(name) for name in ("PORT", "DATABASE_URL", "MAIN_API_INTERNAL_TOKEN")]
+
+    try:
+        file.write_text(f"ENVIRONMENT=production\n{text}")
+        assert "ENVIRONMENT=production" in take_from(file)
+        assert taken() == ["8001", None, None]
+        file.write_text(f"ENVIRONMENT=demo\n{text}")
+        assert take_from(file) == ""
+        assert taken() == ["8001", "postgres://u:p@h/n", "whispered"]
+        assert "STRIPE_SECRET_KEY" not in os.environ
+    finally:
+        for name in ("DATABASE_URL", "MAIN_API_INTERNAL_TOKEN"):
+            os.environ.pop(name, None)
 
 
 def test_the_s3_server_has_a_bucket_and_its_settings(tmp_path: Path) -> None:

@@ -200,12 +200,12 @@ def test_looks_need_no_place_in_the_pool(transactional_db: None, client: Client,
     def look() -> Iterator[Metric]:
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")
-        seen.append(connection.pool is None)
+        seen.append(getattr(connection, "pool", "none of its own") is None)
         yield GaugeMetricFamily("partner_api_seen", "Seen.", value=1)
 
     metrics.register_collector(look)
     usual = connections["default"]
-    assert usual.pool is not None
+    assert getattr(usual, "pool", None) is not None
     assert scrape(client)["partner_api_seen"][0].value == 1
     assert seen == [True]
     assert connections["default"] is usual

@@ -1,7 +1,9 @@
 """A setting that is missing, misspelt or of the wrong type: the process names it in one line and stops."""
 
+import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
-from partner_api.environment import Env
+from partner_api.environment import Env, read_files
 
 ROOT = Path(__file__).parent.parent.parent
 START = {
@@ -62,7 +64,77 @@ def test_a_wrong_type_is_named(monkeypatch: Any, name: str, text: str, cast: str
         getattr(Env(), cast)(name, default=[] if cast == "networks" else 0)
 
 
+@pytest.mark.parametrize("what", ["manage", "web"])
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("LOG_FORMAT", "JSON", "must be json or console"),
+        ("LOG_LEVEL", "verbose", "must be DEBUG, INFO, WARNING, ERROR or CRITICAL"),
+        ("WEBHOOKS_PORTS", "443,https", "must be whole numbers, by comma"),
+        ("WEBHOOKS_SCHEDULE_SECONDS", "0,soon", "must be numbers, by comma"),
+        ("DEED_RETRY_SCHEDULE_SECONDS", "30,1.5", "must be whole numbers, by comma"),
+        ("RECONCILE_HOUR", "24", "must be an hour, 0 to 23"),
+        ("WEB_WORKERS", "two", "must be a whole number"),
+        ("WEB_PINNED", "ture", "must be true or false"),
+    ],
+)
+def test_a_list_or_a_choice_that_is_wrong_stops_with_one_line(
+    what: str, name: str, text: str, says: str
+) -> None:
+    if what == "manage" and name.startswith("WEB_"):
+        pytest.skip("it is gunicorn's")
+    ended = run(what, **{name: text})
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1] == f"not configured: {name} {says}"
+    assert "Traceback" not in ended.stderr
+
+
+def test_what_gunicorn_takes_is_read_from_the_file_as_well(tmp_path: Path) -> None:
+    """As `.env` lies beside the code, in a copy of it."""
+    copy = tmp_path / "partner_api"
+    shutil.copytree(ROOT / "partner_api", copy, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / ".env").write_text("WEB_BIND=127.0.0.1:4711\nWEB_WORKERS=3\nWEB_THREADS=5\nWEB_PINNED=yes\n")
+    code = (
+        "from partner_api import gunicorn_conf as c; "
+        "print(c.bind, c.workers, c.threads, c._IS_PINNED, c.__file__)"
+    )
+    env = {**os.environ, "WEB_THREADS": "7"}
+    said = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True, check=True
+    ).stdout
+    assert said.split() == ["127.0.0.1:4711", "3", "7", "True", str(copy / "gunicorn_conf.py")]
+
+
+def test_what_a_running_stack_left_stands_in_place_of_the_file(tmp_path: Path, monkeypatch: Any) -> None:
+    """Whoever calls `manage.py` beside a demo means the demo, not what the file next to the code is for."""
+    run_dir = tmp_path / "var" / "run"
+    run_dir.mkdir(parents=True)
+    (run_dir / "local.env").write_text("A_SERVER=the stack's\n")
+    (tmp_path / ".env").write_text("A_SERVER=the file's\nA_BUCKET=the file's\n")
+    monkeypatch.delenv("VAR_DIR")
+
+    def read() -> tuple[Path | None, str | None, str | None]:
+        for name in ("A_SERVER", "A_BUCKET"):
+            monkeypatch.delenv(name, raising=False)
+        found = read_files(tmp_path)
+        return found, os.environ.get("A_SERVER"), os.environ.get("A_BUCKET")
+
+    try:
+        with (run_dir / "lock").open("w") as lock:
+            assert read() == (tmp_path / ".env", "the file's", "the file's"), "nothing runs yet"
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            assert read() == (None, "the stack's", None)
+        assert read() == (tmp_path / ".env", "the file's", "the file's"), "it was killed"
+    finally:
+        for name in ("A_SERVER", "A_BUCKET"):
+            os.environ.pop(name, None)
+
+
 def test_what_is_right_is_read(monkeypatch: Any) -> None:
+    monkeypatch.setenv("SOME_PORTS", "1, 2")
+    assert Env().ints("SOME_PORTS", default=[3]) == [1, 2]
+    assert Env().floats("SOME_PAUSES", default=[0, 0.5]) == [0.0, 0.5]
+    assert Env().choice("SOME_KIND", ("a", "b"), default="b") == "b"
     monkeypatch.setenv("A_FLAG", "Yes")
     monkeypatch.setenv("NETWORKS", "10.0.0.0/8, ::1/128")
     assert Env().bool("A_FLAG") is True
