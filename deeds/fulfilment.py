@@ -171,7 +171,7 @@ def _render_and_store(
     deed: Deed, lease: uuid.UUID, facts: Order, *, is_probe: bool
 ) -> tuple[CheckedPdf, Said] | None:
     """The PDF that is stored now. None when the lease was lost. Raises MainApiError."""
-    checked, said = _rendered(deed, facts, is_probe=is_probe)
+    checked, said = rendered(deed, facts, is_probe=is_probe)
     # The heartbeat renews it; whoever lost it must not store.
     if not _is_held(deed, lease):
         log.warning("lease_lost", step="store")
@@ -194,8 +194,11 @@ def _is_held(deed: Deed, lease: uuid.UUID) -> bool:
         return deed.is_held(lease)
 
 
-def _rendered(deed: Deed, facts: Order, *, is_probe: bool) -> tuple[CheckedPdf, Said]:
-    """Raises MainApiError, also for an answer that is not the deed."""
+def rendered(deed: Deed, facts: Order, *, is_probe: bool) -> tuple[CheckedPdf, Said]:
+    """What the renderer makes of the facts. Raises MainApiError, also for an answer that is not the deed.
+
+    A probe asks once.
+    """
     deed_type = DEED_TYPES[deed.deed_type]
     call = Call(
         path=deed_type.path,

@@ -166,13 +166,24 @@ class MovingDeed(KeptPdf):
         """Ends the lease at once: its worker broke. The sweeper then counts a crash."""
         return bool(self._leased(lease).update(lease_expires_at=now))
 
-    def cancel(self, *, now: dt.datetime) -> bool:
+    def cancel(self, *, now: dt.datetime, detail: str = "") -> bool:
         """queued → cancelled. False in any other state."""
-        return bool(
-            self._rows()
-            .filter(pk=self.pk, status=self.Status.QUEUED)
-            .update(status=self.Status.CANCELLED, timeline=and_then(entry(self.Status.CANCELLED, now)))
+        ended = and_then(entry(self.Status.CANCELLED, now, detail))
+        queued = self._rows().filter(pk=self.pk, status=self.Status.QUEUED)
+        return bool(queued.update(status=self.Status.CANCELLED, timeline=ended))
+
+    def remade(self, *, now: dt.datetime, name: str, sha256: str, size: int, pages: int) -> bool:
+        """Another PDF for a completed deed. False when it has been deleted, or replaced by another one."""
+        mine = self._rows().with_pdf().filter(pk=self.pk, pdf_sha256=self.pdf_sha256)
+        changed = mine.update(
+            pdf_name=name,
+            pdf_sha256=sha256,
+            pdf_bytes=size,
+            pdf_pages=pages,
+            pdf_checked_at=now,
+            timeline=and_then(entry(self.Status.COMPLETED, now, "rendered_again")),
         )
+        return bool(changed)
 
     def requeue(self, *, now: dt.datetime) -> bool:
         """failed → queued, with all attempts ahead of it again. False in any other state.
