@@ -87,24 +87,6 @@ def _pass_the_place_on(*, is_bulk: bool) -> None:
         hints.hint(deed_id, is_bulk=is_bulk)
 
 
-def fulfil(deed_id: uuid.UUID) -> None:
-    """Makes this very deed. Does nothing when it is not queued, not due, or in another worker's hands."""
-    deed = Deed.objects.filter(pk=deed_id).first()
-    if deed is None:
-        return
-    renderer = renderer_for(livemode=deed.livemode)
-    admission = circuit.admit(renderer)
-    if admission is Admission.OPEN:
-        line.forget_a_hint(is_bulk=deed.is_bulk, modes=[deed.livemode])
-        return
-    lease = deed.claim(now=timezone.now())
-    if lease is not None:
-        deed.refresh_from_db()
-        _make(deed, lease, is_probe=admission is Admission.PROBE)
-    elif admission is Admission.PROBE:
-        circuit.hand_back(renderer)
-
-
 def _probe(*, livemode: bool, now: dt.datetime) -> bool:
     """One call to a renderer that was away, by a deed that waits for it. False when none does.
 

@@ -32,7 +32,7 @@ def test_a_deed_shows_its_way_and_its_pdf(
     staff: Client, place: Callable[[str], Deed], main_api: MainApi
 ) -> None:
     deed = place("A-1")
-    tasks.render(str(deed.pk))
+    tasks.serve(str(deed.pk))
     page = staff.get(f"/admin/deeds/deed/{deed.pk}/change/").content.decode()
     for text in ("queued", "rendering", "completed", "ALICE SMITH", "SHA-256"):
         assert text in page
@@ -55,7 +55,7 @@ def test_a_failed_deed_can_be_queued_again(
     sent: list[str] = []
     monkeypatch.setattr(hints, "send", sent.append)
     deed = place("sandbox-400")
-    tasks.render(str(deed.pk))
+    tasks.serve(str(deed.pk))
     url = f"/admin/deeds/deed/{deed.pk}/requeue/"
     assert "given all its attempts again" in staff.get(url).content.decode()
     assert staff.post(url).status_code == 200
@@ -75,7 +75,7 @@ def test_a_failed_deed_whose_order_went_to_another_stays_failed(
     staff: Client, place: Callable[[str], Deed], main_api: MainApi
 ) -> None:
     deed = place("sandbox-400")
-    tasks.render(str(deed.pk))
+    tasks.serve(str(deed.pk))
     assert place("sandbox-400") != deed
     answer = staff.post(f"/admin/deeds/deed/{deed.pk}/requeue/", {"reason": "x"})
     assert "taken over this order" in answer.content.decode()
@@ -164,7 +164,7 @@ def test_a_pdf_that_the_storage_lost_is_rendered_again(
     staff: Client, place: Callable[[str], Deed], main_api: MainApi, api: Api, client: Client, damage: str
 ) -> None:
     deed = place("R-1")
-    tasks.render(str(deed.pk))
+    tasks.serve(str(deed.pk))
     deed.refresh_from_db()
     if damage == "lost":
         storage.remove(deed)
@@ -201,7 +201,7 @@ def test_a_pdf_that_is_there_is_not_rendered_again(
     staff: Client, place: Callable[[str], Deed], main_api: MainApi
 ) -> None:
     deed, waiting = place("R-1"), place("R-2")
-    tasks.render(str(deed.pk))
+    tasks.serve(str(deed.pk))
     for one, says in ((deed, "is there as it was stored"), (waiting, "Only a completed deed")):
         answer = staff.post(f"/admin/deeds/deed/{one.pk}/render_again/", {"reason": "x"})
         assert says in answer.content.decode()
@@ -213,7 +213,7 @@ def test_a_renderer_that_is_away_changes_nothing(
     staff: Client, place: Callable[[str], Deed], main_api: MainApi, settings: Any
 ) -> None:
     deed = place("R-1")
-    tasks.render(str(deed.pk))
+    tasks.serve(str(deed.pk))
     deed.refresh_from_db()
     storage.remove(deed)
     settings.MAIN_API_BASE_URL = "http://127.0.0.1:9"
