@@ -1,13 +1,13 @@
-"""Deeds for staff: find one, read its way, open its PDF, queue a failed one again, put one on hold."""
+"""Deeds for staff: find one, read its way, open its PDF, put one on hold. See `admin_acts` for more."""
 
 import json
 from typing import Any
 from uuid import UUID
 
 from django.contrib import admin, messages
-from django.core.exceptions import PermissionDenied, ValidationError
+from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
-from django.db import IntegrityError, connection, transaction
+from django.db import connection
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
@@ -15,10 +15,10 @@ from django.utils import timezone
 from django.utils.functional import cached_property
 from django.utils.html import format_html, format_html_join
 
-from deeds import downloads, keeping, ordering, storage
+from deeds import downloads, keeping, storage
+from deeds.admin_acts import DeedActs
 from deeds.models import Deed, DeedAttempt, DeedDownload, StorageFinding
 from keys import audit
-from keys.admin.acts import Act, ActingAdmin
 from keys.admin.read_only import NotEditable, ReadOnly
 from keys.audit import Actor
 
@@ -43,7 +43,7 @@ class EstimatingPaginator(Paginator):
 
 
 @admin.register(Deed)
-class DeedAdmin(ActingAdmin, NotEditable):
+class DeedAdmin(DeedActs, NotEditable):
     list_display = ("order_id", "partner", "deed_type", "status", "livemode", "attempts", "created_at")
     list_filter = ("status", "deed_type", "livemode", "partner")
     list_select_related = ("partner",)
@@ -61,20 +61,6 @@ class DeedAdmin(ActingAdmin, NotEditable):
         ("Failure", {"fields": ("failure_code", "failure_message", "failure_retryable", "failure_errors")}),
         ("Order", {"fields": ("as_given", "warnings", "reissue_of", "source", "request_id", "api_key")}),
     )
-    acts = (
-        Act(
-            "requeue",
-            "Queue again",
-            "Order {object.order_id} of {object.partner} failed: {object.failure_message} It is given all "
-            "its attempts again.",
-            "replay",
-            permission="change",
-            is_harmful=False,
-        ),
-    )
-
-    def is_open(self, act: Act, obj: Any) -> bool:
-        return bool(obj.status == Deed.Status.FAILED and obj.superseded_at is None)
 
     def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> Any:
         """Whole ids only: each is an index lookup, at any number of deeds."""
@@ -156,23 +142,6 @@ class DeedAdmin(ActingAdmin, NotEditable):
         # It is personal data: who looks at it is on record.
         audit.record(Actor.staff(request), "deed.pdf_opened", deed, partner=deed.partner)
         return HttpResponseRedirect(storage.link_to(deed, now=timezone.now()).url)
-
-    def do_requeue(self, request: HttpRequest, deed: Deed, reason: str) -> str:
-        try:
-            with transaction.atomic():
-                is_queued = ordering.requeue(deed)
-                if is_queued:
-                    audit.record(
-                        Actor.staff(request), "deed.requeued", deed, partner=deed.partner, reason=reason
-                    )
-        except IntegrityError as error:
-            message = "Another deed has taken over this order."
-            raise ValidationError(message) from error
-        if not is_queued:
-            message = "Only a failed deed that no other replaced can be queued again."
-            raise ValidationError(message)
-        self.log_change(request, deed, f"Queued again: {reason}")
-        return "The deed is queued again."
 
     def hold_view(self, request: HttpRequest, deed_pk: str) -> HttpResponse:
         """Asks for a reason, and puts the deed on hold, or ends its hold, on POST."""

@@ -87,24 +87,6 @@ def _pass_the_place_on(*, is_bulk: bool) -> None:
         hints.hint(deed_id, is_bulk=is_bulk)
 
 
-def fulfil(deed_id: uuid.UUID) -> None:
-    """Makes this very deed. Does nothing when it is not queued, not due, or in another worker's hands."""
-    deed = Deed.objects.filter(pk=deed_id).first()
-    if deed is None:
-        return
-    renderer = renderer_for(livemode=deed.livemode)
-    admission = circuit.admit(renderer)
-    if admission is Admission.OPEN:
-        line.forget_a_hint(is_bulk=deed.is_bulk, modes=[deed.livemode])
-        return
-    lease = deed.claim(now=timezone.now())
-    if lease is not None:
-        deed.refresh_from_db()
-        _make(deed, lease, is_probe=admission is Admission.PROBE)
-    elif admission is Admission.PROBE:
-        circuit.hand_back(renderer)
-
-
 def _probe(*, livemode: bool, now: dt.datetime) -> bool:
     """One call to a renderer that was away, by a deed that waits for it. False when none does.
 
@@ -171,7 +153,7 @@ def _render_and_store(
     deed: Deed, lease: uuid.UUID, facts: Order, *, is_probe: bool
 ) -> tuple[CheckedPdf, Said] | None:
     """The PDF that is stored now. None when the lease was lost. Raises MainApiError."""
-    checked, said = _rendered(deed, facts, is_probe=is_probe)
+    checked, said = rendered(deed, facts, is_probe=is_probe)
     # The heartbeat renews it; whoever lost it must not store.
     if not _is_held(deed, lease):
         log.warning("lease_lost", step="store")
@@ -194,8 +176,11 @@ def _is_held(deed: Deed, lease: uuid.UUID) -> bool:
         return deed.is_held(lease)
 
 
-def _rendered(deed: Deed, facts: Order, *, is_probe: bool) -> tuple[CheckedPdf, Said]:
-    """Raises MainApiError, also for an answer that is not the deed."""
+def rendered(deed: Deed, facts: Order, *, is_probe: bool) -> tuple[CheckedPdf, Said]:
+    """What the renderer makes of the facts. Raises MainApiError, also for an answer that is not the deed.
+
+    A probe asks once.
+    """
     deed_type = DEED_TYPES[deed.deed_type]
     call = Call(
         path=deed_type.path,

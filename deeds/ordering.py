@@ -175,19 +175,22 @@ def _live_among(origin: Origin, identities: Iterable[Identity]) -> dict[Identity
     return {(deed.order_id, deed.deed_type): deed for deed in found}
 
 
-def cancel(partner: Partner, *, livemode: bool, deed_id: uuid.UUID) -> Deed:
-    """Ends a deed that is still queued. Raises Problem: `not_found`, `not_cancellable`."""
+def cancel(partner: Partner, *, livemode: bool, deed_id: uuid.UUID, detail: str = "") -> Deed:
+    """Ends a deed that is still queued. Raises Problem: `not_found`, `not_cancellable`.
+
+    `detail` is for the timeline, where it was not the partner who did it.
+    """
     deed = find(partner, livemode=livemode, deed_id=deed_id)
     with transaction.atomic():
-        is_cancelled = deed.cancel(now=timezone.now())
+        is_cancelled = deed.cancel(now=timezone.now(), detail=detail)
         deed.refresh_from_db()
         if is_cancelled:
             quotas.release(deed.pk)
             replacing.reinstate(deed)
             deed_settled.send(sender=Deed, deed=deed)
     if not is_cancelled:
-        detail = f"The deed is {deed.status}; only a queued one can be cancelled."
-        raise Problem("not_cancellable", detail)
+        message = f"The deed is {deed.status}; only a queued one can be cancelled."
+        raise Problem("not_cancellable", message)
     return deed
 
 

@@ -50,7 +50,7 @@ class Owner:
 
     def completed_deed(self) -> str:
         deed_id = self.queued_deed()
-        tasks.render(deed_id)
+        tasks.serve(deed_id)
         return deed_id
 
     def key(self) -> str:

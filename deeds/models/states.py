@@ -8,10 +8,9 @@ import datetime as dt
 import uuid
 from typing import Any, Self
 
-import uuid_utils.compat
 from django.conf import settings
 from django.db import models
-from django.db.models import F, Q
+from django.db.models import F
 from django.utils import timezone
 
 from deeds.models.keeping import KeptPdf, KeptQuerySet
@@ -22,10 +21,6 @@ class MovingQuerySet(KeptQuerySet):
     def claimable(self, now: dt.datetime) -> Self:
         """Queued, and due."""
         return self.filter(status=MovingDeed.Status.QUEUED, next_attempt_at__lte=now)
-
-    def unhinted(self, since: dt.datetime) -> Self:
-        """Those whose last message to the workers is older than `since`, or was never sent."""
-        return self.filter(Q(hinted_at=None) | Q(hinted_at__lte=since))
 
     def abandoned(self, now: dt.datetime) -> Self:
         """In the hands of a worker whose lease has run out."""
@@ -68,20 +63,6 @@ class MovingDeed(KeptPdf):
     def is_settled(self) -> bool:
         """Whether nothing will happen to it any more by itself."""
         return self.status not in {self.Status.QUEUED, self.Status.RENDERING}
-
-    def claim(self, *, now: dt.datetime) -> uuid.UUID | None:
-        """A lease on a queued deed that is due, or None when another was faster."""
-        lease = uuid_utils.compat.uuid7()
-        claimed = self._rows().claimable(now).filter(pk=self.pk)
-        changed = claimed.update(
-            status=self.Status.RENDERING,
-            lease=lease,
-            lease_expires_at=now + dt.timedelta(seconds=settings.DEED_LEASE_SECONDS),
-            claimed_at=now,
-            attempts=F("attempts") + 1,
-            timeline=and_then(entry(self.Status.RENDERING, now)),
-        )
-        return lease if changed else None
 
     def renew(self, lease: uuid.UUID, *, now: dt.datetime) -> bool:
         """Prolongs the lease. False when it was lost, and the work must be left."""
@@ -166,13 +147,24 @@ class MovingDeed(KeptPdf):
         """Ends the lease at once: its worker broke. The sweeper then counts a crash."""
         return bool(self._leased(lease).update(lease_expires_at=now))
 
-    def cancel(self, *, now: dt.datetime) -> bool:
+    def cancel(self, *, now: dt.datetime, detail: str = "") -> bool:
         """queued → cancelled. False in any other state."""
-        return bool(
-            self._rows()
-            .filter(pk=self.pk, status=self.Status.QUEUED)
-            .update(status=self.Status.CANCELLED, timeline=and_then(entry(self.Status.CANCELLED, now)))
+        ended = and_then(entry(self.Status.CANCELLED, now, detail))
+        queued = self._rows().filter(pk=self.pk, status=self.Status.QUEUED)
+        return bool(queued.update(status=self.Status.CANCELLED, timeline=ended))
+
+    def remade(self, *, now: dt.datetime, name: str, sha256: str, size: int, pages: int) -> bool:
+        """Another PDF for a completed deed. False when it has been deleted, or replaced by another one."""
+        mine = self._rows().with_pdf().filter(pk=self.pk, pdf_sha256=self.pdf_sha256)
+        changed = mine.update(
+            pdf_name=name,
+            pdf_sha256=sha256,
+            pdf_bytes=size,
+            pdf_pages=pages,
+            pdf_checked_at=now,
+            timeline=and_then(entry(self.Status.COMPLETED, now, "rendered_again")),
         )
+        return bool(changed)
 
     def requeue(self, *, now: dt.datetime) -> bool:
         """failed → queued, with all attempts ahead of it again. False in any other state.

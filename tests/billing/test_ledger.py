@@ -41,7 +41,7 @@ def facts(partner: Partner, **changes: Any) -> DeedFacts:
 def made(api: Api, order: Orders, main_api: MainApi) -> Callable[..., Deed]:
     def make(kind: str = "grant", **members: Any) -> Deed:
         deed_id = api.post("/v2/deeds", order(kind, **members)).json()["id"]
-        tasks.render(deed_id)
+        tasks.serve(deed_id)
         return Deed.objects.get(pk=deed_id)
 
     return make
@@ -78,8 +78,8 @@ def test_a_completion_that_is_undone_charges_nothing(api: Api, made: Callable[..
 
 def test_a_deed_made_twice_is_charged_once(api: Api, made: Callable[..., Deed]) -> None:
     deed = made()
-    fulfilment.fulfil(deed.pk)
-    tasks.render(str(deed.pk))
+    fulfilment.serve(is_bulk=False)
+    tasks.serve(str(deed.pk))
     assert LedgerEntry.objects.count() == 1
     with pytest.raises(IntegrityError, match="one_charge_per_source"), transaction.atomic():
         ledger.charge(facts(api.partner, deed_id=deed.pk))
@@ -315,7 +315,7 @@ def test_a_charge_without_a_deed_is_found_and_credited(
 
 def test_a_test_deed_that_was_charged_is_an_orphan(acme: Partner, order: Orders, main_api: MainApi) -> None:
     deed_id = Api.of(acme, environment="test").post("/v2/deeds", order()).json()["id"]
-    tasks.render(deed_id)
+    tasks.serve(deed_id)
     ledger.charge(facts(acme, deed_id=uuid.UUID(deed_id)))
     assert [found.kind for found in variances()] == ["orphan_charge"]
 

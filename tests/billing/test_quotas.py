@@ -22,6 +22,7 @@ from keys import audit
 from keys.models import Partner
 from tests.api import Api
 from tests.conftest import MainApi
+from tests.deeds.kept import claim
 from webhooks.models import Event
 
 Orders = Callable[..., dict[str, Any]]
@@ -65,7 +66,7 @@ def period_of(partner: Partner) -> BillingPeriod:
 
 
 def run(deed_id: str) -> Deed:
-    tasks.render(deed_id)
+    tasks.serve(deed_id)
     return Deed.objects.get(pk=deed_id)
 
 
@@ -149,7 +150,7 @@ def test_a_poisonous_deed_gives_its_place_back(api: Api, order: Orders, settings
     settings.DEED_MAX_CRASHES = 1
     allow(api.partner, monthly_deed_quota=1)
     deed = Deed.objects.get(pk=api.post("/v2/deeds", order()).json()["id"])
-    deed.claim(now=timezone.now())
+    claim(deed)
     Deed.objects.update(lease_expires_at=timezone.now())
     sweeping.sweep()
     deed.refresh_from_db()
@@ -309,9 +310,8 @@ def test_of_200_orders_at_once_exactly_50_fit_and_as_many_more_as_fail(
     assert {body["code"] for status, body in answers if status == 402} == {"quota_exceeded"}
     assert Deed.objects.count() == Reservation.objects.count() == 50
 
-    for deed in Deed.objects.all()[:10]:
-        lease = deed.claim(now=timezone.now())
-        assert lease is not None
+    for deed in Deed.objects.order_by("next_attempt_at")[:10]:
+        lease = claim(deed)
         with transaction.atomic():
             failure: Any = {"code": "invalid_pdf", "message": "", "retryable": False, "errors": []}
             assert deed.fail(lease, now=timezone.now(), **failure)

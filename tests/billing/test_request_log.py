@@ -241,7 +241,7 @@ def test_a_file_is_logged_with_its_length(
     from deeds import tasks
 
     deed_id = api.post("/v2/deeds", order()).json()["id"]
-    tasks.render(deed_id)
+    tasks.serve(deed_id)
     url = api.get(f"/v2/deeds/{deed_id}").json()["pdf"]["url"].removeprefix("http://testserver")
     answer: Any = client.get(url)
     content = answer.content

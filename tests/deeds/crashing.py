@@ -32,7 +32,7 @@ def main() -> None:
         if os.fork() == 0:
             module, name = STEPS[step]
             setattr(sys.modules[module], name, dies)
-            tasks.render(deed_id)
+            tasks.serve(deed_id)
             os._exit(0)
         _, status = os.wait()
         if os.waitstatus_to_exitcode(status) != EXIT_CODE:

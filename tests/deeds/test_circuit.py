@@ -189,7 +189,7 @@ def test_while_it_is_open_nothing_is_called_and_no_attempt_is_used(
     waiting = Deed.objects.filter(attempts=0, status="queued", hinted_at=None)
     assert waiting.count() == 3
     assert api.post("/v2/deeds", order(order_id="LATER")).status_code == 202, "orders are accepted"
-    tasks.render(str(deeds[7].pk))
+    tasks.serve(str(deeds[7].pk))
     assert len(main_api.calls) == 15
     sent.clear()
     sweeping.sweep()
@@ -248,7 +248,7 @@ def test_orders_at_which_the_renderer_breaks_do_not_keep_it_shut_for_the_others(
         *poison, fresh = place(4)
         works, main_api.answer = main_api.answer, away
         for deed in poison:
-            tasks.render(str(deed.pk))
+            tasks.serve(str(deed.pk))
         assert set(Deed.objects.filter(pk__in=[one.pk for one in poison]).values_list("put_back_for")) == {
             ("main_api_unavailable",)
         }

@@ -23,6 +23,7 @@ from partner_api import celery_app
 from tests.api import Api
 from tests.conftest import MainApi
 from tests.deeds.crashing import STEPS
+from tests.deeds.kept import claim
 
 Orders = Callable[..., dict[str, Any]]
 ROOT = Path(__file__).parent.parent.parent
@@ -108,11 +109,11 @@ def test_a_worker_that_stalled_beyond_its_lease_is_refused(
         monkeypatch.setattr(storage, "keep", keep)
         the_lease_runs_out(of)
         assert sweeping.sweep()["recovered"] == 1
-        tasks.render(str(of.pk))
+        tasks.serve(str(of.pk))
         return keep(of, content)
 
     monkeypatch.setattr(storage, "keep", stalls)
-    tasks.render(str(deed.pk))
+    tasks.serve(str(deed.pk))
     deed.refresh_from_db()
     assert settled == ["completed"], "once"
     assert len(main_api.calls) == 2
@@ -133,7 +134,7 @@ def test_a_worker_that_lost_its_lease_while_rendering_stores_nothing(
         return rendering
 
     monkeypatch.setattr(fulfilment, "render", renders_late)
-    tasks.render(str(deed.pk))
+    tasks.serve(str(deed.pk))
     deed.refresh_from_db()
     assert deed.status == "queued"
     assert not list(deed_files.rglob("*.pdf"))
@@ -154,7 +155,7 @@ def test_a_long_render_keeps_its_lease(
 
     def work() -> None:
         try:
-            tasks.render(str(deed.pk))
+            tasks.serve(str(deed.pk))
         finally:
             connection.close()
 
@@ -190,7 +191,7 @@ def test_a_worker_that_is_stopped_gives_its_deed_back(
     with monkeypatch.context() as patch:
         patch.setattr(fulfilment, "render", interrupted)
         with pytest.raises(SystemExit):
-            tasks.render(str(deed.pk))
+            tasks.serve(str(deed.pk))
     deed.refresh_from_db()
     assert (deed.status, deed.attempts, deed.crashes, deed.lease) == ("queued", 0, 0, None)
     assert deed.timeline[-1]["detail"] == "worker_stopped"
@@ -211,7 +212,7 @@ def test_a_fault_of_ours_is_noted_and_does_not_go_on_for_ever(
     monkeypatch.setattr("deeds.mapping.main_api_body", breaks)
     for _ in range(2):
         with pytest.raises(ZeroDivisionError):
-            tasks.render(str(deed.pk))
+            tasks.serve(str(deed.pk))
         assert sweeping.sweep()["recovered"] == 1
     deed.refresh_from_db()
     assert (deed.status, deed.failure_code, deed.failure_retryable) == ("failed", "renderer_crashed", False)
@@ -235,7 +236,7 @@ def test_a_broken_end_does_not_wake_nor_tell(
     deed_settled.connect(refuses)
     try:
         with pytest.raises(ZeroDivisionError):
-            tasks.render(str(deed.pk))
+            tasks.serve(str(deed.pk))
     finally:
         deed_settled.disconnect(refuses)
     deed.refresh_from_db()
@@ -264,15 +265,14 @@ def test_a_database_that_was_away_while_a_deed_was_rendered_costs_nothing(
         return renders(environ, start_response)
 
     main_api.answer = meanwhile
-    tasks.render(str(deed.pk))
+    tasks.serve(str(deed.pk))
     deed.refresh_from_db()
     assert (deed.status, deed.crashes, len(main_api.calls)) == ("completed", 0, 1)
 
 
 def test_a_heart_whose_connection_broke_goes_on_beating(place: Any, transactional_db: None) -> None:
     deed = place()
-    lease = deed.claim(now=timezone.now())
-    assert lease is not None
+    lease = claim(deed)
     connection.connection.close()
     assert heartbeat._renew(deed, lease)
     before = Deed.objects.get(pk=deed.pk).lease_expires_at
@@ -294,10 +294,10 @@ def test_the_cause_of_an_earlier_crash_is_not_the_last_ones(
     with monkeypatch.context() as patch:
         patch.setattr("deeds.mapping.main_api_body", breaks)
         with pytest.raises(ZeroDivisionError):
-            tasks.render(str(deed.pk))
+            tasks.serve(str(deed.pk))
     sweeping.sweep()
     deed.refresh_from_db()
-    assert deed.claim(now=timezone.now())
+    assert claim(deed)
     the_lease_runs_out(deed)
     sweeping.sweep()
     lost = [note.reason for note in deed.attempt_log.filter(outcome="worker_lost").order_by("id")]
@@ -360,5 +360,5 @@ def test_pages_in_place_of_pdfs_open_no_circuit(place: Any, main_api: MainApi) -
 
     main_api.answer = page
     for number in range(6):
-        tasks.render(str(place(f"HTML-{number}").pk))
+        tasks.serve(str(place(f"HTML-{number}").pk))
     assert circuit.state(main_api_module.renderer_for(livemode=True)) == "closed"

@@ -104,7 +104,7 @@ def test_a_corrected_deed_replaces_the_first(
     corrected = order(vesting="a married man", reissue_of=first["id"])
     early = api.post("/v2/deeds", corrected)
     assert (early.status_code, early.json()["code"]) == (409, "order_conflict")
-    tasks.render(first["id"])
+    tasks.serve(first["id"])
     second = api.post("/v2/deeds", corrected)
     assert second.status_code == 202
     assert second.json()["reissue_of"] == first["id"]
@@ -123,7 +123,7 @@ def test_a_foreign_deed_can_not_be_reissued(api: Api, stranger: Api, order: Orde
 def test_prefer_wait_answers_201_once_completed(
     api: Api, order: Orders, main_api: MainApi, monkeypatch: pytest.MonkeyPatch, transactional_db: None
 ) -> None:
-    monkeypatch.setattr(hints, "send", tasks.render)
+    monkeypatch.setattr(hints, "send", tasks.serve)
     answer = api.post("/v2/deeds", order(), Prefer="respond-async, wait=10")
     assert answer.status_code == 201
     assert answer["Preference-Applied"] == "wait=10"

@@ -23,6 +23,7 @@ from deeds.signals import deed_settled
 from keys.models import Partner
 from tests.api import Api
 from tests.conftest import MainApi
+from tests.deeds.kept import claim
 
 Orders = Callable[..., dict[str, Any]]
 Place = Callable[..., Deed]
@@ -51,7 +52,7 @@ def settled() -> Any:
 
 
 def run(deed: Deed) -> Deed:
-    tasks.render(str(deed.pk))
+    tasks.serve(str(deed.pk))
     deed.refresh_from_db()
     return deed
 
@@ -269,7 +270,7 @@ def test_of_two_workers_one_gets_the_deed(place: Place, main_api: MainApi, trans
 
     def work(_: int) -> None:
         try:
-            fulfilment.fulfil(deed.pk)
+            fulfilment.serve(is_bulk=False)
         finally:
             connection.close()
 
@@ -282,8 +283,7 @@ def test_of_two_workers_one_gets_the_deed(place: Place, main_api: MainApi, trans
 
 def test_a_lost_lease_refuses_the_completion(place: Place, main_api: MainApi, settled: Any) -> None:
     deed = place()
-    lease = deed.claim(now=timezone.now())
-    assert lease is not None
+    lease = claim(deed)
     Deed.objects.filter(pk=deed.pk).update(lease_expires_at=timezone.now() - dt.timedelta(seconds=1))
     assert sweeping.sweep()["recovered"] == 1
     assert not deed.renew(lease, now=timezone.now())
@@ -297,7 +297,7 @@ def test_a_deed_that_ends_its_workers_is_given_to_no_more(place: Place, settings
     settings.DEED_MAX_CRASHES = 2
     deed = place()
     for _ in range(2):
-        assert deed.claim(now=timezone.now())
+        assert claim(deed)
         Deed.objects.filter(pk=deed.pk).update(lease_expires_at=timezone.now())
         sweeping.sweep()
         deed.refresh_from_db()
@@ -328,7 +328,7 @@ def test_a_broker_that_is_away_costs_no_order(
 
     monkeypatch.setattr(hints, "send", away)
     assert api.post("/v2/deeds", order()).status_code == 202
-    assert Deed.objects.claimable(timezone.now()).unhinted(timezone.now()).count() == 1
+    assert Deed.objects.claimable(timezone.now()).filter(hinted_at=None).count() == 1
 
 
 def test_no_fact_of_an_order_is_logged(

@@ -25,7 +25,7 @@ ABSENT = "01900000-0000-7000-8000-000000000000"
 @pytest.fixture
 def completed(api: Api, order: Orders, main_api: MainApi) -> dict[str, Any]:
     deed_id = api.post("/v2/deeds", order()).json()["id"]
-    tasks.render(deed_id)
+    tasks.serve(deed_id)
     deed: dict[str, Any] = api.get(f"/v2/deeds/{deed_id}").json()
     return deed
 
@@ -207,7 +207,7 @@ def test_a_queued_deed_can_be_cancelled_once(api: Api, order: Orders) -> None:
 def test_a_cancelled_deed_is_not_rendered(api: Api, order: Orders, main_api: MainApi) -> None:
     deed = api.post("/v2/deeds", order()).json()
     api.post(f"/v2/deeds/{deed['id']}/cancel")
-    tasks.render(deed["id"])
+    tasks.serve(deed["id"])
     assert main_api.calls == []
     assert api.get(f"/v2/deeds/{deed['id']}").json()["status"] == "cancelled"
 
@@ -266,7 +266,7 @@ def test_the_orders_of_a_batch_are_one_deed_each(
 
 def test_a_batch_may_replace_a_deed(api: Api, order: Orders, main_api: MainApi) -> None:
     first = api.post("/v2/deeds", order()).json()["id"]
-    tasks.render(first)
+    tasks.serve(first)
     corrected = order(vesting="a married man", reissue_of=first)
     results = api.post("/v2/deeds/batch", {"orders": [order("tax"), corrected]}).json()["data"]
     assert [result["status"] for result in results] == [202, 202]

@@ -46,7 +46,7 @@ def place(api: Api, order: Orders) -> Place:
 
 
 def run(deed: Deed) -> Deed:
-    tasks.render(str(deed.pk))
+    tasks.serve(str(deed.pk))
     deed.refresh_from_db()
     return deed
 

@@ -55,7 +55,7 @@ def test_a_worker_that_is_late_changes_nothing(
         return late[0]
 
     monkeypatch.setattr(storage, "keep", slowly)
-    tasks.render(str(deed.pk))
+    tasks.serve(str(deed.pk))
     deed.refresh_from_db()
     assert late == [False]
     assert [entry["status"] for entry in deed.timeline].count("completed") == 1

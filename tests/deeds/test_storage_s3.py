@@ -87,7 +87,7 @@ def completed(store: Change, place: Callable[..., Deed], main_api: MainApi) -> D
 
 
 def run(deed: Deed) -> Deed:
-    tasks.render(str(deed.pk))
+    tasks.serve(str(deed.pk))
     deed.refresh_from_db()
     return deed
 
@@ -373,7 +373,7 @@ def test_a_crash_after_the_store_is_made_good(
     with monkeypatch.context() as patch:
         patch.setattr(outcomes, "completed", die)
         with pytest.raises(Killed):
-            tasks.render(str(deed.pk))
+            tasks.serve(str(deed.pk))
     (kept,) = store().walk()
     deed.refresh_from_db()
     assert deed.status == "rendering"

@@ -19,7 +19,7 @@ Orders = Callable[..., dict[str, Any]]
 @pytest.fixture
 def inline(monkeypatch: pytest.MonkeyPatch, main_api: MainApi, transactional_db: None) -> MainApi:
     """Renders as soon as an order is committed."""
-    monkeypatch.setattr(hints, "send", tasks.render)
+    monkeypatch.setattr(hints, "send", tasks.serve)
     return main_api
 
 

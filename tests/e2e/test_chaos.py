@@ -71,7 +71,7 @@ def seen(api: Api, order: Orders, main_api: MainApi) -> Evidence:
         object.__setattr__(orders[number], "ends", end)
         order_id = f"sandbox-400-C{number}" if fault == "400" else f"C-{number}"
         record.deeds[number] = api.post("/v2/deeds", order(order_id=order_id)).json()["id"]
-        tasks.render(record.deeds[number])
+        tasks.serve(record.deeds[number])
     return Evidence(plan, orders, record, [], "http://127.0.0.1:9", api.text, 5.0)
 
 

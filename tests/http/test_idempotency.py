@@ -55,7 +55,7 @@ def test_a_replay_is_the_first_answer_though_the_deed_went_on(
     api: Api, order: Orders, main_api: MainApi
 ) -> None:
     first = api.post("/v2/deeds", order(), **KEY)
-    tasks.render(first.json()["id"])
+    tasks.serve(first.json()["id"])
     again = api.post("/v2/deeds", order(), **KEY)
     assert (again.status_code, again.json()["status"]) == (202, "queued")
 
@@ -304,7 +304,7 @@ def test_a_database_that_leaves_while_an_order_waits_does_not_deny_it(
 def test_what_was_waited_for_is_what_is_replayed(
     api: Api, order: Orders, main_api: MainApi, monkeypatch: pytest.MonkeyPatch, transactional_db: None
 ) -> None:
-    monkeypatch.setattr(hints, "send", tasks.render)
+    monkeypatch.setattr(hints, "send", tasks.serve)
     first = api.post("/v2/deeds", order(), Prefer="wait=10", **KEY)
     again = api.post("/v2/deeds", order(), Prefer="wait=10", **KEY)
     assert (first.status_code, again.status_code) == (201, 201)
@@ -315,7 +315,7 @@ def test_what_was_waited_for_is_what_is_replayed(
 def test_a_deed_that_failed_while_waited_for_frees_the_key(
     api: Api, main_api: MainApi, monkeypatch: pytest.MonkeyPatch, transactional_db: None
 ) -> None:
-    monkeypatch.setattr(hints, "send", tasks.render)
+    monkeypatch.setattr(hints, "send", tasks.serve)
     failed = api.post("/v1/deeds/quitclaim", v1_order("sandbox-400"), **KEY)
     assert (failed.status_code, failed.json()["code"]) == (502, "deed_failed")
     assert not KeptAnswer.objects.exists()

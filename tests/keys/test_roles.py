@@ -12,11 +12,13 @@ from django.core.management import call_command
 from django.utils import timezone
 
 from billing.models import BillingPeriod, Contract, Invoice, LedgerEntry, ReconciliationRun
+from deeds import storage
 from deeds.models import Deed
 from keys import audit, roles
 from keys.models import ApiKey, AuditEntry, Partner
 from tests.api import Api
 from tests.billing import books
+from tests.conftest import MainApi
 from tests.staff import hire, log_in
 from webhooks.models import Delivery, Endpoint, Event, InboundEvent, Source
 
@@ -86,6 +88,8 @@ ACTIONS = {
     "reactivate a partner": Action("keys/partner/{suspended}/reactivate/", KEYS, {"reason": "tested"}),
     "hold a deed": Action("deeds/deed/{deed}/hold/", KEYS, {"reason": "tested"}),
     "queue a deed again": Action("deeds/deed/{deed}/requeue/", KEYS, {"reason": "tested"}),
+    "cancel a deed": Action("deeds/deed/{deed}/cancel/", KEYS, {"reason": "tested"}),
+    "render a deed again": Action("deeds/deed/{lost}/render_again/", KEYS, {"reason": "tested"}),
     "export the audit trail": Action("keys/auditentry/export/", frozenset({"owner", "finance"}), {}),
     "read downloads": Action("deeds/deeddownload/", READERS),
     "read findings": Action("deeds/storagefinding/", READERS),
@@ -204,9 +208,12 @@ ACTIONS = {
 
 
 @pytest.fixture
-def world(api: Api, order: Callable[..., dict[str, Any]]) -> dict[str, str]:
+def world(api: Api, order: Callable[..., dict[str, Any]], main_api: MainApi) -> dict[str, str]:
     deed = Deed.objects.get(pk=api.post("/v2/deeds", order(order_id="A-1")).json()["id"])
     Deed.objects.filter(pk=deed.pk).update(status="failed", failure_code="x")
+    lost = Deed.objects.get(pk=api.post("/v2/deeds", order(order_id="A-2")).json()["id"])
+    pdf = {"pdf_name": storage.name_of(lost), "pdf_sha256": "0" * 64, "pdf_bytes": 1, "pdf_pages": 1}
+    Deed.objects.filter(pk=lost.pk).update(status="completed", completed_at=timezone.now(), **pdf)
     suspended = Partner.objects.create(name="Pacific Escrow", status="suspended")
     entry = audit.record(audit.Actor.command("test"), "partner.changed", api.partner)
     return {
@@ -216,6 +223,7 @@ def world(api: Api, order: Callable[..., dict[str, Any]]) -> dict[str, str]:
         "partner": str(api.partner.pk),
         "suspended": str(suspended.pk),
         "deed": str(deed.pk),
+        "lost": str(lost.pk),
         "entry": str(entry.pk),
         "user": str(hire("clerk", "support").pk),
         "group": str(Group.objects.get(name=roles.TITLES["finance"]).pk),

@@ -266,7 +266,7 @@ def test_a_backup_under_load_comes_back_whole(
     def make(number: int) -> None:
         """A live deed, from the order to its charge."""
         api.post("/v2/deeds", order() | {"order_id": f"B-{number}"})
-        tasks.render(str(acme.deeds.get(order_id=f"B-{number}").pk))
+        tasks.serve(str(acme.deeds.get(order_id=f"B-{number}").pk))
 
     for number in range(5):
         make(number)
@@ -378,7 +378,7 @@ def test_what_is_missing_is_named(
         api.post("/v2/deeds", order() | {"order_id": f"B-{number}"})
     deeds = list(acme.deeds.all())
     for deed in deeds:
-        tasks.render(str(deed.pk))
+        tasks.serve(str(deed.pk))
     backup.backup(tmp_path / "backup")
     first, second = (next(deed_files.rglob(f"{deed.pk}.pdf")) for deed in deeds)
     first.unlink()

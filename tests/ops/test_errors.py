@@ -86,7 +86,7 @@ def test_a_task_that_breaks_is_told_without_the_deed(
     break_in(monkeypatch, fulfilment, "_rendered")
     deed = api.partner.deeds.get()
     with pytest.raises(RuntimeError):
-        tasks.render(str(deed.pk))
+        tasks.serve(str(deed.pk))
     sentry_sdk.capture_exception(RuntimeError(f"task {sorted(people())}"))
     event = sent[-1]
     assert event["tags"] == {

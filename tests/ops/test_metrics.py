@@ -46,7 +46,7 @@ def test_it_works(client: Client, api: Api, order: Any, main_api: Any) -> None:
     before = scrape(client)
     api.post("/v2/deeds", order())
     deed = api.partner.deeds.get()
-    tasks.render(str(deed.pk))
+    tasks.serve(str(deed.pk))
     after = scrape(client)
 
     def grown(family: str, sample: str = "", **labels: str) -> float:

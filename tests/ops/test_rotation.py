@@ -181,11 +181,11 @@ def test_a_deed_waits_while_a_renderers_token_is_changed(
     setattr(settings, name, OLD)
     Api.of(acme, environment=environment).post("/v2/deeds", order())
     deed = acme.deeds.get()
-    tasks.render(str(deed.pk))
+    tasks.serve(str(deed.pk))
     deed.refresh_from_db()
     assert (deed.status, deed.failure_code) == ("queued", "")
     setattr(settings, name, NEW)
     acme.deeds.update(next_attempt_at=deed.created_at)
-    tasks.render(str(deed.pk))
+    tasks.serve(str(deed.pk))
     deed.refresh_from_db()
     assert deed.status == "completed"

@@ -42,7 +42,7 @@ def test_a_redirect_of_the_main_api_is_not_followed(main_api: Any, api: Api, ord
 
     main_api.answer = elsewhere
     api.post("/v2/deeds", order())
-    tasks.render(str(api.partner.deeds.get().pk))
+    tasks.serve(str(api.partner.deeds.get().pk))
     assert [path for path, _ in reached] == ["/api/generate/grant-deed-ca"]
     assert api.partner.deeds.get().status == "queued"
 

@@ -53,7 +53,7 @@ def test_it_works(source: Sources, main_api: MainApi, acme: Partner, hinted: lis
     assert deed.order["transfer_tax"]["amount"] == "825"
     assert deed.order["recording"] == {"escrow_no": "E-1"}
     assert deed.order["metadata"] == {"branch": "Pomona", "priority": "2"}
-    deed_tasks.render(str(deed.pk))
+    deed_tasks.serve(str(deed.pk))
     assert Event.objects.get().type == "deed.completed"
 
 
@@ -73,7 +73,7 @@ def test_the_end_of_the_deed_goes_back_to_the_partner(
     register("https://softpro.example.com/", "deed.*")
     send()
     tasks.process()
-    deed_tasks.render(str(Deed.objects.get().pk))
+    deed_tasks.serve(str(Deed.objects.get().pk))
     assert Delivery.objects.get().event.data["order_id"] == "SP-1"
 
 

@@ -32,7 +32,7 @@ def test_it_works(api: Api, order: Orders, main_api: MainApi, register: Register
     endpoint = register("https://hooks.example.com/", "deed.*")
     deed = api.post("/v2/deeds", order(order_id="A-1")).json()
     assert not Event.objects.exists()
-    deed_tasks.render(deed["id"])
+    deed_tasks.serve(deed["id"])
     event = Event.objects.get()
     assert (event.type, event.partner, event.livemode) == ("deed.completed", api.partner, True)
     assert event.data == {
@@ -52,7 +52,7 @@ def test_no_event_holds_a_person_a_property_or_a_pdf(
     api: Api, order: Orders, main_api: MainApi, register: Register
 ) -> None:
     placed = order(order_id="A-1")
-    deed_tasks.render(api.post("/v2/deeds", placed).json()["id"])
+    deed_tasks.serve(api.post("/v2/deeds", placed).json()["id"])
     text = json.dumps(Event.objects.get().data)
     secrets = [
         placed["grantors"][0]["name"],
@@ -65,7 +65,7 @@ def test_no_event_holds_a_person_a_property_or_a_pdf(
 
 def test_a_failed_and_a_cancelled_deed_are_told_of(api: Api, order: Orders, main_api: MainApi) -> None:
     failed = api.post("/v2/deeds", order(order_id="sandbox-400")).json()
-    deed_tasks.render(failed["id"])
+    deed_tasks.serve(failed["id"])
     cancelled = api.post("/v2/deeds", order(order_id="A-2")).json()
     api.post(f"/v2/deeds/{cancelled['id']}/cancel")
     first, second = Event.objects.order_by("id")
