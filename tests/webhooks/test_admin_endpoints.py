@@ -225,3 +225,14 @@ def test_an_endpoint_is_deleted_as_by_its_partner(
     assert [one["status"] for one in api.get("/v2/webhook-deliveries").json()["data"]] == ["cancelled"]
     entry = _audited().get()
     assert (entry.action, entry.reason) == ("webhook_endpoint.deleted", "asked for by phone")
+
+
+def test_a_description_is_edited_while_the_name_has_no_address(staff: Client, register: Register) -> None:
+    endpoint = register("https://gone.invalid/", "key.*")
+    form = {"url": endpoint.url, "event_types": ["key.*"], "description": "moves", "reason": "by phone"}
+    url = f"/admin/webhooks/endpoint/{endpoint.pk}/edit/"
+    assert staff.post(url, form).status_code == 302
+    assert Endpoint.objects.get().description == "moves"
+    other = staff.post(url, form | {"url": "https://other.invalid/"}).content.decode()
+    assert "be resolved" in other
+    assert Endpoint.objects.get().url == "https://gone.invalid/"
