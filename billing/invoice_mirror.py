@@ -10,10 +10,9 @@ from typing import Any, Final
 
 import structlog
 from django.db import transaction
-from django.db.models import F, QuerySet
 from django.utils import timezone
 
-from billing import invoicing, ledger, periods, sending, signals, stripe_client, syncing
+from billing import invoicing, ledger, periods, signals, stripe_client, syncing
 from billing.models import (
     BillingPeriod,
     Contract,
@@ -88,7 +87,8 @@ def release(at_stripe: StripeInvoice) -> bool:
     invoice = at_stripe.invoice
     _charge_what_is_due(invoice.partner, at_stripe)
     syncing.flush(invoice.partner_id, invoice_id=invoice.stripe_invoice_id)
-    waiting = _of_period(at_stripe).filter(sync_state=LedgerEntry.SyncState.PENDING).count()
+    own = LedgerEntry.objects.of_cycle(at_stripe.subscription_id, at_stripe.starts_at, at_stripe.ends_at)
+    waiting = own.pending().count()
     if waiting:
         _note(at_stripe, f"{waiting} entries are not at Stripe yet")
         return False
@@ -107,15 +107,14 @@ def release(at_stripe: StripeInvoice) -> bool:
 
 def expected_quantity(contract_id: uuid.UUID, item: str, start: dt.datetime, end: dt.datetime) -> int:
     """How many units of a contract's item Stripe was sent between two moments."""
-    own = LedgerEntry.objects.filter(
-        contract=contract_id, item=item, synced_at__gte=F("partner__stripe_customer__connected_at")
-    )
-    return syncing.accepted_quantity(sending.between(own, start, end))
+    own = LedgerEntry.objects.filter(contract=contract_id, item=item)
+    return own.between(start, end).counted().quantity()
 
 
 def void_local_drafts() -> None:
     """Where Stripe's invoice of a period is there, the draft of our own has had its day."""
     stripes = StripeInvoice.objects.filter(billing_reason=_CYCLE).exclude(invoice__period=None)
+    stripes = stripes.exclude(invoice__status=Status.VOID)
     replaced = Invoice.objects.filter(origin=Invoice.Origin.LOCAL, status=Status.DRAFT)
     replaced.filter(period__in=stripes.values("invoice__period")).update(status=Status.VOID)
 
@@ -242,13 +241,6 @@ def _charge_what_is_due(partner: Partner, at_stripe: StripeInvoice) -> None:
     else:
         with transaction.atomic():
             ledger.charge_requests(period)
-
-
-def _of_period(at_stripe: StripeInvoice) -> QuerySet[LedgerEntry]:
-    own = LedgerEntry.objects.filter(
-        contract__stripe_subscription__subscription_id=at_stripe.subscription_id, kind__in=sending.METERED
-    )
-    return sending.between(own, at_stripe.starts_at, at_stripe.ends_at)
 
 
 def _is_behind(line: LineFacts, at_stripe: StripeInvoice) -> str:

@@ -6,26 +6,31 @@ late, in a later period, is billed with that one.
 """
 
 import datetime as dt
+import time
 import uuid
 from dataclasses import dataclass
 from typing import Final
 
-from django.db.models import DateTimeField, ExpressionWrapper, F, QuerySet
-from django.db.models.functions import Greatest, Least
 from django.utils import timezone
 
 from billing import stripe_client, stripe_prices
-from billing.models import Invoice, LedgerEntry, StripeCustomer, StripeInvoice, StripeSubscription
+from billing.billers import Billers
+from billing.models import (
+    BillingPeriod,
+    Invoice,
+    LedgerEntry,
+    StripeCustomer,
+    StripeInvoice,
+    StripeSubscription,
+)
+from billing.models.ledger import ITEM_PREFIX, METERED
 from billing.stripe_client import invoices, metering
 from billing.stripe_facts import MeterEvent
 
 # An hour short of Stripe's 35 days: an event must not grow too old on its way.
 OLDEST: Final = dt.timedelta(days=35) - dt.timedelta(hours=1)
 NEWEST: Final = dt.timedelta(minutes=4)
-# Stripe knows an identifier for 24 hours at least.
-REMEMBERED: Final = dt.timedelta(hours=23)
-METERED: Final = (LedgerEntry.Kind.DEED, LedgerEntry.Kind.REQUESTS)
-ITEM_PREFIX: Final = "ii_"
+_SOON: Final = dt.timedelta(minutes=1)
 
 
 class Rejected(Exception):
@@ -50,6 +55,7 @@ class Route:
     """All that the entries of one partner need to be sent."""
 
     customer: StripeCustomer
+    billers: Billers
     subscriptions: dict[object, StripeSubscription]
     closed: tuple[tuple[dt.datetime, dt.datetime, str], ...]
 
@@ -59,11 +65,12 @@ class Route:
         customer = StripeCustomer.objects.filter(partner=partner_id, is_deleted=False).first()
         if customer is None:
             return None
-        found = StripeSubscription.objects.filter(contract__partner=partner_id)
+        found = StripeSubscription.objects.filter(contract__partner=partner_id).select_related("contract")
         final = StripeInvoice.objects.filter(invoice__partner=partner_id).exclude(subscription_id="")
         final = final.exclude(invoice__status=Invoice.Status.DRAFT)
         return cls(
             customer,
+            Billers.of(partner_id),
             {one.contract_id: one for one in found},
             tuple(final.values_list("starts_at", "ends_at", "subscription_id")),
         )
@@ -75,18 +82,13 @@ def timestamp_of(entry: LedgerEntry) -> dt.datetime:
     return min(max(entry.occurred_at, entry.period.starts_at), last)
 
 
-def between(entries: QuerySet[LedgerEntry], start: dt.datetime, end: dt.datetime) -> QuerySet[LedgerEntry]:
-    """Those whose moment at Stripe (that of `timestamp_of`) lies in [start, end)."""
-    last = ExpressionWrapper(F("period__ends_at") - dt.timedelta(seconds=1), output_field=DateTimeField())
-    moment = Least(Greatest("occurred_at", "period__starts_at"), last)
-    return entries.annotate(stripe_moment=moment).filter(stripe_moment__gte=start, stripe_moment__lt=end)
+def send(entry: LedgerEntry, route: Route, *, invoice_id: str = "") -> tuple[str, bool]:
+    """Sends it: the identifier at Stripe, and whether Stripe had it from an earlier attempt.
 
-
-def send(entry: LedgerEntry, route: Route, *, invoice_id: str = "") -> str:
-    """Sends it, and returns the identifier at Stripe. Raises Rejected, Wait, StripeFault.
-
-    `invoice_id` is a draft that an invoice item shall stand on, else the next invoice has it.
+    `invoice_id` is a draft that an invoice item shall stand on, else the next invoice has it. Raises
+    Rejected, Wait, StripeFault.
     """
+    _check_period(entry.period, route)
     if entry.kind not in METERED:
         return bill_as_item(entry, route.customer, invoice_id=invoice_id)
     moment = _metered_moment(entry, route)
@@ -100,11 +102,11 @@ def send(entry: LedgerEntry, route: Route, *, invoice_id: str = "") -> str:
         dimension,
     )
     try:
-        metering.send(event, idempotency_key=str(entry.pk))
+        outcome = metering.send(event, idempotency_key=str(entry.pk))
     except stripe_client.KeyReused:
         # The same entry for another customer, within a day: its first one was deleted.
         key = f"{entry.pk}:{route.customer.customer_id}"
-        metering.send(event, idempotency_key=key)
+        outcome = metering.send(event, idempotency_key=key)
     except stripe_client.Gone:
         raise
     except stripe_client.Refused as refused:
@@ -115,18 +117,47 @@ def send(entry: LedgerEntry, route: Route, *, invoice_id: str = "") -> str:
         if refused.code == "no_meter":
             raise
         raise Rejected(refused.code, refused.message) from refused
-    return str(entry.pk)
+    is_known = outcome == "duplicate"
+    if is_known and entry.sync_attempts and entry.next_sync_at < route.customer.connected_at:
+        raise Rejected("of_deleted_customer", "Stripe counted it for a customer that is gone")
+    return str(entry.pk), is_known
 
 
-def bill_as_item(entry: LedgerEntry, customer: StripeCustomer, *, invoice_id: str = "") -> str:
-    """An invoice item of the entry's rounded amount. Raises StripeFault."""
+def bill_as_item(entry: LedgerEntry, customer: StripeCustomer, *, invoice_id: str = "") -> tuple[str, bool]:
+    """An invoice item of the entry's rounded amount, once for a customer; answers as `send`.
+
+    Raises Wait, StripeFault.
+    """
     if entry.amount_minor == 0:
-        return f"{ITEM_PREFIX}nothing_to_bill"
-    if entry.sync_attempts > 1:
-        # An earlier call may have made it, longer ago than Stripe remembers our key.
-        made = invoices.find_item(customer.customer_id, str(entry.pk))
-        if made is not None:
-            return made
+        return f"{ITEM_PREFIX}nothing_to_bill", False
+    made = _made_before(entry, customer) if entry.sync_attempts else None
+    if made is not None:
+        return made, True
+    # The same key wherever the item shall stand: an earlier call for the next invoice is the same call.
+    key = f"item:{entry.pk}:{customer.customer_id}"
+    try:
+        return _create_item(entry, customer, invoice_id, key), False
+    except stripe_client.KeyReused:
+        is_over = True
+    except stripe_client.Unavailable as fault:
+        is_over = fault.is_replayed
+        if not is_over:
+            raise
+    # An earlier call ended otherwise, or is about to: what it made can be seen once it is over.
+    made = _made_before(entry, customer)
+    if made is not None:
+        return made, True
+    if timezone.now() - entry.next_sync_at < _SOON:
+        raise Wait("item_in_doubt", timezone.now() + _SOON)
+    return _create_item(entry, customer, invoice_id, f"{key}:{int(time.time())}"), False
+
+
+def _made_before(entry: LedgerEntry, customer: StripeCustomer) -> str | None:
+    """Also when an invoice has it by now; a minute of difference between the clocks is allowed for."""
+    return invoices.find_item(customer.customer_id, str(entry.pk), since=entry.created_at - _SOON)
+
+
+def _create_item(entry: LedgerEntry, customer: StripeCustomer, invoice_id: str, key: str) -> str:
     name = LedgerEntry.Kind(entry.kind).label.capitalize()
     text = f"{name}: {entry.reason or entry.item} ({entry.occurred_at:%Y-%m-%d})"
     return invoices.create_item(
@@ -135,9 +166,15 @@ def bill_as_item(entry: LedgerEntry, customer: StripeCustomer, *, invoice_id: st
         currency=entry.currency,
         description=text[:500],
         metadata={"entry": str(entry.pk), "kind": entry.kind},
-        idempotency_key=f"item:{entry.pk}:{invoice_id or 'next'}",
+        idempotency_key=key,
         invoice_id=invoice_id,
     )
+
+
+def _check_period(period: BillingPeriod, route: Route) -> None:
+    """Raises Wait while nobody knows that Stripe will bill it."""
+    if not route.billers.is_stripe(period):
+        raise Wait("contract_not_provisioned", timezone.now() + _SOON)
 
 
 def _metered_moment(entry: LedgerEntry, route: Route) -> dt.datetime:
@@ -146,7 +183,9 @@ def _metered_moment(entry: LedgerEntry, route: Route) -> dt.datetime:
     moment = timestamp_of(entry)
     subscription = route.subscriptions.get(entry.contract_id)
     if subscription is None:
-        raise Wait("contract_not_provisioned", now + dt.timedelta(minutes=1))
+        if _is_superseded(entry, route):
+            raise Rejected("outside_subscription", "a later version of the contract is at Stripe already")
+        raise Wait("contract_not_provisioned", now + _SOON)
     if now - moment > OLDEST:
         raise Rejected("too_old", "Stripe takes 35 days")
     if not subscription.covers(moment):
@@ -157,3 +196,11 @@ def _metered_moment(entry: LedgerEntry, route: Route) -> dt.datetime:
     if moment - now > NEWEST:
         raise Wait("not_yet", moment - NEWEST)
     return moment
+
+
+def _is_superseded(entry: LedgerEntry, route: Route) -> bool:
+    """Only the version in force is brought to Stripe: an earlier one never will be."""
+    contract = entry.contract
+    return contract is not None and any(
+        later.contract.starts_on > contract.starts_on for later in route.subscriptions.values()
+    )

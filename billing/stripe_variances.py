@@ -10,11 +10,13 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
-from django.db.models import F, QuerySet, Sum
+from django.db.models import QuerySet, Sum
 from django.db.models.functions import TruncDate
 from django.utils import timezone
 
 from billing import prices, reconciliation, sending, stripe_client, stripe_prices, syncing
+from billing.billers import Billers
+from billing.doubts import SETTLING
 from billing.models import (
     Invoice,
     InvoiceLine,
@@ -25,6 +27,7 @@ from billing.models import (
     StripeSubscription,
 )
 from billing.models.contract import Contract
+from billing.models.ledger import METERED
 from billing.pricing import minor, rounded, shares
 from billing.reconciliation import Variance
 from billing.stripe_client import metering
@@ -32,7 +35,6 @@ from keys import audit
 from keys.models import Partner
 
 State = LedgerEntry.SyncState
-SETTLING: Final = dt.timedelta(minutes=10)
 BILLED_AS_ITEM: Final = "billed_as_item:"
 
 
@@ -53,7 +55,7 @@ def _unsynced(start: dt.datetime, end: dt.datetime, partner: Partner | None) -> 
     )
     errors = {(lane.partner_id, lane.item): lane.last_error for lane in StripeLane.objects.all()}
     for entry in waiting.filter(partner__in=StripeCustomer.objects.values("partner")).iterator(2000):
-        lane = entry.item if entry.kind in sending.METERED else ""
+        lane = entry.item if entry.kind in METERED else ""
         reason = errors.get((entry.partner_id, lane)) or entry.sync_error or "not sent yet"
         yield _of(entry, "unsynced", reason)
 
@@ -153,24 +155,16 @@ def _final(partner: Partner | None) -> QuerySet[StripeInvoice]:
 
 def _metered_of(at_stripe: StripeInvoice) -> QuerySet[LedgerEntry]:
     """The meter events of an invoice's subscription and period."""
-    own = LedgerEntry.objects.filter(
-        contract__stripe_subscription__subscription_id=at_stripe.subscription_id,
-        kind__in=sending.METERED,
-        sync_state=State.ACCEPTED,
-        synced_at__gte=F("partner__stripe_customer__connected_at"),
-    ).exclude(stripe_identifier__startswith=sending.ITEM_PREFIX)
-    return sending.between(own, at_stripe.starts_at, at_stripe.ends_at)
+    own = LedgerEntry.objects.of_cycle(at_stripe.subscription_id, at_stripe.starts_at, at_stripe.ends_at)
+    return own.counted()
 
 
 def _sent(
     customer: StripeCustomer, first: dt.datetime, last: dt.datetime
 ) -> tuple[Counter[tuple[str, dt.date]], set[tuple[str, dt.date]]]:
     """By item and day: how many were sent to this customer, and where something was sent just now."""
-    own = LedgerEntry.objects.filter(partner=customer.partner_id, kind__in=sending.METERED)
-    own = own.filter(sync_state=State.ACCEPTED, synced_at__gte=customer.connected_at).exclude(
-        stripe_identifier__startswith=sending.ITEM_PREFIX
-    )
-    moments = sending.between(own, first, last).annotate(day=TruncDate("stripe_moment"))
+    own = LedgerEntry.objects.filter(partner=customer.partner_id).between(first, last).counted()
+    moments = own.annotate(day=TruncDate("stripe_moment"))
     rows = moments.values("item", "day").annotate(sum=Sum("quantity")).order_by("item", "day")
     recent = moments.filter(synced_at__gt=timezone.now() - SETTLING).values_list("item", "day")
     return Counter({(row["item"], row["day"]): row["sum"] for row in rows}), set(recent)
@@ -196,7 +190,11 @@ def _bill_it(variance: Variance, actor: audit.Actor) -> bool:
     )
     if customer is None or not is_open:
         return False
-    item = sending.bill_as_item(entry, customer)
+    if not Billers.of(entry.partner_id).is_stripe(entry.period):
+        # Our own invoice has it.
+        same = LedgerEntry.objects.filter(pk=entry.pk, sync_state=State.REJECTED)
+        return bool(same.update(sync_state=State.NOT_BILLABLE))
+    item, _ = sending.bill_as_item(entry, customer)
     was_metered = entry.sync_state == State.ACCEPTED
     changes = (
         # Stripe has the event as well, and counts it; what it is billed by stands beside it.

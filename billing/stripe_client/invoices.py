@@ -1,5 +1,6 @@
 """Invoices: read whole, held back or let go, and the items that are put on them."""
 
+import datetime as dt
 from typing import Any
 
 from billing import stripe_facts
@@ -27,9 +28,13 @@ def release(invoice_id: str, *, idempotency_key: str) -> None:
     call(lambda: v1().invoices.finalize_invoice(invoice_id, params, under(idempotency_key)))
 
 
-def find_item(customer_id: str, entry_id: str) -> str | None:
-    """The item that was made of an entry and is on no invoice yet."""
-    params: Any = {"customer": customer_id, "pending": True, "limit": PAGE}
+def find_item(customer_id: str, entry_id: str, *, since: dt.datetime) -> str | None:
+    """The item that was made of an entry, on an invoice or not yet. It was made at `since` or later."""
+    params: Any = {
+        "customer": customer_id,
+        "created": {"gte": int(since.timestamp())},
+        "limit": PAGE,
+    }
     listed = all_of(lambda: v1().invoice_items.list(params))
     return next(
         (one.id for one in listed if stripe_facts.metadata_of(one.to_dict()).get("entry") == entry_id), None
