@@ -17,6 +17,7 @@ from billing import ledger, prices
 from billing.ledger import DeedFacts
 from billing.models import Contract, LedgerEntry
 from billing.pricing import minor, rounded
+from billing.stripe_client import StripeFault
 from keys import audit
 from keys.models import Partner
 
@@ -66,9 +67,25 @@ def register_deeds(source: DeedSource) -> None:
 
 
 def find_variances(start: dt.datetime, end: dt.datetime, partner: Partner | None = None) -> list[Variance]:
-    """All differences from `start` up to but without `end`, by partner and day."""
-    found = [variance for finder in (_charges, *_finders) for variance in finder(start, end, partner)]
-    return sorted(found, key=lambda one: (str(one.partner_id), one.day, one.kind, one.subject))
+    """All differences from `start` up to but without `end`, by partner and day. Raises StripeFault."""
+    found, fault = compare(start, end, partner)
+    if fault is not None:
+        raise fault
+    return found
+
+
+def compare(
+    start: dt.datetime, end: dt.datetime, partner: Partner | None = None
+) -> tuple[list[Variance], StripeFault | None]:
+    """The same, with what kept a finder from comparing: what the others found stands."""
+    found: list[Variance] = []
+    met: StripeFault | None = None
+    for finder in (_charges, *_finders):
+        try:
+            found.extend(finder(start, end, partner))
+        except StripeFault as fault:
+            met = fault
+    return sorted(found, key=lambda one: (str(one.partner_id), one.day, one.kind, one.subject)), met
 
 
 def is_repairable(variance: Variance) -> bool:

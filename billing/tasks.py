@@ -6,7 +6,6 @@ from celery import shared_task
 from django.utils import timezone
 
 from billing import (
-    alarms,
     draining,
     invoice_mirror,
     invoicing,
@@ -50,7 +49,6 @@ def sync() -> None:
     with slot(_SYNCING, of=1) as is_ours:
         if is_ours:
             syncing.sync()
-    alarms.watch()
 
 
 @shared_task
