@@ -8,6 +8,7 @@ import datetime as dt
 import uuid
 from collections import Counter
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Final
 
 from django.db.models import QuerySet, Sum
@@ -132,11 +133,9 @@ def _wrong_with(line: InvoiceLine, at_stripe: StripeInvoice) -> Iterator[Varianc
 
 def _amount(contract: Contract, item: str, quantity: int) -> int:
     tiers = prices.tiers_of(contract, item) or prices.FREE
-    exact = sum(
-        minor(share.unit_price * share.quantity, contract.currency)
-        for share in shares(tiers, before=0, quantity=quantity)
-    )
-    return rounded(minor(prices.FREE[0].unit_price, contract.currency) + exact)
+    parts = shares(tiers, before=0, quantity=quantity)
+    exact = (minor(share.unit_price * share.quantity, contract.currency) for share in parts)
+    return rounded(sum(exact, Decimal(0)))
 
 
 def _entries(start: dt.datetime, end: dt.datetime, partner: Partner | None) -> QuerySet[LedgerEntry]:

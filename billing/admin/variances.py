@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from billing import reconciliation, reconciling, stripe_client
 from billing.admin.base import ReadOnlyAdmin
+from billing.pricing import midnight
 from billing.reconciliation import Variance
 from keys import audit
 from keys.admin.acts import Act, ReasonForm, confirmation
@@ -71,7 +72,7 @@ def repair_view(page_of: ReadOnlyAdmin, request: HttpRequest) -> HttpResponse:
 
 
 def _found(first: dt.date, last: dt.date) -> tuple[list[Variance], stripe_client.StripeFault | None]:
-    return reconciliation.compare(_midnight(first), _midnight(last + dt.timedelta(days=1)))
+    return reconciliation.compare(midnight(first), midnight(last + dt.timedelta(days=1)))
 
 
 def _not_asked(
@@ -100,7 +101,3 @@ def _day(text: str | None, otherwise: dt.date) -> dt.date:
         return dt.date.fromisoformat(text or "")
     except ValueError:
         return otherwise
-
-
-def _midnight(day: dt.date) -> dt.datetime:
-    return dt.datetime.combine(day, dt.time(), dt.UTC)
