@@ -12,7 +12,7 @@ from django.db.models import Count, Min
 from django.utils import timezone
 from prometheus_client.core import GaugeMetricFamily, Metric
 
-from billing import reconciling, stripe_client
+from billing import reconciliation, stripe_client
 from billing.models import LedgerEntry, ReconciliationRun, StripeLane
 from partner_api.ops.watching import Finding
 
@@ -69,7 +69,7 @@ def variances() -> Iterator[Metric]:
         "partner_api_reconcile_variances", "What the last reconciliation found.", labels=["kind"]
     )
     run = ReconciliationRun.objects.whole().filter(error="").first()
-    for kind in reconciling.KINDS:
+    for kind in reconciliation.KINDS:
         family.add_metric([kind], run.counts.get(kind, 0) if run else 0)
     yield family
 

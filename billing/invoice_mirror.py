@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import structlog
 from django.db import transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from billing import invoicing, ledger, periods, signals, stripe_client, syncing
@@ -87,8 +88,7 @@ def release(at_stripe: StripeInvoice) -> bool:
     invoice = at_stripe.invoice
     _charge_what_is_due(invoice.partner, at_stripe)
     syncing.flush(invoice.partner_id, invoice_id=invoice.stripe_invoice_id)
-    own = LedgerEntry.objects.of_cycle(at_stripe.subscription_id, at_stripe.starts_at, at_stripe.ends_at)
-    waiting = own.pending().count()
+    waiting = _of_period(at_stripe).filter(sync_state=LedgerEntry.SyncState.PENDING).count()
     if waiting:
         _note(at_stripe, f"{waiting} entries are not at Stripe yet")
         return False
@@ -241,6 +241,10 @@ def _charge_what_is_due(partner: Partner, at_stripe: StripeInvoice) -> None:
     else:
         with transaction.atomic():
             ledger.charge_requests(period)
+
+
+def _of_period(at_stripe: StripeInvoice) -> QuerySet[LedgerEntry]:
+    return LedgerEntry.objects.of_cycle(at_stripe.subscription_id, at_stripe.starts_at, at_stripe.ends_at)
 
 
 def _is_behind(line: LineFacts, at_stripe: StripeInvoice) -> str:

@@ -17,7 +17,6 @@ from billing import ledger, prices
 from billing.ledger import DeedFacts
 from billing.models import Contract, LedgerEntry
 from billing.pricing import midnight, minor, rounded
-from billing.stripe_client import StripeFault
 from keys import audit
 from keys.models import Partner
 
@@ -41,6 +40,17 @@ Finder = Callable[[dt.datetime, dt.datetime, Partner | None], Iterable[Variance]
 Repair = Callable[[Variance, audit.Actor], bool]
 DeedSource = Callable[[dt.datetime, dt.datetime, uuid.UUID | None], Iterator[DeedFacts]]
 
+KINDS: Final = (
+    "missing_charge",
+    "double_charge",
+    "orphan_charge",
+    "unsynced",
+    "sync_rejected",
+    "late_event",
+    "price_mismatch",
+    "invoice_quantity_mismatch",
+    "meter_excess",
+)
 SAFE: set[str] = {"missing_charge"}
 _finders: list[Finder] = []
 _repairs: dict[str, Repair] = {}
@@ -66,26 +76,30 @@ def register_deeds(source: DeedSource) -> None:
         _deed_sources.append(source)
 
 
+class NotCompared(Exception):
+    """A finder could not look at what it compares with; the message says why."""
+
+
 def find_variances(start: dt.datetime, end: dt.datetime, partner: Partner | None = None) -> list[Variance]:
-    """All differences from `start` up to but without `end`, by partner and day. Raises StripeFault."""
-    found, fault = compare(start, end, partner)
-    if fault is not None:
-        raise fault
+    """All differences from `start` up to but without `end`, by partner and day. Raises NotCompared."""
+    found, reason = compare(start, end, partner)
+    if reason:
+        raise NotCompared(reason)
     return found
 
 
 def compare(
     start: dt.datetime, end: dt.datetime, partner: Partner | None = None
-) -> tuple[list[Variance], StripeFault | None]:
+) -> tuple[list[Variance], str]:
     """The same, with what kept a finder from comparing: what the others found stands."""
     found: list[Variance] = []
-    met: StripeFault | None = None
+    reason = ""
     for finder in (_charges, *_finders):
         try:
             found.extend(finder(start, end, partner))
-        except StripeFault as fault:
-            met = fault
-    return sorted(found, key=lambda one: (str(one.partner_id), one.day, one.kind, one.subject)), met
+        except NotCompared as error:
+            reason = str(error)
+    return sorted(found, key=lambda one: (str(one.partner_id), one.day, one.kind, one.subject)), reason
 
 
 def is_repairable(variance: Variance) -> bool:

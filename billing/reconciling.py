@@ -20,17 +20,6 @@ from keys.models import Partner
 log = structlog.get_logger(__name__)
 
 DEFAULT_DAYS: Final = WHOLE.days
-KINDS: Final = (
-    "missing_charge",
-    "double_charge",
-    "orphan_charge",
-    "unsynced",
-    "sync_rejected",
-    "late_event",
-    "price_mismatch",
-    "invoice_quantity_mismatch",
-    "meter_excess",
-)
 
 
 def run(
@@ -50,11 +39,11 @@ def run(
         if is_repairing:
             # Before: each repair has an entry of its own, and some are made at Stripe.
             audit.record(actor, "reconciliation.repair_ordered", row, partner=partner, reason=reason)
-    found, fault = reconciliation.compare(start, end, partner)
+    found, row.error = reconciliation.compare(start, end, partner)
     if is_repairing:
         row.repaired = _repair_all(found, actor)
-        found, fault = reconciliation.compare(start, end, partner)
-    row.error = f"Stripe could not be asked: {fault}"[:500] if fault else ""
+        found, row.error = reconciliation.compare(start, end, partner)
+    row.error = row.error[:500]
     row.variances = [_plain(one) for one in found]
     row.counts = dict(Counter(one.kind for one in found))
     row.finished_at = timezone.now()
@@ -94,10 +83,11 @@ def _repair_all(found: list[Variance], actor: audit.Actor) -> int:
 
 def _plain(variance: Variance) -> dict[str, Any]:
     facts = dataclasses.asdict(variance)
-    is_safe = variance.kind in reconciliation.SAFE
+    is_repairable = reconciliation.is_repairable(variance)
+    is_safe = is_repairable and variance.kind in reconciliation.SAFE
     return {
         **facts,
         "partner_id": str(variance.partner_id),
         "day": variance.day.isoformat(),
-        "repair": "safe" if is_safe else "by hand" if reconciliation.is_repairable(variance) else "look",
+        "repair": "safe" if is_safe else "by hand" if is_repairable else "look",
     }

@@ -92,21 +92,18 @@ def send(entry: LedgerEntry, route: Route, *, invoice_id: str = "") -> tuple[str
     if entry.kind not in METERED:
         return bill_as_item(entry, route.customer, invoice_id=invoice_id)
     moment = _metered_moment(entry, route)
+    identifier = identity(entry, route.customer)
     dimension = (("deed_type", entry.deed_type),) if entry.deed_type else ()
     event = MeterEvent(
         stripe_prices.event_name(entry.item),
         route.customer.customer_id,
         entry.quantity,
-        str(entry.pk),
+        identifier,
         int(moment.timestamp()),
         dimension,
     )
     try:
-        outcome = metering.send(event, idempotency_key=str(entry.pk))
-    except stripe_client.KeyReused:
-        # The same entry for another customer, within a day: its first one was deleted.
-        key = f"{entry.pk}:{route.customer.customer_id}"
-        outcome = metering.send(event, idempotency_key=key)
+        outcome = metering.send(event, idempotency_key=identifier)
     except stripe_client.Gone:
         raise
     except stripe_client.Refused as refused:
@@ -117,10 +114,7 @@ def send(entry: LedgerEntry, route: Route, *, invoice_id: str = "") -> tuple[str
         if refused.code == "no_meter":
             raise
         raise Rejected(refused.code, refused.message) from refused
-    is_known = outcome == "duplicate"
-    if is_known and entry.sync_attempts and entry.next_sync_at < route.customer.connected_at:
-        raise Rejected("of_deleted_customer", "Stripe counted it for a customer that is gone")
-    return str(entry.pk), is_known
+    return identifier, outcome == "duplicate"
 
 
 def bill_as_item(entry: LedgerEntry, customer: StripeCustomer, *, invoice_id: str = "") -> tuple[str, bool]:
@@ -134,7 +128,7 @@ def bill_as_item(entry: LedgerEntry, customer: StripeCustomer, *, invoice_id: st
     if made is not None:
         return made, True
     # The same key wherever the item shall stand: an earlier call for the next invoice is the same call.
-    key = f"item:{entry.pk}:{customer.customer_id}"
+    key = f"item:{identity(entry, customer)}"
     try:
         return _create_item(entry, customer, invoice_id, key), False
     except stripe_client.KeyReused:
@@ -150,6 +144,12 @@ def bill_as_item(entry: LedgerEntry, customer: StripeCustomer, *, invoice_id: st
     if timezone.now() - entry.next_sync_at < _SOON:
         raise Wait("item_in_doubt", timezone.now() + _SOON)
     return _create_item(entry, customer, invoice_id, f"{key}:{int(time.time())}"), False
+
+
+def identity(entry: LedgerEntry, customer: StripeCustomer) -> str:
+    """The entry's id; for a customer that took a deleted one's place another, since Stripe remembers the
+    first for a day."""
+    return f"{entry.pk}:{customer.generation}" if customer.generation else str(entry.pk)
 
 
 def _made_before(entry: LedgerEntry, customer: StripeCustomer) -> str | None:

@@ -17,6 +17,7 @@ import structlog
 from django.conf import settings
 from django.db import connection
 from django.db.models import Case, CharField, F, QuerySet, Value, When
+from django.db.models.functions import Greatest
 from django.utils import timezone
 
 from billing import doubts, sending, stripe_client
@@ -47,8 +48,9 @@ class Counts:
 
 @dataclass
 class _Batch:
-    """What a lane has done since it was last written down."""
+    """What a lane has done since it was last written down. `connected_at` is its customer's first moment."""
 
+    connected_at: dt.datetime
     accepted: list[LedgerEntry] = field(default_factory=list)
     known_before: list[LedgerEntry] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
@@ -154,7 +156,7 @@ def _leave_to_us(lane: StripeLane, route: sending.Route) -> None:
 def _serve_chunk(visit: _Visit, chunk: list[LedgerEntry]) -> bool:
     """False when the lane was left: paused, or lost to another."""
     lane, lease, counts = visit.lane, visit.lease, visit.counts
-    batch = _Batch()
+    batch = _Batch(visit.route.customer.connected_at)
     for number, entry in enumerate(chunk):
         if number % _MARKED_AT_ONCE == 0:
             _mark(chunk[number : number + _MARKED_AT_ONCE])
@@ -179,7 +181,7 @@ def _serve_chunk(visit: _Visit, chunk: list[LedgerEntry]) -> bool:
             return False
         if batch.is_due():
             _write(batch, counts)
-            batch = _Batch()
+            batch.started = time.monotonic()
             if not lane.renew(lease, now=timezone.now()):
                 log.warning("lane_lost", lane=str(lane))
                 return False
@@ -201,14 +203,14 @@ def _send(entry: LedgerEntry, visit: _Visit, batch: _Batch) -> None:
         return visit.in_doubt.is_counted(entry)
 
     if doubts.may_be_forgotten(entry) and is_counted():
-        entry.stripe_identifier, is_known = str(entry.pk), True
+        entry.stripe_identifier, is_known = sending.identity(entry, visit.route.customer), True
     else:
         try:
             entry.stripe_identifier, is_known = sending.send(entry, visit.route, invoice_id=visit.invoice_id)
         except sending.Rejected:
             if not (doubts.is_in_doubt(entry) and is_counted()):
                 raise
-            entry.stripe_identifier, is_known = str(entry.pk), True
+            entry.stripe_identifier, is_known = sending.identity(entry, visit.route.customer), True
     batch.accepted.append(entry)
     if is_known:
         batch.known_before.append(entry)
@@ -240,9 +242,10 @@ def _write(batch: _Batch, counts: Counts) -> None:
     now = timezone.now()
     accepted = {"sync_state": State.ACCEPTED, "sync_error": ""}
     known = {entry.pk for entry in batch.known_before}
-    metered = [entry.pk for entry in batch.accepted if entry.stripe_identifier == str(entry.pk)]
-    new = [pk for pk in metered if pk not in known]
-    for ids, synced_at in ((new, now), (list(known.intersection(metered)), F("next_sync_at"))):
+    usual = [entry.pk for entry in batch.accepted if entry.stripe_identifier == str(entry.pk)]
+    new = [pk for pk in usual if pk not in known]
+    then = Greatest("next_sync_at", Value(batch.connected_at))
+    for ids, synced_at in ((new, now), (list(known.intersection(usual)), then)):
         if ids:
             LedgerEntry.objects.filter(pk__in=ids, sync_state=State.PENDING).update(
                 stripe_identifier=F("id"), synced_at=synced_at, **accepted
@@ -250,7 +253,9 @@ def _write(batch: _Batch, counts: Counts) -> None:
     for entry in batch.accepted:
         if entry.stripe_identifier != str(entry.pk):
             LedgerEntry.objects.filter(pk=entry.pk, sync_state=State.PENDING).update(
-                stripe_identifier=entry.stripe_identifier, synced_at=now, **accepted
+                stripe_identifier=entry.stripe_identifier,
+                synced_at=then if entry.pk in known else now,
+                **accepted,
             )
     counts.accepted += len(batch.accepted)
     METER_EVENTS.labels("accepted").inc(len(batch.accepted))

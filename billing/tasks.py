@@ -35,6 +35,7 @@ def drain_usage() -> None:
 def keep_partitions() -> None:
     """Makes the months to come, and drops what is past its retention."""
     retention.keep()
+    retention.forget_stripe_events()
 
 
 @shared_task

@@ -32,9 +32,9 @@ def list_view(page_of: ReadOnlyAdmin, request: HttpRequest) -> HttpResponse:
     """The variances of a time."""
     page_of.may(request, "view_ledgerentry")
     first, last = _days(request)
-    found, fault = _found(first, last)
-    if fault is not None:
-        page_of.message_user(request, f"Stripe could not be asked: {fault}", messages.ERROR)
+    found, reason = _found(first, last)
+    if reason:
+        page_of.message_user(request, reason, messages.ERROR)
     names = dict(Partner.objects.values_list("pk", "name"))
     rows = [
         (one, names.get(one.partner_id), reconciliation.is_repairable(one) and _repair_url(one, first, last))
@@ -48,12 +48,11 @@ def repair_view(page_of: ReadOnlyAdmin, request: HttpRequest) -> HttpResponse:
     page_of.may(request, "adjust_ledgerentry")
     first, last = _days(request)
     back = f"{reverse(_LIST)}?{urlencode({'from': first, 'to': last})}"
-    found, fault = _found(first, last)
+    found, reason = _found(first, last)
     chosen = next((one for one in found if _name(one) == request.GET.get("variance")), None)
-    if chosen is None and fault is not None:
-        return _not_asked(page_of, request, fault, back)
     if chosen is None:
-        page_of.message_user(request, "There is nothing to repair any more.", messages.WARNING)
+        text = reason or "There is nothing to repair any more."
+        page_of.message_user(request, text, messages.WARNING)
         return HttpResponseRedirect(back)
     form = ReasonForm(request.POST or None)
     if request.method != "POST" or not form.is_valid():
@@ -61,8 +60,9 @@ def repair_view(page_of: ReadOnlyAdmin, request: HttpRequest) -> HttpResponse:
     actor, reason = audit.Actor.staff(request), form.cleaned_data["reason"]
     try:
         is_repaired = reconciling.repair_one(chosen, actor, reason=reason)
-    except stripe_client.StripeFault as met:
-        return _not_asked(page_of, request, met, back)
+    except stripe_client.StripeFault as fault:
+        page_of.message_user(request, f"Stripe could not be asked: {fault}", messages.ERROR)
+        return HttpResponseRedirect(back)
     if is_repaired:
         page_of.message_user(request, "It is repaired.")
     else:
@@ -71,15 +71,8 @@ def repair_view(page_of: ReadOnlyAdmin, request: HttpRequest) -> HttpResponse:
     return HttpResponseRedirect(back)
 
 
-def _found(first: dt.date, last: dt.date) -> tuple[list[Variance], stripe_client.StripeFault | None]:
+def _found(first: dt.date, last: dt.date) -> tuple[list[Variance], str]:
     return reconciliation.compare(midnight(first), midnight(last + dt.timedelta(days=1)))
-
-
-def _not_asked(
-    page_of: ReadOnlyAdmin, request: HttpRequest, fault: stripe_client.StripeFault, back: str
-) -> HttpResponse:
-    page_of.message_user(request, f"Stripe could not be asked: {fault}", messages.ERROR)
-    return HttpResponseRedirect(back)
 
 
 def _name(variance: Variance) -> str:

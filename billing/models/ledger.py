@@ -119,6 +119,7 @@ class LedgerEntry(models.Model):
             models.Index(fields=["partner", "occurred_at"], name="ledger_by_time"),
             models.Index(fields=["next_sync_at"], condition=Q(sync_state="pending"), name="ledger_unsynced"),
             models.Index(fields=["partner"], condition=Q(is_priced=False), name="ledger_unpriced"),
+            models.Index(fields=["partner"], condition=Q(sync_state="rejected"), name="ledger_rejected"),
         ]
         constraints = [
             models.UniqueConstraint(fields=["source_kind", "source_id"], name="one_charge_per_source"),

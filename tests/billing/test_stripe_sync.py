@@ -265,7 +265,7 @@ def test_a_customer_deleted_at_stripe_is_made_again_and_nothing_is_lost(twin: Tw
     unpause()
     assert syncing.sync().accepted == 1
     assert [one.customer for lane in twin.app.meters.accepted.values() for one in lane] == [second]
-    assert at_twin(twin) == [str(entry.pk)]
+    assert at_twin(twin) == [f"{entry.pk}:1"]
 
 
 def test_a_wrong_key_stops_the_lane_and_not_the_ledger(twin: Twin, acme: Partner, settings: Any) -> None:
