@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from billing import stripe_client
 from billing.models import BillingPeriod, Invoice, StripeSubscription
 
-Status = Invoice.Status
-
 
 @dataclass(frozen=True)
 class Billers:
@@ -24,17 +22,19 @@ class Billers:
 
     @classmethod
     def of(cls, partner_id: uuid.UUID) -> "Billers":
-        own = Invoice.objects.filter(partner=partner_id).exclude(period=None).exclude(status=Status.VOID)
-        invoices = own.values_list("period", "origin", "status")
+        own = Invoice.objects.filter(partner=partner_id).exclude(period=None)
+        local, void = Invoice.Origin.LOCAL, Invoice.Status.VOID
+        stripes = own.exclude(origin=local).exclude(status=void)
+        # Our draft is void once Stripe's is there: what becomes of that one does not bring ours back.
+        replaced = own.filter(origin=local, status=void)
+        ours = own.filter(origin=local).exclude(status__in=[void, Invoice.Status.DRAFT])
         subscribed = StripeSubscription.objects.filter(contract__partner=partner_id)
         return cls(
             tuple(subscribed.values_list("starts_at", "ends_at")) if stripe_client.is_configured() else (),
-            frozenset(period for period, origin, _ in invoices if origin == Invoice.Origin.STRIPE),
             frozenset(
-                period
-                for period, origin, status in invoices
-                if origin == Invoice.Origin.LOCAL and status != Status.DRAFT
+                stripes.values_list("period", flat=True).union(replaced.values_list("period", flat=True))
             ),
+            frozenset(ours.values_list("period", flat=True)),
         )
 
     def is_stripe(self, period: BillingPeriod) -> bool:

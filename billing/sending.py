@@ -30,6 +30,7 @@ from billing.stripe_facts import MeterEvent
 # An hour short of Stripe's 35 days: an event must not grow too old on its way.
 OLDEST: Final = dt.timedelta(days=35) - dt.timedelta(hours=1)
 NEWEST: Final = dt.timedelta(minutes=4)
+NOTHING_TO_BILL: Final = f"{ITEM_PREFIX}nothing_to_bill"
 _SOON: Final = dt.timedelta(minutes=1)
 
 
@@ -123,7 +124,7 @@ def bill_as_item(entry: LedgerEntry, customer: StripeCustomer, *, invoice_id: st
     Raises Wait, StripeFault.
     """
     if entry.amount_minor == 0:
-        return f"{ITEM_PREFIX}nothing_to_bill", False
+        return NOTHING_TO_BILL, False
     made = _made_before(entry, customer) if entry.sync_attempts else None
     if made is not None:
         return made, True
@@ -184,7 +185,7 @@ def _metered_moment(entry: LedgerEntry, route: Route) -> dt.datetime:
     subscription = route.subscriptions.get(entry.contract_id)
     if subscription is None:
         if _is_superseded(entry, route):
-            raise Rejected("outside_subscription", "a later version of the contract is at Stripe already")
+            raise Rejected("contract_is_over", "a later version of it is at Stripe already")
         raise Wait("contract_not_provisioned", now + _SOON)
     if now - moment > OLDEST:
         raise Rejected("too_old", "Stripe takes 35 days")

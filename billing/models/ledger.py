@@ -50,9 +50,8 @@ class LedgerEntryQuerySet(models.QuerySet["LedgerEntry"]):
 
     def between(self, start: dt.datetime, end: dt.datetime) -> Self:
         """Those whose moment at Stripe (`billing.sending.timestamp_of`) lies in [start, end)."""
-        last = ExpressionWrapper(F("period__ends_at") - dt.timedelta(seconds=1), output_field=DateTimeField())
-        moment = Least(Greatest("occurred_at", "period__starts_at"), last)
-        return self.annotate(stripe_moment=moment).filter(stripe_moment__gte=start, stripe_moment__lt=end)
+        moments = self.annotate(stripe_moment=stripe_moment())
+        return moments.filter(stripe_moment__gte=start, stripe_moment__lt=end)
 
     def quantity(self) -> int:
         return int(self.aggregate(sum=Sum("quantity"))["sum"] or 0)
@@ -155,3 +154,9 @@ class LedgerEntry(models.Model):
 
 
 METERED: Final = (LedgerEntry.Kind.DEED, LedgerEntry.Kind.REQUESTS)
+
+
+def stripe_moment() -> Least:
+    """The moment that Stripe is told (`billing.sending.timestamp_of`), of each entry of a query."""
+    last = ExpressionWrapper(F("period__ends_at") - dt.timedelta(seconds=1), output_field=DateTimeField())
+    return Least(Greatest("occurred_at", "period__starts_at"), last)

@@ -86,6 +86,19 @@ def test_the_running_period_waits_until_somebody_bills_it(twin: Twin, acme: Part
     assert twin.world.all("invoiceitem") == []
 
 
+def test_what_stripes_invoice_took_from_ours_stays_stripes(twin: Twin, acme: Partner, clock: Any) -> None:
+    """Our draft is void by then: nobody could bill what went back to it."""
+    contract = agree(acme, starts_on=dt.date(2026, 11, 1))
+    entry = charge(acme)
+    clock.move_to(LATE)
+    invoicing.close_ended(now=timezone.now())
+    Invoice.objects.update(status="void")
+    provisioning.provision(contract, ACTOR)
+    syncing.sync()
+    entry.refresh_from_db()
+    assert (entry.sync_state, entry.sync_error[:20]) == (State.REJECTED, "outside_subscription")
+
+
 def test_a_version_that_was_never_at_stripe_does_not_hold_up_the_next(
     twin: Twin, acme: Partner, clock: Any
 ) -> None:
@@ -98,7 +111,7 @@ def test_a_version_that_was_never_at_stripe_does_not_hold_up_the_next(
     assert (counts.accepted, counts.rejected) == (1, 1)
     assert at_twin(twin) == [str(second.pk)]
     first.refresh_from_db()
-    assert first.sync_error.startswith("outside_subscription")
+    assert first.sync_error.startswith("contract_is_over")
 
 
 def test_no_alarm_for_partners_that_are_not_at_stripe(twin: Twin, acme: Partner, clock: Any) -> None:
