@@ -51,7 +51,6 @@ def run(bench: Bench) -> list[Figure]:
 
 def month(partners: int, entries: int, *, syncs: int = 2) -> dict[str, Any]:
     """The whole month with faults. `ok` when the sums by partner and type agree and no rule was broken."""
-    from billing import syncing
     from billing.models import LedgerEntry, StripeLane
 
     with _twin() as ask:
@@ -59,7 +58,7 @@ def month(partners: int, entries: int, *, syncs: int = 2) -> dict[str, Any]:
         _fill(holders, entries)
         ask("faults", faults=faults(max(1, entries // 500)))
         started = time.monotonic()
-        while syncing.pending().exists():
+        while LedgerEntry.objects.pending().exists():
             _together(syncs)
             # What waited for a fault to pass has waited enough.
             StripeLane.objects.update(next_attempt_at=dt.datetime.now(dt.UTC))
@@ -84,11 +83,12 @@ def month(partners: int, entries: int, *, syncs: int = 2) -> dict[str, Any]:
 def ledger_sync_rate(entries: int = 5_000, *, partners: int = 25) -> dict[str, Any]:
     """Entries a second without faults. `ok` from 500 on."""
     from billing import syncing
+    from billing.models import LedgerEntry
 
     with _twin() as ask:
         _fill(_partners(partners), entries)
         started, busy = time.monotonic(), time.process_time()
-        while syncing.pending().exists():
+        while LedgerEntry.objects.pending().exists():
             syncing.sync()
         rate = entries / (time.monotonic() - started)
         cpu_ms = (time.process_time() - busy) / entries * 1000

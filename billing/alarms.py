@@ -1,56 +1,86 @@
-"""Tells staff long before it is too late that the ledger does not reach Stripe."""
+"""Watches and looks: whether the ledger reaches Stripe, and whether the books agree.
+
+What is looked up here is the same for every process and deployment that is asked.
+"""
 
 import datetime as dt
-from typing import Final
+from collections.abc import Iterator
+from typing import Any, Final
 
-import structlog
 from django.conf import settings
-from django.core.cache import cache
-from django.core.mail import send_mail
 from django.db.models import Count, Min
 from django.utils import timezone
-from django_redis.exceptions import ConnectionInterrupted
+from prometheus_client.core import GaugeMetricFamily, Metric
 
-from billing import stripe_client, syncing
-from billing.models import LedgerEntry, StripeLane
-from billing.stripe_metrics import OLDEST_UNSYNCED, UNSYNCED
+from billing import reconciliation, stripe_client
+from billing.models import LedgerEntry, ReconciliationRun, StripeLane
+from partner_api.ops.watching import Finding
 
-log = structlog.get_logger(__name__)
-
-_ONCE_SECONDS: Final = 24 * 3600
+# Stripe takes usage of so many days.
 LIMIT: Final = dt.timedelta(days=35)
 
 
-def watch() -> bool:
-    """Measures what is unsent. True when staff was told, which happens once a day at most."""
-    if not stripe_client.is_configured():
-        return False
-    now = timezone.now()
-    facts = syncing.pending().aggregate(count=Count("pk"), oldest=Min("occurred_at"))
-    age = now - facts["oldest"] if facts["oldest"] else dt.timedelta(0)
-    UNSYNCED.set(facts["count"])
-    OLDEST_UNSYNCED.set(max(0.0, age.total_seconds()))
+def ledger_unsynced() -> Iterator[Finding]:
+    """One finding, as soon as an entry is STRIPE_UNSYNCED_ALERT_DAYS old: long before it is too late."""
+    facts = _unsynced()
+    age = _age(facts)
     if age < dt.timedelta(days=settings.STRIPE_UNSYNCED_ALERT_DAYS):
-        return False
-    log.error("ledger_unsynced_too_long", entries=facts["count"], oldest_days=age.days)
-    return _tell(facts["count"], age)
-
-
-def _tell(count: int, age: dt.timedelta) -> bool:
-    try:
-        is_first = bool(cache.add("stripe-unsynced-told", value=True, timeout=_ONCE_SECONDS))
-    except ConnectionInterrupted:
-        is_first = True
-    if not is_first or not settings.STAFF_EMAILS:
-        return False
+        return
     left = max(0, (LIMIT - age).days)
-    errors = StripeLane.objects.exclude(last_error="").values_list("last_error", flat=True).distinct()[:5]
-    rejected = LedgerEntry.objects.filter(sync_state=LedgerEntry.SyncState.REJECTED).count()
-    text = (
-        f"{count} ledger entries have not reached Stripe; the oldest is {age.days} days old.\n"
-        f"Stripe takes usage of the last {LIMIT.days} days: {left} days are left for it.\n"
-        f"Rejected so far: {rejected}.\n\n"
-        "What was last in the way:\n" + "".join(f"- {error}\n" for error in errors)
+    errors = StripeLane.objects.exclude(last_error="").values_list("last_error", flat=True)
+    # The code only: what Stripe says may name people.
+    codes = sorted({error.split(":")[0] for error in errors.distinct()})
+    yield Finding(
+        "ledger",
+        f"{facts['count']} ledger entries have not reached Stripe, the oldest for {age.days} days; "
+        f"{left} days are left for it. Last in the way: {', '.join(codes[:5]) or 'nothing'}",
     )
-    send_mail(f"{count} charges have not reached Stripe", text, None, settings.STAFF_EMAILS)
-    return True
+
+
+def books_disagree() -> Iterator[Finding]:
+    """What the last whole comparison found, or why it could not compare all."""
+    run = ReconciliationRun.objects.whole().first()
+    if run is None or run.is_clean:
+        return
+    counts = ", ".join(f"{count} {kind}" for kind, count in sorted(run.counts.items()))
+    what = "; ".join(part for part in (counts, run.error) if part)
+    url = f"{settings.PUBLIC_BASE_URL}/admin/billing/reconciliationrun/{run.pk}/change/"
+    yield Finding("books", f"the books do not agree: {what[:300]}. Each is named at {url}")
+
+
+def unsynced_entries() -> Iterator[Metric]:
+    """How many entries wait for Stripe, and how old the oldest is."""
+    facts = _unsynced()
+    yield GaugeMetricFamily(
+        "partner_api_stripe_unsynced_entries",
+        "Ledger entries that Stripe has not got yet.",
+        value=facts["count"],
+    )
+    yield GaugeMetricFamily(
+        "partner_api_stripe_oldest_unsynced_seconds",
+        "Age of the oldest entry that Stripe has not got.",
+        value=_age(facts).total_seconds(),
+    )
+
+
+def variances() -> Iterator[Metric]:
+    """By class, of the last whole comparison that could compare all."""
+    family = GaugeMetricFamily(
+        "partner_api_reconcile_variances", "What the last reconciliation found.", labels=["kind"]
+    )
+    run = ReconciliationRun.objects.whole().filter(error="").first()
+    for kind in reconciliation.KINDS:
+        family.add_metric([kind], run.counts.get(kind, 0) if run else 0)
+    yield family
+
+
+def _unsynced() -> dict[str, Any]:
+    if not stripe_client.is_configured():
+        return {"count": 0, "oldest": None}
+    waiting = LedgerEntry.objects.pending().of_partners_at_stripe()
+    return waiting.aggregate(count=Count("pk"), oldest=Min("occurred_at"))
+
+
+def _age(facts: dict[str, Any]) -> dt.timedelta:
+    now = timezone.now()
+    return max(dt.timedelta(0), now - (facts["oldest"] or now))

@@ -10,7 +10,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import Max
 from django.utils import timezone
 
-from billing import cost_units, prices
+from billing import cost_units, prices, tiers
 from billing.models import Contract, LedgerEntry, Price
 from keys import audit
 from keys.models import Partner
@@ -28,7 +28,10 @@ def agree(partner: Partner, terms: dict[str, Any], rows: Iterable[PriceRow], act
     rows = list(rows)
     _lock(partner)
     starts_on: dt.date = terms["starts_on"]
-    reason = why_not_from(partner, starts_on)
+    anchor_day = terms.get("anchor_day", 1)
+    reason = why_not_from(partner, starts_on) or tiers.why_not_from(
+        partner, starts_on, rows, anchor_day=anchor_day
+    )
     if reason:
         raise ValidationError(reason)
     problems = [

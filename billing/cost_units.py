@@ -45,6 +45,10 @@ def know_deed_types(names: Iterable[str]) -> None:
     _deed_types.update(names)
 
 
+def deed_types() -> set[str]:
+    return set(_deed_types)
+
+
 def problems_of(table: Any) -> list[str]:
     """What is wrong with a contract's table, or the setting, in sentences that name the entry."""
     if not isinstance(table, dict):

@@ -11,10 +11,10 @@ from typing import Any, Final
 
 import structlog
 from django.db import IntegrityError, transaction
-from django.db.models import F, QuerySet
+from django.db.models import QuerySet
 from django.utils import timezone
 
-from billing import invoicing, ledger, periods, sending, signals, stripe_client, stripe_lines, syncing
+from billing import invoicing, ledger, periods, signals, stripe_client, stripe_lines, syncing
 from billing.models import (
     BillingPeriod,
     Contract,
@@ -109,10 +109,8 @@ def release(at_stripe: StripeInvoice) -> bool:
 
 def expected_quantity(contract_id: uuid.UUID, item: str, start: dt.datetime, end: dt.datetime) -> int:
     """How many units of a contract's item Stripe was sent between two moments."""
-    own = LedgerEntry.objects.filter(
-        contract=contract_id, item=item, synced_at__gte=F("partner__stripe_customer__connected_at")
-    )
-    return syncing.accepted_quantity(sending.between(own, start, end))
+    own = LedgerEntry.objects.filter(contract=contract_id, item=item)
+    return own.between(start, end).counted().quantity()
 
 
 def void_local_drafts() -> None:
@@ -213,10 +211,7 @@ def _charge_what_is_due(partner: Partner, at_stripe: StripeInvoice) -> None:
 
 
 def _of_period(at_stripe: StripeInvoice) -> QuerySet[LedgerEntry]:
-    own = LedgerEntry.objects.filter(
-        contract__stripe_subscription__subscription_id=at_stripe.subscription_id, kind__in=sending.METERED
-    )
-    return sending.between(own, at_stripe.starts_at, at_stripe.ends_at)
+    return LedgerEntry.objects.of_cycle(at_stripe.subscription_id, at_stripe.starts_at, at_stripe.ends_at)
 
 
 def _what_is_missing(at_stripe: StripeInvoice) -> str:

@@ -1,7 +1,8 @@
 """Makes a period's invoice from the ledger: a preview while the period runs, its draft once it has ended.
 
 A line is all entries of one kind, item, contract version and price, so that the entries behind it can be
-listed; it is rounded once. Drafts made here are not sent to anybody: that is Stripe's part.
+listed; it is rounded once. A draft made here is sent to nobody: Stripe's invoice takes its place, or
+finance makes it final (billing.settling).
 """
 
 import datetime as dt
@@ -15,10 +16,10 @@ from django.db import IntegrityError, transaction
 from django.db.models import Min, QuerySet, Sum
 from django.utils import timezone
 
-from billing import ledger, periods, prices
-from billing.models import BillingPeriod, Contract, Invoice, InvoiceLine, LedgerEntry, PeriodCount
+from billing import ledger, periods, requests_due
+from billing.models import BillingPeriod, Contract, Invoice, InvoiceLine, LedgerEntry
 from billing.models.contract import REISSUE, REQUEST
-from billing.pricing import Share, Span, minor, overlap, prorated, rounded, shares
+from billing.pricing import midnight, minor, rounded
 from keys.models import Partner
 
 log = structlog.get_logger(__name__)
@@ -121,7 +122,7 @@ def _ended(partner: Partner, now: dt.datetime) -> Iterator[BillingPeriod]:
     first_day = partner.contracts.standing().aggregate(first=Min("starts_on"))["first"]
     first_period = partner.billing_periods.order_by("starts_at").first()
     starts = [period.starts_at for period in [first_period] if period]
-    moment = closed.ends_at if closed else min([*starts, *([_midnight(first_day)] if first_day else [])])
+    moment = closed.ends_at if closed else min([*starts, *([midnight(first_day)] if first_day else [])])
     while (period := periods.at(partner, moment)).ends_at <= now:
         yield period
         moment = period.ends_at
@@ -218,46 +219,36 @@ def _description(kind: str, item: str, *, is_priced: bool = True) -> str:
 
 
 def _fees_to_come(period: BillingPeriod, known: set[Any]) -> list[Line]:
-    days = periods.span_of(period)
-    lines = []
-    for contract, first, end in prices.versions(period.partner_id, days.start, days.end):
-        if not contract.base_fee or contract.pk in known:
-            continue
-        own, whole = overlap(days, Span(first, end)), periods.full_days(period, contract)
-        fee = prorated(minor(contract.base_fee, contract.currency), days=own, of_days=whole)
-        text = f"Base fee: {first} to {end - dt.timedelta(days=1)}, {own} of {whole} days"
-        lines.append(
-            Line(Kind.BASE_FEE, "base_fee", contract.pk, None, text, 1, None, rounded(fee), contract.currency)
+    return [
+        Line(
+            Kind.BASE_FEE,
+            "base_fee",
+            fee.contract.pk,
+            None,
+            f"Base fee: {fee.days}",
+            1,
+            None,
+            rounded(fee.amount),
+            fee.contract.currency,
         )
-    return lines
+        for fee in ledger.base_fees(period)
+        if fee.contract.pk not in known
+    ]
 
 
 def _requests_to_come(period: BillingPeriod) -> list[Line]:
-    last = min(timezone.now(), period.ends_at - dt.timedelta(microseconds=1))
-    contract = Contract.objects.in_force(period.partner_id, last.date())
-    tiers = prices.tiers_of(contract, REQUEST)
-    count = PeriodCount.objects.filter(period=period, item=REQUEST).first()
-    before = count.quantity if count else 0
-    quantity = period.requests_used - before
-    if contract is None or not tiers or quantity <= 0 or period.closed_at is not None:
-        return []
-
-    def line(share: Share) -> Line:
-        amount = rounded(minor(share.unit_price * share.quantity, contract.currency))
-        return Line(
+    return [
+        Line(
             Kind.REQUESTS,
             REQUEST,
-            contract.pk,
+            due.contract.pk,
             None,
             "API requests, not charged yet",
             share.quantity,
             share.unit_price,
-            amount,
-            contract.currency,
+            rounded(minor(share.unit_price * share.quantity, due.contract.currency)),
+            due.contract.currency,
         )
-
-    return [line(share) for share in shares(tiers, before=before, quantity=quantity)]
-
-
-def _midnight(day: dt.date) -> dt.datetime:
-    return dt.datetime.combine(day, dt.time(), dt.UTC)
+        for due in requests_due.of_period(period)
+        for share in due.shares()
+    ]

@@ -6,6 +6,7 @@ all the same, at 0 and marked as not priced, so that the fact is kept and financ
 
 import datetime as dt
 import uuid
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
@@ -14,8 +15,8 @@ from django.db import connection, transaction
 from django.db.models import F
 from django.utils import timezone
 
-from billing import periods, prices, quotas
-from billing.models import BillingPeriod, Contract, LedgerEntry, PeriodCount
+from billing import periods, prices, quotas, requests_due
+from billing.models import BillingPeriod, Contract, LedgerEntry
 from billing.models.contract import REQUEST
 from billing.pricing import Share, Span, minor, overlap, prorated, rounded, shares
 from keys import audit
@@ -70,36 +71,49 @@ def charge(deed: DeedFacts) -> LedgerEntry | None:
 def charge_requests(period: BillingPeriod) -> list[LedgerEntry]:
     """Charges the period's requests that were not charged yet; call it inside a transaction.
 
-    Nothing happens where the contract has no price for requests.
+    Each version has a price for those of its own days, or none.
     """
     locked = BillingPeriod.objects.select_for_update(no_key=True).get(pk=period.pk)
-    last_day = min(timezone.now(), locked.ends_at - dt.timedelta(microseconds=1))
-    contract = Contract.objects.in_force(locked.partner_id, last_day.date())
-    charged = PeriodCount.objects.filter(period=locked, item=REQUEST).first()
-    before = charged.quantity if charged else 0
-    quantity = locked.requests_used - before
-    if quantity <= 0 or locked.closed_at is not None or not prices.tiers_of(contract, REQUEST):
-        return []
     entries = []
-    for number, share in enumerate(_count(locked, contract, REQUEST, quantity)):
-        entry = _entry(locked, contract, Kind.REQUESTS, REQUEST, share, occurred_at=last_day)
-        entry.source_kind, entry.source_id = "requests", f"{locked.pk}:{before}:{number}"
-        entry.save(force_insert=True)
-        entries.append(entry)
+    for due in requests_due.of_period(locked):
+        _count(locked, due.contract, REQUEST, due.quantity)
+        for number, share in enumerate(due.shares()):
+            entry = _entry(locked, due.contract, Kind.REQUESTS, REQUEST, share, occurred_at=due.until)
+            entry.source_kind = "requests"
+            entry.source_id = f"{locked.pk}:{due.contract.pk}:{due.before}:{number}"
+            entry.save(force_insert=True)
+            entries.append(entry)
     return entries
+
+
+@dataclass(frozen=True)
+class BaseFee:
+    """A version's fee for its days of a period: exact, in minor units; `days` says which, for people."""
+
+    contract: Contract
+    amount: Decimal
+    days: str
+
+
+def base_fees(period: BillingPeriod) -> Iterator[BaseFee]:
+    """Of each version in force in the period that has a fee, charged or not."""
+    days = periods.span_of(period)
+    for contract, first, end in prices.versions(period.partner_id, days.start, days.end):
+        if contract.base_fee:
+            own, whole = overlap(days, Span(first, end)), periods.full_days(period, contract)
+            fee = prorated(minor(contract.base_fee, contract.currency), days=own, of_days=whole)
+            text = f"{first} to {end - dt.timedelta(days=1)}, {own} of {whole} days"
+            yield BaseFee(contract, fee, text)
 
 
 def charge_base_fees(period: BillingPeriod) -> list[LedgerEntry]:
     """Charges each contract version's fee for its days of the period, once; inside a transaction."""
     entries = []
-    days = periods.span_of(period)
-    for contract, first, end in prices.versions(period.partner_id, days.start, days.end):
+    for fee in base_fees(period):
+        contract = fee.contract
         source_id = f"{contract.pk}:{period.pk}"
-        if not contract.base_fee or LedgerEntry.objects.filter(source_kind="base_fee", source_id=source_id):
+        if LedgerEntry.objects.filter(source_kind="base_fee", source_id=source_id).exists():
             continue
-        own = overlap(days, Span(first, end))
-        whole = periods.full_days(period, contract)
-        fee = prorated(minor(contract.base_fee, contract.currency), days=own, of_days=whole)
         entry = _entry(
             period,
             contract,
@@ -108,10 +122,9 @@ def charge_base_fees(period: BillingPeriod) -> list[LedgerEntry]:
             Share(1, contract.base_fee),
             occurred_at=period.ends_at - dt.timedelta(microseconds=1),
         )
-        entry.amount, entry.amount_minor = fee, rounded(fee)
+        entry.amount, entry.amount_minor = fee.amount, rounded(fee.amount)
         entry.source_kind, entry.source_id = "base_fee", source_id
-        last = end - dt.timedelta(days=1)
-        entry.reason = f"{first} to {last}, {own} of {whole} days"
+        entry.reason = fee.days
         entry.save(force_insert=True)
         entries.append(entry)
     return entries
@@ -135,11 +148,12 @@ def correct(
     if amount == 0:
         message = "a correction of nothing"
         raise ValueError(message)
+    now = timezone.now()
+    period = periods.open_at(partner, now)
+    # Under the period's lock: of two clicks at once the second finds what the first made.
     made = LedgerEntry.objects.filter(source_kind="correction", source_id=source_id).first()
     if made is not None:
         return made
-    now = timezone.now()
-    period = periods.open_at(partner, now)
     contract = Contract.objects.in_force(partner.pk, now.date())
     entry = _entry(
         period,
@@ -174,10 +188,11 @@ def carry_over(period: BillingPeriod, credit: int, currency: str) -> None:
 
 
 @transaction.atomic
-def price_unpriced(partner: Partner, actor: audit.Actor) -> int:
-    """Charges what was not priced when it happened and has a price now; how many entries that were.
+def price_unpriced(partner: Partner, actor: audit.Actor, *, is_reissue: Callable[[LedgerEntry], bool]) -> int:
+    """Charges all that was not priced when it happened and has a price now; how many entries that were.
 
-    Each gets another entry, in the open period, with the price; the first one stays as it is.
+    Each gets another entry, in the open period, with the price; the first one stays as it is. `is_reissue`
+    says of an entry whether its deed replaces another: without a contract, no price of it said so.
     """
     done = 0
     unpriced = partner.ledger_entries.filter(is_priced=False).select_for_update().order_by("id")
@@ -188,7 +203,7 @@ def price_unpriced(partner: Partner, actor: audit.Actor) -> int:
     )
     for entry in unpriced:
         contract = Contract.objects.in_force(partner.pk, entry.occurred_at.date())
-        item = prices.item_of(contract, entry.deed_type, is_reissue=entry.item == "reissue")
+        item = prices.item_of(contract, entry.deed_type, is_reissue=is_reissue(entry))
         if str(entry.pk) in settled or not prices.is_priced(contract, item):
             continue
         period = periods.open_at(partner, timezone.now())
@@ -238,9 +253,14 @@ def _entry(
 
 
 def _count(period: BillingPeriod, contract: Contract | None, item: str, quantity: int) -> list[Share]:
-    """Counts so many more of an item, and at what price each falls. The period is locked by the caller."""
+    """Counts so many more of an item, and at what price each falls. The period is locked by the caller.
+
+    What has no price uses up no tier, as at Stripe, which is not told of it.
+    """
+    tiers = prices.tiers_of(contract, item)
+    if not tiers:
+        return [Share(quantity, Decimal(0))]
     with connection.cursor() as cursor:
         cursor.execute(_COUNT, [period.pk, item, quantity])
         (after,) = cursor.fetchone()
-    tiers = prices.tiers_of(contract, item) or prices.FREE
     return list(shares(tiers, before=after - quantity, quantity=quantity))

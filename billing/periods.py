@@ -9,7 +9,7 @@ import datetime as dt
 from django.db import IntegrityError, transaction
 
 from billing.models import BillingPeriod, Contract
-from billing.pricing import Span, period_of
+from billing.pricing import Span, midnight, period_of
 from keys.models import Partner
 
 
@@ -52,7 +52,7 @@ def _make(partner: Partner, moment: dt.datetime) -> BillingPeriod:
     day = moment.astimezone(dt.UTC).date()
     contract = Contract.objects.in_force(partner.pk, day)
     span = period_of(day, contract.anchor_day if contract else 1)
-    starts_at, ends_at = _midnight(span.start), _midnight(span.end)
+    starts_at, ends_at = midnight(span.start), midnight(span.end)
     others = partner.billing_periods
     before = others.filter(ends_at__gt=starts_at, ends_at__lte=moment).order_by("-ends_at").first()
     after = others.filter(starts_at__gt=moment, starts_at__lt=ends_at).order_by("starts_at").first()
@@ -68,7 +68,3 @@ def _make(partner: Partner, moment: dt.datetime) -> BillingPeriod:
         # Another process was first.
         return BillingPeriod.objects.at(partner.pk, moment).get()
     return made
-
-
-def _midnight(day: dt.date) -> dt.datetime:
-    return dt.datetime.combine(day, dt.time(), dt.UTC)

@@ -9,9 +9,11 @@ from typing import Final
 from django.conf import settings
 from django.utils import timezone
 
+from billing import cost_units
 from billing.models import BillingPeriod, Contract
 from billing.models.contract import ANY_DEED, REISSUE, REQUEST
 from billing.pricing import REQUESTS_A_PRICE, Tier
+from partner_api.http.suggestions import suggest
 
 FREE: Final = (Tier(0, Decimal(0)),)
 
@@ -82,6 +84,10 @@ def problems_of(model: str, rows: Iterable[tuple[str, int, Decimal]], base_fee: 
         f"The first tier of {item!r} must start after 0."
         for item in sorted(items)
         if not any(after == 0 for name, after, _ in rows if name == item)
+    ]
+    known = {ANY_DEED, REISSUE, REQUEST} | cost_units.deed_types()
+    found += [
+        f"There is no item {item[:60]!r}; {suggest(item, sorted(known))}" for item in sorted(items - known)
     ]
     deeds = items - {REQUEST, REISSUE}
     if model in {Contract.Model.FLAT, Contract.Model.HYBRID} and not base_fee:

@@ -118,6 +118,11 @@ def prorated(fee: Decimal, *, days: int, of_days: int) -> Decimal:
     return (fee * days / of_days).quantize(Decimal("1E-10"), rounding=ROUND_HALF_UP)
 
 
+def midnight(day: dt.date) -> dt.datetime:
+    """The day's first moment."""
+    return dt.datetime.combine(day, dt.time(), dt.UTC)
+
+
 def overlap(one: Span, other: Span) -> int:
     """How many days two spans share."""
     return max(0, (min(one.end, other.end) - max(one.start, other.start)).days)

@@ -16,7 +16,7 @@ from django.db import IntegrityError, transaction
 from billing import ledger, prices
 from billing.ledger import DeedFacts
 from billing.models import Contract, LedgerEntry
-from billing.pricing import minor, rounded
+from billing.pricing import midnight, minor, rounded
 from keys import audit
 from keys.models import Partner
 
@@ -40,6 +40,17 @@ Finder = Callable[[dt.datetime, dt.datetime, Partner | None], Iterable[Variance]
 Repair = Callable[[Variance, audit.Actor], bool]
 DeedSource = Callable[[dt.datetime, dt.datetime, uuid.UUID | None], Iterator[DeedFacts]]
 
+KINDS: Final = (
+    "missing_charge",
+    "double_charge",
+    "orphan_charge",
+    "unsynced",
+    "sync_rejected",
+    "late_event",
+    "price_mismatch",
+    "invoice_quantity_mismatch",
+    "meter_excess",
+)
 SAFE: set[str] = {"missing_charge"}
 _finders: list[Finder] = []
 _repairs: dict[str, Repair] = {}
@@ -65,10 +76,30 @@ def register_deeds(source: DeedSource) -> None:
         _deed_sources.append(source)
 
 
+class NotCompared(Exception):
+    """A finder could not look at what it compares with; the message says why."""
+
+
 def find_variances(start: dt.datetime, end: dt.datetime, partner: Partner | None = None) -> list[Variance]:
-    """All differences from `start` up to but without `end`, by partner and day."""
-    found = [variance for finder in (_charges, *_finders) for variance in finder(start, end, partner)]
-    return sorted(found, key=lambda one: (str(one.partner_id), one.day, one.kind, one.subject))
+    """All differences from `start` up to but without `end`, by partner and day. Raises NotCompared."""
+    found, reason = compare(start, end, partner)
+    if reason:
+        raise NotCompared(reason)
+    return found
+
+
+def compare(
+    start: dt.datetime, end: dt.datetime, partner: Partner | None = None
+) -> tuple[list[Variance], str]:
+    """The same, with what kept a finder from comparing: what the others found stands."""
+    found: list[Variance] = []
+    reason = ""
+    for finder in (_charges, *_finders):
+        try:
+            found.extend(finder(start, end, partner))
+        except NotCompared as error:
+            reason = str(error)
+    return sorted(found, key=lambda one: (str(one.partner_id), one.day, one.kind, one.subject)), reason
 
 
 def is_repairable(variance: Variance) -> bool:
@@ -103,7 +134,7 @@ def _charges(start: dt.datetime, end: dt.datetime, partner: Partner | None) -> I
                 yield _of(entry, "double_charge", f"deed {deed.deed_id} is charged by an earlier entry")
             continue
         charged.add(deed.deed_id)
-        wrong = None if str(entry.pk) in corrected else agreed.what_is_wrong(entry)
+        wrong = None if str(entry.pk) in corrected else agreed.what_is_wrong(entry, deed)
         if wrong:
             yield _of(entry, "price_mismatch", wrong)
     for deed in deeds.values():
@@ -122,12 +153,14 @@ class _Agreed:
             LedgerEntry.objects.filter(source_kind=ledger.PRICING_SOURCE).values_list("source_id", flat=True)
         )
 
-    def what_is_wrong(self, entry: LedgerEntry) -> str | None:
+    def what_is_wrong(self, entry: LedgerEntry, deed: DeedFacts) -> str | None:
         day = entry.occurred_at.astimezone(dt.UTC).date()
         now, then = self._in_force(entry, day)
         if not entry.is_priced:
-            is_settled = str(entry.pk) in self._priced_later or not prices.is_priced(now, entry.item)
-            return None if is_settled else "it has no price, though there is one by now"
+            item = prices.item_of(now, entry.deed_type, is_reissue=deed.is_reissue)
+            is_settled = str(entry.pk) in self._priced_later or not prices.is_priced(now, item)
+            text = "it has no price, though there is one by now (to price it prices all such of the partner)"
+            return None if is_settled else text
         contract = next((one for one in (now, then) if one and one.pk == entry.contract_id), None)
         if contract is None:
             return "its contract version was not in force on its day"
@@ -177,17 +210,9 @@ def _corrected() -> set[str]:
 
 
 def _charge_what_is_missing(variance: Variance, actor: audit.Actor) -> bool:
-    start = dt.datetime.combine(variance.day, dt.time(), dt.UTC)
-    # Read to the end: a source that is left halfway keeps its cursor open, whatever the charge comes to.
-    found = [
-        deed
-        for source in _deed_sources
-        for deed in source(start, start + dt.timedelta(days=1), variance.partner_id)
-        if str(deed.deed_id) == variance.subject
-    ]
-    if not found:
+    deed = _deed(variance.partner_id, variance.day, variance.subject)
+    if deed is None:
         return False
-    deed = found[0]
     try:
         with transaction.atomic():
             entry = ledger.charge(deed)
@@ -209,13 +234,30 @@ def _credit_the_charge(variance: Variance, actor: audit.Actor) -> bool:
 def _correct_the_price(variance: Variance, actor: audit.Actor) -> bool:
     entry = LedgerEntry.objects.select_related("partner").get(pk=variance.subject)
     if not entry.is_priced:
-        return ledger.price_unpriced(entry.partner, actor) > 0
+        return ledger.price_unpriced(entry.partner, actor, is_reissue=_is_reissue) > 0
     contract = Contract.objects.in_force(entry.partner_id, entry.occurred_at.astimezone(dt.UTC).date())
     tiers = prices.tiers_of(contract, entry.item) or prices.FREE
     if contract is None or contract.currency != entry.currency or len(tiers) > 1:
         return False  # which price is the right one is for people to say
     expected = minor(tiers[0].unit_price * entry.quantity, entry.currency)
     return _correct(entry, rounded(expected) - rounded(entry.amount), variance, actor)
+
+
+def _is_reissue(entry: LedgerEntry) -> bool:
+    deed = _deed(entry.partner_id, entry.occurred_at.astimezone(dt.UTC).date(), entry.source_id)
+    return deed is not None and deed.is_reissue
+
+
+def _deed(partner_id: uuid.UUID, day: dt.date, deed_id: str) -> DeedFacts | None:
+    start = midnight(day)
+    # Read to the end: a source that is left halfway keeps its cursor open, whatever the charge comes to.
+    found = [
+        deed
+        for source in _deed_sources
+        for deed in source(start, start + dt.timedelta(days=1), partner_id)
+        if str(deed.deed_id) == deed_id
+    ]
+    return found[0] if found else None
 
 
 def _correct(entry: LedgerEntry, amount: int, variance: Variance, actor: audit.Actor) -> bool:

@@ -6,34 +6,20 @@ from collections import Counter
 from typing import Any, Final
 
 import structlog
-from django.conf import settings
-from django.core.mail import send_mail
 from django.db import transaction
 from django.utils import timezone
 
 from billing import reconciliation
 from billing.models import ReconciliationRun
+from billing.models.reconciliation import WHOLE
 from billing.reconciliation import Variance
-from billing.stripe_client import StripeFault
-from billing.stripe_metrics import VARIANCES
+from billing.stripe_client import Refused, StripeFault
 from keys import audit
 from keys.models import Partner
 
 log = structlog.get_logger(__name__)
 
-# Stripe takes usage of 35 days; what is older can't change any more.
-DEFAULT_DAYS: Final = 35
-KINDS: Final = (
-    "missing_charge",
-    "double_charge",
-    "orphan_charge",
-    "unsynced",
-    "sync_rejected",
-    "late_event",
-    "price_mismatch",
-    "invoice_quantity_mismatch",
-    "meter_excess",
-)
+DEFAULT_DAYS: Final = WHOLE.days
 
 
 def run(
@@ -53,21 +39,15 @@ def run(
         if is_repairing:
             # Before: each repair has an entry of its own, and some are made at Stripe.
             audit.record(actor, "reconciliation.repair_ordered", row, partner=partner, reason=reason)
-    try:
-        found = reconciliation.find_variances(start, end, partner)
-        if is_repairing:
-            row.repaired = sum(_repair(one, actor) for one in found)
-            found = reconciliation.find_variances(start, end, partner)
-    except StripeFault as fault:
-        # Nothing is clean that could not be compared.
-        row.error = f"Stripe could not be asked: {fault}"[:500]
-        found = []
+    found, row.error = reconciliation.compare(start, end, partner)
+    if is_repairing:
+        row.repaired = _repair_all(found, actor)
+        found, row.error = reconciliation.compare(start, end, partner)
+    row.error = row.error[:500]
     row.variances = [_plain(one) for one in found]
     row.counts = dict(Counter(one.kind for one in found))
     row.finished_at = timezone.now()
     row.save(update_fields=["variances", "counts", "repaired", "error", "finished_at"])
-    for kind in KINDS:
-        VARIANCES.labels(kind).set(row.counts.get(kind, 0))
     report = log.info if row.is_clean else log.error
     report("reconciled", run=str(row.pk), repaired=row.repaired, error=row.error, **row.counts)
     return row
@@ -82,28 +62,32 @@ def repair_one(variance: Variance, actor: audit.Actor, *, reason: str) -> bool:
 
 
 def nightly() -> ReconciliationRun:
-    """The default time, of all partners; staff is told what it found."""
+    """The default time, of all partners; billing.alarms tells staff what it found."""
     end = timezone.now() - dt.timedelta(minutes=1)
     actor = audit.Actor.system("billing.tasks.reconcile")
-    row = run(end - dt.timedelta(days=DEFAULT_DAYS), end, actor=actor)
-    if not row.is_clean and settings.STAFF_EMAILS:
-        counts = "".join(f"- {kind}: {count}\n" for kind, count in sorted(row.counts.items()))
-        url = f"{settings.PUBLIC_BASE_URL}/admin/billing/reconciliationrun/{row.pk}/change/"
-        text = f"The books do not agree:\n{counts or row.error}\nEach is named at {url}"
-        send_mail(f"Reconciliation: {row.total} variances", text, None, settings.STAFF_EMAILS)
-    return row
+    return run(end - WHOLE, end, actor=actor)
 
 
-def _repair(variance: Variance, actor: audit.Actor) -> bool:
-    return variance.kind in reconciliation.SAFE and reconciliation.repair(variance, actor)
+def _repair_all(found: list[Variance], actor: audit.Actor) -> int:
+    """How many of the safe ones were repaired."""
+    done = 0
+    for one in found:
+        try:
+            done += one.kind in reconciliation.SAFE and reconciliation.repair(one, actor)
+        except StripeFault as fault:
+            log.warning("variance_not_repaired", kind=one.kind, subject=one.subject, code=fault.code)
+            if not isinstance(fault, Refused):
+                break  # each of the others would wait for Stripe as long
+    return done
 
 
 def _plain(variance: Variance) -> dict[str, Any]:
     facts = dataclasses.asdict(variance)
-    is_safe = variance.kind in reconciliation.SAFE
+    is_repairable = reconciliation.is_repairable(variance)
+    is_safe = is_repairable and variance.kind in reconciliation.SAFE
     return {
         **facts,
         "partner_id": str(variance.partner_id),
         "day": variance.day.isoformat(),
-        "repair": "safe" if is_safe else "by hand" if reconciliation.is_repairable(variance) else "look",
+        "repair": "safe" if is_safe else "by hand" if is_repairable else "look",
     }

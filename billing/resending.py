@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from billing import invoice_mirror, sending, stripe_client
 from billing.models import Invoice, InvoiceLine, LedgerEntry, StripeCustomer
+from billing.models.ledger import ITEM_PREFIX, stripe_moment
 from billing.stripe_client import invoices
 
 log = structlog.get_logger(__name__)
@@ -59,9 +60,9 @@ def reopen(customer: StripeCustomer) -> int:
             OuterRef("synced_at") - _CLOCKS, output_field=DateTimeField()
         ),
     )
-    is_item = Q(stripe_identifier__startswith=sending.ITEM_PREFIX)
+    is_item = Q(stripe_identifier__startswith=ITEM_PREFIX)
     lost = (
-        had.annotate(stripe_moment=sending.stripe_moment())
+        had.annotate(stripe_moment=stripe_moment())
         .exclude(Exists(as_item))
         .filter(is_item | ~Exists(as_usage))
     )

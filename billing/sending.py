@@ -6,27 +6,33 @@ late, in a later period, is billed with that one.
 """
 
 import datetime as dt
+import time
 import uuid
 from dataclasses import dataclass
 from typing import Final
 
-from django.db.models import DateTimeField, ExpressionWrapper, F, QuerySet
-from django.db.models.functions import Greatest, Least
 from django.utils import timezone
 
 from billing import stripe_client, stripe_prices
-from billing.models import Contract, Invoice, LedgerEntry, StripeCustomer, StripeInvoice, StripeSubscription
+from billing.billers import Billers
+from billing.models import (
+    BillingPeriod,
+    Contract,
+    Invoice,
+    LedgerEntry,
+    StripeCustomer,
+    StripeInvoice,
+    StripeSubscription,
+)
+from billing.models.ledger import ITEM_PREFIX, METERED
 from billing.stripe_client import invoices, metering
 from billing.stripe_facts import MeterEvent
 
 # An hour short of Stripe's 35 days: an event must not grow too old on its way.
 OLDEST: Final = dt.timedelta(days=35) - dt.timedelta(hours=1)
 NEWEST: Final = dt.timedelta(minutes=4)
-# Stripe knows an identifier for 24 hours at least.
-REMEMBERED: Final = dt.timedelta(hours=23)
-METERED: Final = (LedgerEntry.Kind.DEED, LedgerEntry.Kind.REQUESTS)
-ITEM_PREFIX: Final = "ii_"
 NOTHING_TO_BILL: Final = f"{ITEM_PREFIX}nothing_to_bill"
+_SOON: Final = dt.timedelta(minutes=1)
 
 
 class Rejected(Exception):
@@ -51,6 +57,7 @@ class Route:
     """All that the entries of one partner need to be sent."""
 
     customer: StripeCustomer
+    billers: Billers
     subscriptions: dict[object, StripeSubscription]
     awaited: frozenset[uuid.UUID]
     closed: tuple[tuple[dt.datetime, dt.datetime, str], ...]
@@ -61,11 +68,12 @@ class Route:
         customer = StripeCustomer.objects.filter(partner=partner_id, is_deleted=False).first()
         if customer is None:
             return None
-        found = StripeSubscription.objects.filter(contract__partner=partner_id)
+        found = StripeSubscription.objects.filter(contract__partner=partner_id).select_related("contract")
         final = StripeInvoice.objects.filter(invoice__partner=partner_id).exclude(subscription_id="")
         final = final.exclude(invoice__status=Invoice.Status.DRAFT)
         return cls(
             customer,
+            Billers.of(partner_id),
             {one.contract_id: one for one in found},
             frozenset(one.pk for one in Contract.objects.current(partner_id, timezone.now().date())),
             tuple(final.values_list("starts_at", "ends_at", "subscription_id")),
@@ -78,27 +86,17 @@ def timestamp_of(entry: LedgerEntry) -> dt.datetime:
     return min(max(entry.occurred_at, entry.period.starts_at), last)
 
 
-def between(entries: QuerySet[LedgerEntry], start: dt.datetime, end: dt.datetime) -> QuerySet[LedgerEntry]:
-    """Those whose moment at Stripe lies in [start, end)."""
-    moments = entries.annotate(stripe_moment=stripe_moment())
-    return moments.filter(stripe_moment__gte=start, stripe_moment__lt=end)
+def send(entry: LedgerEntry, route: Route, *, invoice_id: str = "") -> tuple[str, bool]:
+    """Sends it: the identifier at Stripe, and whether Stripe had it from an earlier attempt.
 
-
-def stripe_moment() -> Least:
-    """That of `timestamp_of`, of each entry of a query."""
-    last = ExpressionWrapper(F("period__ends_at") - dt.timedelta(seconds=1), output_field=DateTimeField())
-    return Least(Greatest("occurred_at", "period__starts_at"), last)
-
-
-def send(entry: LedgerEntry, route: Route, *, invoice_id: str = "") -> str:
-    """Sends it, and returns the identifier at Stripe. Raises Rejected, Wait, StripeFault.
-
-    `invoice_id` is a draft that an invoice item shall stand on, else the next invoice has it.
+    `invoice_id` is a draft that an invoice item shall stand on, else the next invoice has it. Raises
+    Rejected, Wait, StripeFault.
     """
+    _check_period(entry.period, route)
     if entry.kind not in METERED:
         return bill_as_item(entry, route.customer, invoice_id=invoice_id)
     moment = _metered_moment(entry, route)
-    identifier = _identity(entry, route.customer)
+    identifier = identity(entry, route.customer)
     dimension = (("deed_type", entry.deed_type),) if entry.deed_type else ()
     event = MeterEvent(
         stripe_prices.event_name(entry.item),
@@ -109,7 +107,7 @@ def send(entry: LedgerEntry, route: Route, *, invoice_id: str = "") -> str:
         dimension,
     )
     try:
-        metering.send(event, idempotency_key=identifier)
+        outcome = metering.send(event, idempotency_key=identifier)
     except stripe_client.Gone:
         raise
     except stripe_client.Refused as refused:
@@ -120,18 +118,50 @@ def send(entry: LedgerEntry, route: Route, *, invoice_id: str = "") -> str:
         if refused.code == "no_meter":
             raise
         raise Rejected(refused.code, refused.message) from refused
-    return identifier
+    return identifier, outcome == "duplicate"
 
 
-def bill_as_item(entry: LedgerEntry, customer: StripeCustomer, *, invoice_id: str = "") -> str:
-    """An invoice item of the entry's rounded amount. Raises StripeFault."""
+def bill_as_item(entry: LedgerEntry, customer: StripeCustomer, *, invoice_id: str = "") -> tuple[str, bool]:
+    """An invoice item of the entry's rounded amount, once for a customer; answers as `send`.
+
+    Raises Wait, StripeFault.
+    """
     if entry.amount_minor == 0:
-        return NOTHING_TO_BILL
-    if entry.sync_attempts > 1:
-        # An earlier call may have made it, longer ago than Stripe remembers our key.
-        made = invoices.find_item(customer.customer_id, str(entry.pk))
-        if made is not None:
-            return made
+        return NOTHING_TO_BILL, False
+    made = _made_before(entry, customer) if entry.sync_attempts else None
+    if made is not None:
+        return made, True
+    # The same key wherever the item shall stand: an earlier call for the next invoice is the same call.
+    key = f"item:{identity(entry, customer)}"
+    try:
+        return _create_item(entry, customer, invoice_id, key), False
+    except stripe_client.KeyReused:
+        is_over = True
+    except stripe_client.Unavailable as fault:
+        is_over = fault.is_replayed
+        if not is_over:
+            raise
+    # An earlier call ended otherwise, or is about to: what it made can be seen once it is over.
+    made = _made_before(entry, customer)
+    if made is not None:
+        return made, True
+    if timezone.now() - entry.next_sync_at < _SOON:
+        raise Wait("item_in_doubt", timezone.now() + _SOON)
+    return _create_item(entry, customer, invoice_id, f"{key}:{int(time.time())}"), False
+
+
+def identity(entry: LedgerEntry, customer: StripeCustomer) -> str:
+    """The entry's id; for a customer that took a deleted one's place another, since Stripe remembers the
+    first for a day."""
+    return f"{entry.pk}:{customer.generation}" if customer.generation else str(entry.pk)
+
+
+def _made_before(entry: LedgerEntry, customer: StripeCustomer) -> str | None:
+    """Also when an invoice has it by now; a minute of difference between the clocks is allowed for."""
+    return invoices.find_item(customer.customer_id, str(entry.pk), since=entry.created_at - _SOON)
+
+
+def _create_item(entry: LedgerEntry, customer: StripeCustomer, invoice_id: str, key: str) -> str:
     name = LedgerEntry.Kind(entry.kind).label.capitalize()
     text = f"{name}: {entry.reason or entry.item} ({entry.occurred_at:%Y-%m-%d})"
     return invoices.create_item(
@@ -140,15 +170,15 @@ def bill_as_item(entry: LedgerEntry, customer: StripeCustomer, *, invoice_id: st
         currency=entry.currency,
         description=text[:500],
         metadata={"entry": str(entry.pk), "kind": entry.kind},
-        idempotency_key=f"item:{_identity(entry, customer)}:{invoice_id or 'next'}",
+        idempotency_key=key,
         invoice_id=invoice_id,
     )
 
 
-def _identity(entry: LedgerEntry, customer: StripeCustomer) -> str:
-    """The entry's id; for a customer that took a deleted one's place another, since Stripe remembers the
-    first for a day."""
-    return f"{entry.pk}:{customer.generation}" if customer.generation else str(entry.pk)
+def _check_period(period: BillingPeriod, route: Route) -> None:
+    """Raises Wait while nobody knows that Stripe will bill it."""
+    if not route.billers.is_stripe(period):
+        raise Wait("contract_not_provisioned", timezone.now() + _SOON)
 
 
 def _metered_moment(entry: LedgerEntry, route: Route) -> dt.datetime:
@@ -160,7 +190,7 @@ def _metered_moment(entry: LedgerEntry, route: Route) -> dt.datetime:
         # It would hold up all that comes after it, for ever.
         raise Rejected("contract_is_over", "its contract gets no subscription any more")
     if subscription is None:
-        raise Wait("contract_not_provisioned", now + dt.timedelta(minutes=1))
+        raise Wait("contract_not_provisioned", now + _SOON)
     if now - moment > OLDEST:
         raise Rejected("too_old", "Stripe takes 35 days")
     if not subscription.covers(moment):

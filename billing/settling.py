@@ -11,8 +11,9 @@ from django.core.exceptions import ValidationError
 from django.db import connection, transaction
 from django.utils import timezone
 
-from billing import signals, stripe_client
-from billing.models import Contract, Invoice, StripeSubscription
+from billing import signals
+from billing.billers import Billers
+from billing.models import Contract, Invoice
 from keys import audit
 
 _LOCK: Final = 0x696E766F6963  # "invoic"
@@ -27,7 +28,7 @@ def finalize(invoice: Invoice, actor: audit.Actor, *, reason: str) -> None:
 
     What costs nothing is paid with that.
     """
-    if _is_billed_by_stripe(invoice):
+    if invoice.period is not None and Billers.of(invoice.partner_id).is_stripe(invoice.period):
         message = "Stripe makes the invoice of this period; this draft is void once it is there."
         raise ValidationError(message)
     terms = _terms_of(invoice)
@@ -65,19 +66,6 @@ def _settle(invoice: Invoice) -> bool:
         invoice.refresh_from_db()
         signals.invoice_paid.send(sender=Invoice, invoice=invoice)
     return is_ours
-
-
-def _is_billed_by_stripe(invoice: Invoice) -> bool:
-    """Whether Stripe has an invoice of the period, or is about to make one."""
-    period = invoice.period
-    if period is None:
-        return False
-    if period.invoices.filter(origin=Invoice.Origin.STRIPE).exclude(status=Invoice.Status.VOID).exists():
-        return True
-    subscribed = StripeSubscription.objects.filter(
-        contract__partner=invoice.partner_id, starts_at__lt=period.ends_at
-    ).exclude(ends_at__lte=period.starts_at)
-    return stripe_client.is_configured() and subscribed.exists()
 
 
 def _terms_of(invoice: Invoice) -> Contract:

@@ -13,16 +13,6 @@ SEND_SECONDS = Histogram(
     "How long one meter event or invoice item took.",
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
-UNSYNCED = Gauge(
-    "partner_api_stripe_unsynced_entries",
-    "Ledger entries that Stripe has not got yet.",
-    multiprocess_mode="mostrecent",
-)
-OLDEST_UNSYNCED = Gauge(
-    "partner_api_stripe_oldest_unsynced_seconds",
-    "Age of the oldest entry that Stripe has not got.",
-    multiprocess_mode="mostrecent",
-)
 WEBHOOKS = Counter(
     "partner_api_stripe_webhooks_total", "Webhooks of Stripe, by what became of them.", ["outcome"]
 )
@@ -30,11 +20,5 @@ begin_at_zero(WEBHOOKS, ("stored", "repeated", "ignored"))
 HELD_INVOICES = Gauge(
     "partner_api_stripe_held_invoices",
     "Stripe's drafts that wait until all of their period was sent.",
-    multiprocess_mode="mostrecent",
-)
-VARIANCES = Gauge(
-    "partner_api_reconcile_variances",
-    "What the last reconciliation found.",
-    ["kind"],
     multiprocess_mode="mostrecent",
 )

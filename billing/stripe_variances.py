@@ -10,35 +10,32 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
-from django.db.models import F, QuerySet, Sum
+from django.db.models import QuerySet, Sum
 from django.db.models.functions import TruncDate
 from django.utils import timezone
 
-from billing import prices, reconciliation, sending, stripe_client, stripe_prices, syncing
+from billing import invoice_variances, reconciliation, sending, stripe_client, stripe_prices, syncing
+from billing.billers import Billers
+from billing.doubts import SETTLING
 from billing.models import (
-    Invoice,
-    InvoiceLine,
     LedgerEntry,
+    Price,
     StripeCustomer,
-    StripeInvoice,
     StripeLane,
-    StripeSubscription,
 )
-from billing.models.contract import Contract
-from billing.pricing import minor, rounded, shares
+from billing.models.ledger import METERED
 from billing.reconciliation import Variance
 from billing.stripe_client import metering
 from keys import audit
 from keys.models import Partner
 
 State = LedgerEntry.SyncState
-SETTLING: Final = dt.timedelta(minutes=10)
 BILLED_AS_ITEM: Final = "billed_as_item:"
 
 
 def register() -> None:
     """Adds all of this to the comparison."""
-    for finder in (_unsynced, _refused, _counted, _late, _invoiced):
+    for finder in (_unsynced, _refused, _counted, _late, invoice_variances.find):
         reconciliation.register_finder(finder)
     reconciliation.register_repair("unsynced", _send_it, is_safe=True)
     reconciliation.register_repair("sync_rejected", _bill_it, is_safe=True)
@@ -53,21 +50,24 @@ def _unsynced(start: dt.datetime, end: dt.datetime, partner: Partner | None) -> 
     )
     errors = {(lane.partner_id, lane.item): lane.last_error for lane in StripeLane.objects.all()}
     for entry in waiting.filter(partner__in=StripeCustomer.objects.values("partner")).iterator(2000):
-        lane = entry.item if entry.kind in sending.METERED else ""
+        lane = entry.item if entry.kind in METERED else ""
         reason = errors.get((entry.partner_id, lane)) or entry.sync_error or "not sent yet"
         yield _of(entry, "unsynced", reason)
 
 
 def _refused(start: dt.datetime, end: dt.datetime, partner: Partner | None) -> Iterator[Variance]:
-    for entry in _entries(start, end, partner).filter(sync_state=State.REJECTED).iterator(2000):
+    """All that are not settled yet: what is too old for Stripe is older than any time that is looked at."""
+    refused = LedgerEntry.objects.filter(sync_state=State.REJECTED, occurred_at__lt=end).order_by("id")
+    refused = refused.filter(partner=partner) if partner is not None else refused
+    for entry in refused.iterator(2000):
         kind = "late_event" if entry.sync_error.startswith("late_event") else "sync_rejected"
         yield _of(entry, kind, entry.sync_error)
 
 
 def _late(start: dt.datetime, end: dt.datetime, partner: Partner | None) -> Iterator[Variance]:
     """What Stripe took after its invoice was final: it is counted, and nobody pays for it."""
-    for at_stripe in _final(partner):
-        late = _metered_of(at_stripe).filter(
+    for at_stripe in invoice_variances.final(partner):
+        late = invoice_variances.metered_of(at_stripe).filter(
             synced_at__gt=at_stripe.invoice.finalized_at, occurred_at__gte=start, occurred_at__lt=end
         )
         for entry in late.exclude(sync_error__startswith=BILLED_AS_ITEM):
@@ -75,66 +75,37 @@ def _late(start: dt.datetime, end: dt.datetime, partner: Partner | None) -> Iter
 
 
 def _counted(start: dt.datetime, end: dt.datetime, partner: Partner | None) -> Iterator[Variance]:
-    """Meter by meter and day by day. Raises StripeFault."""
+    """Meter by meter and day by day, also those that nothing was sent for. Raises NotCompared."""
     if not stripe_client.is_configured():
         return
     first, last = _day(start), _day(end) + dt.timedelta(days=1)
     customers = StripeCustomer.objects.filter(is_deleted=False)
     if partner is not None:
         customers = customers.filter(partner=partner)
-    meters = metering.meters() if customers else {}
-    for customer in customers:
-        sent, unsettled = _sent(customer, first, last)
-        for item in sorted({item for item, _ in sent}):
-            meter = meters.get(stripe_prices.event_name(item))
-            seen = metering.by_day(meter, customer.customer_id, first, last) if meter else {}
-            days = {day for name, day in sent if name == item} | set(seen)
-            for day in sorted(days):
-                ours, theirs = sent[item, day], seen.get(day, 0)
-                if ours != theirs and (item, day) not in unsettled:
-                    kind = "unsynced" if theirs < ours else "meter_excess"
-                    detail = f"Stripe counts {theirs} of {ours} {item} sent"
-                    yield Variance(kind, customer.partner_id, day, f"{item}:{day}", detail)
+    try:
+        meters = metering.meters() if customers else {}
+        for customer in customers:
+            yield from _miscounted(customer, meters, first, last)
+    except stripe_client.StripeFault as fault:
+        message = f"Stripe could not be asked: {fault}"
+        raise reconciliation.NotCompared(message) from fault
 
 
-def _invoiced(start: dt.datetime, end: dt.datetime, partner: Partner | None) -> Iterator[Variance]:
-    for at_stripe in _final(partner).filter(invoice__finalized_at__gte=start, invoice__finalized_at__lt=end):
-        for line in at_stripe.invoice.lines.exclude(contract=None).select_related("contract", "invoice"):
-            yield from _wrong_with(line, at_stripe)
-
-
-def _wrong_with(line: InvoiceLine, at_stripe: StripeInvoice) -> Iterator[Variance]:
-    contract = line.contract
-    if contract is None:
-        return
-    day = at_stripe.ends_at.date()
-    if line.kind == LedgerEntry.Kind.BASE_FEE:
-        if line.unit_price != contract.base_fee:
-            detail = f"the base fee is {contract.base_fee}, Stripe's price is {line.unit_price}"
-            yield Variance(
-                "price_mismatch", line.invoice.partner_id, day, str(line.pk), detail, is_final=True
-            )
-        return
-    own = _metered_of(at_stripe).filter(item=line.item, synced_at__lte=line.invoice.finalized_at)
-    sent = int(own.aggregate(sum=Sum("quantity"))["sum"] or 0)
-    if line.quantity != sent:
-        detail = f"{line.item}: the invoice has {line.quantity}, the ledger sent {sent}"
-        yield Variance(
-            "invoice_quantity_mismatch", line.invoice.partner_id, day, str(line.pk), detail, is_final=True
-        )
-    expected = _amount(contract, line.item, line.quantity)
-    if line.amount != expected:
-        detail = f"{line.quantity} {line.item} cost {expected}, the invoice has {line.amount}"
-        yield Variance("price_mismatch", line.invoice.partner_id, day, str(line.pk), detail, is_final=True)
-
-
-def _amount(contract: Contract, item: str, quantity: int) -> int:
-    tiers = prices.tiers_of(contract, item) or prices.FREE
-    exact = sum(
-        minor(share.unit_price * share.quantity, contract.currency)
-        for share in shares(tiers, before=0, quantity=quantity)
-    )
-    return rounded(minor(prices.FREE[0].unit_price, contract.currency) + exact)
+def _miscounted(
+    customer: StripeCustomer, meters: dict[str, str], first: dt.datetime, last: dt.datetime
+) -> Iterator[Variance]:
+    sent, unsettled = _sent(customer, first, last)
+    agreed = Price.objects.filter(contract__partner=customer.partner_id).values_list("item", flat=True)
+    for item in sorted({item for item, _ in sent} | set(agreed)):
+        meter = meters.get(stripe_prices.event_name(item))
+        seen = metering.by_day(meter, customer.customer_id, first, last) if meter else {}
+        days = {day for name, day in sent if name == item} | set(seen)
+        for day in sorted(days):
+            ours, theirs = sent[item, day], seen.get(day, 0)
+            if ours != theirs and (item, day) not in unsettled:
+                kind = "unsynced" if theirs < ours else "meter_excess"
+                detail = f"Stripe counts {theirs} of {ours} {item} sent"
+                yield Variance(kind, customer.partner_id, day, f"{item}:{day}", detail, is_final=True)
 
 
 def _entries(start: dt.datetime, end: dt.datetime, partner: Partner | None) -> QuerySet[LedgerEntry]:
@@ -142,35 +113,12 @@ def _entries(start: dt.datetime, end: dt.datetime, partner: Partner | None) -> Q
     return found.filter(partner=partner) if partner is not None else found
 
 
-def _final(partner: Partner | None) -> QuerySet[StripeInvoice]:
-    """Stripe's invoices of a whole cycle that can't change any more."""
-    found = StripeInvoice.objects.filter(billing_reason="subscription_cycle").select_related("invoice")
-    found = found.filter(invoice__status__in=[Invoice.Status.OPEN, Invoice.Status.PAID])
-    # Those of a customer that was deleted have nothing left to be compared with.
-    found = found.filter(subscription_id__in=StripeSubscription.objects.values("subscription_id"))
-    return found.filter(invoice__partner=partner) if partner is not None else found
-
-
-def _metered_of(at_stripe: StripeInvoice) -> QuerySet[LedgerEntry]:
-    """The meter events of an invoice's subscription and period."""
-    own = LedgerEntry.objects.filter(
-        contract__stripe_subscription__subscription_id=at_stripe.subscription_id,
-        kind__in=sending.METERED,
-        sync_state=State.ACCEPTED,
-        synced_at__gte=F("partner__stripe_customer__connected_at"),
-    ).exclude(stripe_identifier__startswith=sending.ITEM_PREFIX)
-    return sending.between(own, at_stripe.starts_at, at_stripe.ends_at)
-
-
 def _sent(
     customer: StripeCustomer, first: dt.datetime, last: dt.datetime
 ) -> tuple[Counter[tuple[str, dt.date]], set[tuple[str, dt.date]]]:
     """By item and day: how many were sent to this customer, and where something was sent just now."""
-    own = LedgerEntry.objects.filter(partner=customer.partner_id, kind__in=sending.METERED)
-    own = own.filter(sync_state=State.ACCEPTED, synced_at__gte=customer.connected_at).exclude(
-        stripe_identifier__startswith=sending.ITEM_PREFIX
-    )
-    moments = sending.between(own, first, last).annotate(day=TruncDate("stripe_moment"))
+    own = LedgerEntry.objects.filter(partner=customer.partner_id).between(first, last).counted()
+    moments = own.annotate(day=TruncDate("stripe_moment"))
     rows = moments.values("item", "day").annotate(sum=Sum("quantity")).order_by("item", "day")
     recent = moments.filter(synced_at__gt=timezone.now() - SETTLING).values_list("item", "day")
     return Counter({(row["item"], row["day"]): row["sum"] for row in rows}), set(recent)
@@ -196,7 +144,11 @@ def _bill_it(variance: Variance, actor: audit.Actor) -> bool:
     )
     if customer is None or not is_open:
         return False
-    item = sending.bill_as_item(entry, customer)
+    if not Billers.of(entry.partner_id).is_stripe(entry.period):
+        # Our own invoice has it.
+        same = LedgerEntry.objects.filter(pk=entry.pk, sync_state=State.REJECTED)
+        return bool(same.update(sync_state=State.NOT_BILLABLE))
+    item, _ = sending.bill_as_item(entry, customer)
     was_metered = entry.sync_state == State.ACCEPTED
     changes = (
         # Stripe has the event as well, and counts it; what it is billed by stands beside it.

@@ -16,18 +16,21 @@ from typing import Final
 import structlog
 from django.conf import settings
 from django.db import connection
-from django.db.models import Case, CharField, F, QuerySet, Sum, Value, When
+from django.db.models import Case, CharField, F, QuerySet, Value, When
+from django.db.models.functions import Greatest
 from django.utils import timezone
 
-from billing import sending, stripe_client, stripe_prices
-from billing.models import LedgerEntry, StripeCustomer, StripeLane
-from billing.stripe_client import metering
+from billing import doubts, sending, stripe_client
+from billing.doubts import Doubts
+from billing.models import BillingPeriod, LedgerEntry, StripeCustomer, StripeLane
+from billing.models.ledger import METERED
 from billing.stripe_metrics import METER_EVENTS, SEND_SECONDS
 
 log = structlog.get_logger(__name__)
 
 CHUNK: Final = 200
-_UNKNOWN_OUTCOMES: Final = ("", "no_answer", "status_")
+# How many are marked by one statement as about to be sent. Should we die, so many are in doubt.
+_MARKED_AT_ONCE: Final = 20
 State = LedgerEntry.SyncState
 
 
@@ -45,20 +48,34 @@ class Counts:
 
 @dataclass
 class _Batch:
-    """What a lane has done since it was last written down."""
+    """What a lane has done since it was last written down. `connected_at` is its customer's first moment."""
 
+    connected_at: dt.datetime
     accepted: list[LedgerEntry] = field(default_factory=list)
+    known_before: list[LedgerEntry] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
 
     def is_due(self) -> bool:
         return bool(time.monotonic() - self.started > settings.STRIPE_LANE_LEASE_SECONDS / 4)
 
 
-def sync(*, now: dt.datetime | None = None) -> Counts:
+@dataclass
+class _Visit:
+    """One claim of a lane, and what all of its entries share."""
+
+    lane: StripeLane
+    lease: uuid.UUID
+    route: sending.Route
+    in_doubt: Doubts
+    counts: Counts
+    invoice_id: str
+
+
+def sync() -> Counts:
     """Sends all that is pending and due, for STRIPE_SYNC_RUN_SECONDS at most."""
     if not stripe_client.is_configured():
         return Counts()
-    return _run(pending(), now=now or timezone.now(), is_urgent=False)
+    return _run(LedgerEntry.objects.pending(), is_urgent=False)
 
 
 def flush(partner_id: uuid.UUID, *, invoice_id: str = "") -> int:
@@ -66,18 +83,12 @@ def flush(partner_id: uuid.UUID, *, invoice_id: str = "") -> int:
 
     Corrections go on the draft `invoice_id` rather than on the next invoice.
     """
-    own = pending().filter(partner=partner_id)
-    _run(own, now=timezone.now(), is_urgent=True, invoice_id=invoice_id)
+    own = LedgerEntry.objects.pending().filter(partner=partner_id)
+    _run(own, is_urgent=True, invoice_id=invoice_id)
     return own.count()
 
 
-def pending() -> QuerySet[LedgerEntry]:
-    return LedgerEntry.objects.filter(sync_state=State.PENDING)
-
-
-def _run(
-    entries: QuerySet[LedgerEntry], *, now: dt.datetime, is_urgent: bool, invoice_id: str = ""
-) -> Counts:
+def _run(entries: QuerySet[LedgerEntry], *, is_urgent: bool, invoice_id: str = "") -> Counts:
     deadline = time.monotonic() + settings.STRIPE_SYNC_RUN_SECONDS
     lanes = list(_lanes(entries))
     if not lanes:
@@ -103,9 +114,9 @@ def _run(
 
 
 def _lanes(entries: QuerySet[LedgerEntry]) -> Iterable[StripeLane]:
-    """The lanes that have something to send, those that wait longest first."""
+    """The lanes that have something to send."""
     at_stripe = StripeCustomer.objects.filter(is_deleted=False).values("partner")
-    meter = Case(When(kind__in=sending.METERED, then=F("item")), default=Value(""), output_field=CharField())
+    meter = Case(When(kind__in=METERED, then=F("item")), default=Value(""), output_field=CharField())
     wanted = entries.filter(partner__in=at_stripe).annotate(lane=meter).values_list("partner", "lane")
     for partner_id, item in wanted.distinct():
         yield StripeLane.objects.get_or_create(partner_id=partner_id, item=item)[0]
@@ -118,33 +129,40 @@ def _serve(lane: StripeLane, *, deadline: float, is_urgent: bool, invoice_id: st
     route = sending.Route.of(lane.partner_id) if lease else None
     if lease is None or route is None:
         return counts
+    _leave_to_us(lane, route)
+    visit = _Visit(lane, lease, route, Doubts(route), counts, invoice_id)
     while time.monotonic() < deadline:
         chunk = list(_of_lane(lane)[:CHUNK])
         if not chunk:
             break
-        if not _serve_chunk(lane, lease, chunk, route, counts, invoice_id=invoice_id):
+        if not _serve_chunk(visit, chunk):
             return counts
     lane.leave(lease)
     return counts
 
 
-def _serve_chunk(
-    lane: StripeLane,
-    lease: uuid.UUID,
-    chunk: list[LedgerEntry],
-    route: sending.Route,
-    counts: Counts,
-    *,
-    invoice_id: str,
-) -> bool:
+def _leave_to_us(lane: StripeLane, route: sending.Route) -> None:
+    """What our own invoices have, Stripe must not: that of periods which ended before Stripe billed any."""
+    pending = LedgerEntry.objects.pending().filter(partner=lane.partner_id)
+    ended = BillingPeriod.objects.filter(
+        partner=lane.partner_id, ends_at__lte=timezone.now(), pk__in=pending.values("period")
+    )
+    ours = [period.pk for period in ended if not route.billers.is_stripe(period)]
+    if ours:
+        left = pending.filter(period__in=ours).update(sync_state=State.NOT_BILLABLE)
+        log.info("ledger_entries_billed_by_us", partner=str(lane.partner_id), entries=left)
+
+
+def _serve_chunk(visit: _Visit, chunk: list[LedgerEntry]) -> bool:
     """False when the lane was left: paused, or lost to another."""
-    first_attempts = [entry.pk for entry in chunk if not entry.sync_attempts]
-    _note_attempts(first_attempts)
-    batch = _Batch()
-    for entry in chunk:
+    lane, lease, counts = visit.lane, visit.lease, visit.counts
+    batch = _Batch(visit.route.customer.connected_at)
+    for number, entry in enumerate(chunk):
+        if number % _MARKED_AT_ONCE == 0:
+            _mark(chunk[number : number + _MARKED_AT_ONCE])
         try:
             with SEND_SECONDS.time():
-                _send(entry, route, invoice_id)
+                _send(entry, visit, batch)
         except sending.Rejected as rejected:
             _reject(entry, rejected)
             counts.rejected += 1
@@ -161,10 +179,9 @@ def _serve_chunk(
             counts.faults += 1
             METER_EVENTS.labels(type(fault).__name__.lower()).inc()
             return False
-        batch.accepted.append(entry)
         if batch.is_due():
             _write(batch, counts)
-            batch = _Batch()
+            batch.started = time.monotonic()
             if not lane.renew(lease, now=timezone.now()):
                 log.warning("lane_lost", lane=str(lane))
                 return False
@@ -173,72 +190,77 @@ def _serve_chunk(
 
 
 def _of_lane(lane: StripeLane) -> QuerySet[LedgerEntry]:
-    own = pending().filter(partner=lane.partner_id)
-    own = (
-        own.filter(kind__in=sending.METERED, item=lane.item)
-        if lane.item
-        else own.exclude(kind__in=sending.METERED)
-    )
+    own = LedgerEntry.objects.pending().filter(partner=lane.partner_id)
+    own = own.filter(kind__in=METERED, item=lane.item) if lane.item else own.exclude(kind__in=METERED)
     return own.select_related("period").order_by("id")
 
 
-def _send(entry: LedgerEntry, route: sending.Route, invoice_id: str) -> None:
-    if _may_be_forgotten(entry) and _is_counted(entry, route):
-        entry.stripe_identifier = str(entry.pk)
-        return
-    entry.stripe_identifier = sending.send(entry, route, invoice_id=invoice_id)
+def _send(entry: LedgerEntry, visit: _Visit, batch: _Batch) -> None:
+    """Sends it, unless an earlier attempt is found at Stripe. Raises Rejected, Wait, StripeFault."""
+
+    def is_counted() -> bool:
+        _write(batch, visit.counts)
+        return visit.in_doubt.is_counted(entry)
+
+    if doubts.may_be_forgotten(entry) and is_counted():
+        entry.stripe_identifier, is_known = sending.identity(entry, visit.route.customer), True
+    else:
+        try:
+            entry.stripe_identifier, is_known = sending.send(entry, visit.route, invoice_id=visit.invoice_id)
+        except sending.Rejected:
+            if not (doubts.is_in_doubt(entry) and is_counted()):
+                raise
+            entry.stripe_identifier, is_known = sending.identity(entry, visit.route.customer), True
+    batch.accepted.append(entry)
+    if is_known:
+        batch.known_before.append(entry)
 
 
-def _may_be_forgotten(entry: LedgerEntry) -> bool:
-    """Whether an attempt of unknown outcome is so long ago that Stripe may take the identifier again."""
-    is_unknown = entry.sync_attempts > 0 and entry.sync_error.startswith(_UNKNOWN_OUTCOMES)
-    return is_unknown and timezone.now() - entry.next_sync_at > sending.REMEMBERED
+def _mark(entries: list[LedgerEntry]) -> None:
+    """Before the first call: should we die in it, the next run knows that there may have been one.
 
-
-def _is_counted(entry: LedgerEntry, route: sending.Route) -> bool:
-    """Whether the meter shows more in the entry's minute than all other entries of that minute."""
-    if entry.kind not in sending.METERED:
-        return False
-    minute = sending.timestamp_of(entry).replace(second=0, microsecond=0)
-    end = minute + dt.timedelta(minutes=1)
-    meter = metering.meters().get(stripe_prices.event_name(entry.item))
-    if meter is None:
-        return False
-    others = LedgerEntry.objects.filter(partner=entry.partner_id, item=entry.item)
-    known = accepted_quantity(sending.between(others, minute, end))
-    return metering.total(meter, route.customer.customer_id, minute, end) > known
-
-
-def _note_attempts(ids: list[uuid.UUID]) -> None:
-    """Before the first call: should we die in it, the next run knows that there may have been one."""
-    LedgerEntry.objects.filter(pk__in=ids).update(sync_attempts=1, next_sync_at=timezone.now())
+    Those in doubt stay as they are: they are in doubt since their first attempt.
+    """
+    certain = [entry.pk for entry in entries if not doubts.is_in_doubt(entry)]
+    LedgerEntry.objects.filter(pk__in=certain).update(
+        sync_attempts=F("sync_attempts") + 1, sync_error="", next_sync_at=timezone.now()
+    )
 
 
 def _note_error(entry: LedgerEntry, error: str) -> None:
+    """A doubt is not ended by a later attempt that is known to have failed."""
+    changes = {} if doubts.is_in_doubt(entry) else {"sync_error": error[:500], "next_sync_at": timezone.now()}
     LedgerEntry.objects.filter(pk=entry.pk, sync_state=State.PENDING).update(
-        sync_attempts=F("sync_attempts") + 1, next_sync_at=timezone.now(), sync_error=error[:500]
+        sync_attempts=F("sync_attempts") + 1, **changes
     )
 
 
 def _write(batch: _Batch, counts: Counts) -> None:
-    """One statement for the whole batch."""
+    """One statement for the whole batch, but for the few of another kind."""
     if not batch.accepted:
         return
-    metered = [entry.pk for entry in batch.accepted if entry.stripe_identifier == str(entry.pk)]
     now = timezone.now()
-    accepted = {"sync_state": State.ACCEPTED, "synced_at": now, "sync_error": ""}
-    if metered:
-        LedgerEntry.objects.filter(pk__in=metered, sync_state=State.PENDING).update(
-            stripe_identifier=F("id"), **accepted
-        )
+    accepted = {"sync_state": State.ACCEPTED, "sync_error": ""}
+    known = {entry.pk for entry in batch.known_before}
+    usual = [entry.pk for entry in batch.accepted if entry.stripe_identifier == str(entry.pk)]
+    new = [pk for pk in usual if pk not in known]
+    then = Greatest("next_sync_at", Value(batch.connected_at))
+    for ids, synced_at in ((new, now), (list(known.intersection(usual)), then)):
+        if ids:
+            LedgerEntry.objects.filter(pk__in=ids, sync_state=State.PENDING).update(
+                stripe_identifier=F("id"), synced_at=synced_at, **accepted
+            )
     for entry in batch.accepted:
         if entry.stripe_identifier != str(entry.pk):
             LedgerEntry.objects.filter(pk=entry.pk, sync_state=State.PENDING).update(
-                stripe_identifier=entry.stripe_identifier, **accepted
+                stripe_identifier=entry.stripe_identifier,
+                synced_at=then if entry.pk in known else now,
+                **accepted,
             )
     counts.accepted += len(batch.accepted)
     METER_EVENTS.labels("accepted").inc(len(batch.accepted))
     batch.accepted = []
+    batch.known_before = []
 
 
 def _reject(entry: LedgerEntry, rejected: sending.Rejected) -> None:
@@ -263,10 +285,3 @@ def _back_off(lane: StripeLane, lease: uuid.UUID, fault: stripe_client.StripeFau
     lane.pause(lease, until=timezone.now() + dt.timedelta(seconds=pause), error=str(fault))
     report = log.error if needs_staff else log.warning
     report("stripe_lane_paused", lane=str(lane), code=fault.code, pause_seconds=round(pause, 1))
-
-
-def accepted_quantity(entries: QuerySet[LedgerEntry]) -> int:
-    """What Stripe has as meter events, of some entries."""
-    metered = entries.filter(sync_state=State.ACCEPTED, kind__in=sending.METERED)
-    metered = metered.exclude(stripe_identifier__startswith=sending.ITEM_PREFIX)
-    return int(metered.aggregate(sum=Sum("quantity"))["sum"] or 0)

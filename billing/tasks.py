@@ -6,7 +6,6 @@ from celery import shared_task
 from django.utils import timezone
 
 from billing import (
-    alarms,
     draining,
     invoice_mirror,
     invoicing,
@@ -36,6 +35,7 @@ def drain_usage() -> None:
 def keep_partitions() -> None:
     """Makes the months to come, and drops what is past its retention."""
     retention.keep()
+    retention.forget_stripe_events()
 
 
 @shared_task
@@ -50,7 +50,6 @@ def sync() -> None:
     with slot(_SYNCING, of=1) as is_ours:
         if is_ours:
             syncing.sync()
-    alarms.watch()
 
 
 @shared_task

@@ -328,6 +328,7 @@ STRIPE_SYNC_RUN_SECONDS = env.float("STRIPE_SYNC_RUN_SECONDS", default=120.0)
 STRIPE_LANE_LEASE_SECONDS = env.int("STRIPE_LANE_LEASE_SECONDS", default=180)
 STRIPE_BACKOFF_MAX_SECONDS = env.int("STRIPE_BACKOFF_MAX_SECONDS", default=3600)
 STRIPE_UNSYNCED_ALERT_DAYS = env.int("STRIPE_UNSYNCED_ALERT_DAYS", default=3)
+STRIPE_EVENT_RETENTION_DAYS = env.int("STRIPE_EVENT_RETENTION_DAYS", default=90)
 RECONCILE_HOUR = env.hour("RECONCILE_HOUR", default=3)
 
 # --- work in the background -------------------------------------------------------------------

@@ -18,8 +18,7 @@ from bench.chaos.deployment import Deployment
 from bench.chaos.plan import ORDINARY, Blow, Plan
 from bench.chaos.verdict import CHECKS, Evidence
 from bench.webhooks import register
-from billing import syncing
-from billing.models import ApiUsage
+from billing.models import ApiUsage, LedgerEntry
 from deeds.models import Deed
 from keys.models import ApiKey, Partner
 from webhooks.models import Delivery
@@ -195,7 +194,7 @@ def _wait_until_stored(record: Record) -> None:
     """What was charged is at Stripe, and the last answers' rows have left the spool."""
     deadline = time.monotonic() + _STORED_SECONDS
     while time.monotonic() < deadline and (
-        syncing.pending().exists() or ApiUsage.objects.count() < len(record.request_ids)
+        LedgerEntry.objects.pending().exists() or ApiUsage.objects.count() < len(record.request_ids)
     ):
         time.sleep(0.2)
 

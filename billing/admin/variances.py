@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from billing import reconciliation, reconciling, stripe_client
 from billing.admin.base import ReadOnlyAdmin
+from billing.pricing import midnight
 from billing.reconciliation import Variance
 from keys import audit
 from keys.admin.acts import Act, ReasonForm, confirmation
@@ -31,10 +32,9 @@ def list_view(page_of: ReadOnlyAdmin, request: HttpRequest) -> HttpResponse:
     """The variances of a time."""
     page_of.may(request, "view_ledgerentry")
     first, last = _days(request)
-    try:
-        found = _found(first, last)
-    except stripe_client.StripeFault as fault:
-        return _not_asked(page_of, request, fault)
+    found, reason = _found(first, last)
+    if reason:
+        page_of.message_user(request, reason, messages.ERROR)
     names = dict(Partner.objects.values_list("pk", "name"))
     rows = [
         (one, names.get(one.partner_id), reconciliation.is_repairable(one) and _repair_url(one, first, last))
@@ -48,18 +48,22 @@ def repair_view(page_of: ReadOnlyAdmin, request: HttpRequest) -> HttpResponse:
     page_of.may(request, "adjust_ledgerentry")
     first, last = _days(request)
     back = f"{reverse(_LIST)}?{urlencode({'from': first, 'to': last})}"
-    try:
-        chosen = next((one for one in _found(first, last) if _name(one) == request.GET.get("variance")), None)
-    except stripe_client.StripeFault as fault:
-        return _not_asked(page_of, request, fault)
+    found, reason = _found(first, last)
+    chosen = next((one for one in found if _name(one) == request.GET.get("variance")), None)
     if chosen is None:
-        page_of.message_user(request, "There is nothing to repair any more.", messages.WARNING)
+        text = reason or "There is nothing to repair any more."
+        page_of.message_user(request, text, messages.WARNING)
         return HttpResponseRedirect(back)
     form = ReasonForm(request.POST or None)
     if request.method != "POST" or not form.is_valid():
         return confirmation(page_of, request, _REPAIR, form, about=chosen, back=back)
     actor, reason = audit.Actor.staff(request), form.cleaned_data["reason"]
-    if reconciling.repair_one(chosen, actor, reason=reason):
+    try:
+        is_repaired = reconciling.repair_one(chosen, actor, reason=reason)
+    except stripe_client.StripeFault as fault:
+        page_of.message_user(request, f"Stripe could not be asked: {fault}", messages.ERROR)
+        return HttpResponseRedirect(back)
+    if is_repaired:
         page_of.message_user(request, "It is repaired.")
     else:
         text = "There was nothing to repair, or it needs a decision."
@@ -67,16 +71,8 @@ def repair_view(page_of: ReadOnlyAdmin, request: HttpRequest) -> HttpResponse:
     return HttpResponseRedirect(back)
 
 
-def _found(first: dt.date, last: dt.date) -> list[Variance]:
-    """Raises StripeFault."""
-    return reconciliation.find_variances(_midnight(first), _midnight(last + dt.timedelta(days=1)))
-
-
-def _not_asked(
-    page_of: ReadOnlyAdmin, request: HttpRequest, fault: stripe_client.StripeFault
-) -> HttpResponse:
-    page_of.message_user(request, f"Stripe could not be asked: {fault}", messages.ERROR)
-    return HttpResponseRedirect(reverse("admin:billing_ledgerentry_changelist"))
+def _found(first: dt.date, last: dt.date) -> tuple[list[Variance], str]:
+    return reconciliation.compare(midnight(first), midnight(last + dt.timedelta(days=1)))
 
 
 def _name(variance: Variance) -> str:
@@ -98,7 +94,3 @@ def _day(text: str | None, otherwise: dt.date) -> dt.date:
         return dt.date.fromisoformat(text or "")
     except ValueError:
         return otherwise
-
-
-def _midnight(day: dt.date) -> dt.datetime:
-    return dt.datetime.combine(day, dt.time(), dt.UTC)

@@ -4,9 +4,13 @@ A trigger refuses DELETE, TRUNCATE and an UPDATE of anything but the `sync_…` 
 Stripe, the ledger's mirror, answered. A correction is another entry.
 """
 
+import datetime as dt
+from typing import Final, Self
+
 import uuid_utils.compat
 from django.db import models
-from django.db.models import Q
+from django.db.models import DateTimeField, ExpressionWrapper, F, Q, Sum
+from django.db.models.functions import Greatest, Least
 from django.utils import timezone
 
 from billing.models.contract import Contract
@@ -16,6 +20,41 @@ from keys.models import Partner
 # Beyond any real amount or quantity; a slip of a few zeros is refused.
 MAX_QUANTITY = 10**10
 MAX_AMOUNT = 10**13
+# Stripe's ids of invoice items; what is metered has the entry's own id there.
+ITEM_PREFIX: Final = "ii_"
+
+
+class LedgerEntryQuerySet(models.QuerySet["LedgerEntry"]):
+    def pending(self) -> Self:
+        return self.filter(sync_state=LedgerEntry.SyncState.PENDING)
+
+    def of_partners_at_stripe(self) -> Self:
+        return self.filter(partner__stripe_customer__is_deleted=False)
+
+    def metered(self) -> Self:
+        """What Stripe counts: all but corrections, fees and what is carried over."""
+        return self.filter(kind__in=METERED)
+
+    def counted(self) -> Self:
+        """What the partner's present customer at Stripe has as meter events."""
+        sent = self.metered().filter(
+            sync_state=LedgerEntry.SyncState.ACCEPTED,
+            synced_at__gte=F("partner__stripe_customer__connected_at"),
+        )
+        return sent.exclude(stripe_identifier__startswith=ITEM_PREFIX)
+
+    def of_cycle(self, subscription_id: str, start: dt.datetime, end: dt.datetime) -> Self:
+        """The usage that a subscription's invoice of [start, end) is about, sent or not."""
+        own = self.metered().filter(contract__stripe_subscription__subscription_id=subscription_id)
+        return own.between(start, end)
+
+    def between(self, start: dt.datetime, end: dt.datetime) -> Self:
+        """Those whose moment at Stripe (`billing.sending.timestamp_of`) lies in [start, end)."""
+        moments = self.annotate(stripe_moment=stripe_moment())
+        return moments.filter(stripe_moment__gte=start, stripe_moment__lt=end)
+
+    def quantity(self) -> int:
+        return int(self.aggregate(sum=Sum("quantity"))["sum"] or 0)
 
 
 class LedgerEntry(models.Model):
@@ -46,7 +85,8 @@ class LedgerEntry(models.Model):
     unit_price = models.DecimalField(max_digits=24, decimal_places=12, default=0)
     # Exact, in minor units, with their fractions; it is rounded where an invoice's line is made.
     amount = models.DecimalField(max_digits=30, decimal_places=10)
-    # The same, rounded: for people.
+    # Rounded by itself: for people, and for what Stripe bills as an item. An invoice's line is rounded once
+    # for all of its entries, so these don't add up to it.
     amount_minor = models.BigIntegerField()
     currency = models.CharField(max_length=3)
     is_priced = models.BooleanField(default=True, help_text="False where no contract said what it costs.")
@@ -60,7 +100,10 @@ class LedgerEntry(models.Model):
     synced_at = models.DateTimeField(null=True)
     sync_error = models.CharField(max_length=500, blank=True)
     sync_attempts = models.PositiveIntegerField(default=0)
+    # When Stripe was first asked without us knowing what became of it; else when it was asked last.
     next_sync_at = models.DateTimeField(default=timezone.now)
+
+    objects = LedgerEntryQuerySet.as_manager()
 
     class Meta:
         db_table = "ledger_entries"
@@ -75,6 +118,7 @@ class LedgerEntry(models.Model):
             models.Index(fields=["partner", "occurred_at"], name="ledger_by_time"),
             models.Index(fields=["next_sync_at"], condition=Q(sync_state="pending"), name="ledger_unsynced"),
             models.Index(fields=["partner"], condition=Q(is_priced=False), name="ledger_unpriced"),
+            models.Index(fields=["partner"], condition=Q(sync_state="rejected"), name="ledger_rejected"),
         ]
         constraints = [
             models.UniqueConstraint(fields=["source_kind", "source_id"], name="one_charge_per_source"),
@@ -107,3 +151,12 @@ class LedgerEntry(models.Model):
 
     def __str__(self) -> str:
         return f"{self.kind} {self.source_id}"
+
+
+METERED: Final = (LedgerEntry.Kind.DEED, LedgerEntry.Kind.REQUESTS)
+
+
+def stripe_moment() -> Least:
+    """The moment that Stripe is told (`billing.sending.timestamp_of`), of each entry of a query."""
+    last = ExpressionWrapper(F("period__ends_at") - dt.timedelta(seconds=1), output_field=DateTimeField())
+    return Least(Greatest("occurred_at", "period__starts_at"), last)

@@ -1,10 +1,23 @@
 """What each comparison of the books found, kept so that finance can look at it in the morning."""
 
+import datetime as dt
+from typing import Final, Self
+
 import uuid_utils.compat
 from django.db import models
 from django.utils import timezone
 
 from keys.models import Partner
+
+# Stripe takes usage of 35 days; what is older can't change any more.
+WHOLE: Final = dt.timedelta(days=35)
+
+
+class ReconciliationRunQuerySet(models.QuerySet["ReconciliationRun"]):
+    def whole(self) -> Self:
+        """Those of all partners and all days that can change, the newest first."""
+        ended = self.filter(partner=None, finished_at__isnull=False)
+        return ended.filter(ends_at__gte=models.F("starts_at") + WHOLE).order_by("-started_at")
 
 
 class ReconciliationRun(models.Model):
@@ -20,8 +33,10 @@ class ReconciliationRun(models.Model):
     variances = models.JSONField(default=list)
     counts = models.JSONField(default=dict, help_text="By class.")
     repaired = models.PositiveIntegerField(default=0)
-    # A part that could not be compared (Stripe away) is said here; the rest stands.
+    # Which part could not be compared (Stripe was away); what the others found stands.
     error = models.CharField(max_length=500, blank=True)
+
+    objects = ReconciliationRunQuerySet.as_manager()
 
     class Meta:
         db_table = "reconciliation_runs"

@@ -1,9 +1,10 @@
 """Invoices: read whole, held back or let go, and the items that are put on them."""
 
+import datetime as dt
 from typing import Any
 
 from billing import stripe_facts
-from billing.stripe_client.sdk import PAGE, all_of, call, made, v1
+from billing.stripe_client.sdk import PAGE, all_of, call, under, v1
 from billing.stripe_facts import InvoiceFacts
 
 
@@ -36,9 +37,13 @@ def release(invoice_id: str) -> None:
     call(lambda: v1().invoices.finalize_invoice(invoice_id, params))
 
 
-def find_item(customer_id: str, entry_id: str) -> str | None:
-    """The item that was made of an entry, whether it is on an invoice by now or not."""
-    params: Any = {"customer": customer_id, "limit": PAGE}
+def find_item(customer_id: str, entry_id: str, *, since: dt.datetime) -> str | None:
+    """The item that was made of an entry, on an invoice or not yet. It was made at `since` or later."""
+    params: Any = {
+        "customer": customer_id,
+        "created": {"gte": int(since.timestamp())},
+        "limit": PAGE,
+    }
     listed = all_of(lambda: v1().invoice_items.list(params))
     return next(
         (one.id for one in listed if stripe_facts.metadata_of(one.to_dict()).get("entry") == entry_id), None
@@ -57,7 +62,7 @@ def create_item(
 ) -> str:
     """On a draft, or else on the next invoice. `amount` in minor units, negative for a credit.
 
-    `metadata` names its `entry`, by which one is found that an earlier call made. Raises StripeFault.
+    `metadata` names its `entry`, by which `find_item` finds it. Raises StripeFault.
     """
     params: dict[str, Any] = {
         "customer": customer_id,
@@ -68,9 +73,4 @@ def create_item(
     }
     if invoice_id:
         params["invoice"] = invoice_id
-
-    def look() -> str | None:
-        return find_item(customer_id, metadata["entry"])
-
-    item = made(v1().invoice_items.create, params, idempotency_key, look=look)
-    return item if isinstance(item, str) else str(item.id)
+    return str(call(lambda: v1().invoice_items.create(params, under(idempotency_key))).id)

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from billing import pacing, stripe_facts
 from billing.stripe_client import Refused, Unavailable
-from billing.stripe_client.sdk import PAGE, all_of, faults, header, made, under, v1
+from billing.stripe_client.sdk import PAGE, all_of, faults, header, made, replayed, under, v1
 from billing.stripe_facts import MeterEvent
 
 
@@ -82,12 +82,14 @@ def _send(event: MeterEvent, idempotency_key: str) -> None:
     }
     try:
         with faults():
-            v1().billing.meter_events.create(params, under(idempotency_key))
+            answer = v1().billing.meter_events.create(params, under(idempotency_key))
     except Refused as refused:
         is_final = header(refused.__cause__, "stripe-should-retry") == "false"
         if is_final and "already exists" in refused.message:
             raise _Duplicate from refused
         raise
+    if replayed(answer.last_response):
+        raise _Duplicate
 
 
 class _Duplicate(Exception):

@@ -94,14 +94,20 @@ def faults() -> Iterator[None]:
     except stripe.APIConnectionError as error:
         raise Unavailable("no_answer", type(error.__cause__ or error).__name__) from error
     except stripe.StripeError as error:
-        is_replayed = header(error, "Idempotent-Replayed") == "true"
+        is_replayed = replayed(error)
         code = f"status_{error.http_status}"
         raise Unavailable(code, _message(error), is_replayed=is_replayed) from error
 
 
-def header(error: object, name: str) -> str:
-    headers: Any = error.headers if isinstance(error, stripe.StripeError) else None
+def header(answer: Any, name: str) -> str:
+    """Of a StripeError or of an object's `last_response`; empty where there is none."""
+    headers: Any = getattr(answer, "headers", None)
     return str(headers.get(name, "")) if headers else ""
+
+
+def replayed(answer: Any) -> bool:
+    """Whether it is the answer that an earlier call with the same idempotency key was given."""
+    return header(answer, "Idempotent-Replayed") == "true"
 
 
 def _message(error: stripe.StripeError) -> str:

@@ -15,6 +15,7 @@ from billing.ledger import DeedFacts
 from billing.models import BillingPeriod, Invoice
 from keys import audit
 from keys.models import Partner
+from tests.billing import rows
 
 CASES = tomllib.loads((Path(__file__).parent / "invoice_cases.toml").read_text())["case"]
 FINANCE = audit.Actor("staff", "finance")
@@ -117,6 +118,7 @@ def _requested(partner: Partner, text: str) -> tuple[dt.datetime, Any]:
     def act() -> None:
         period = periods.at(partner, at)
         BillingPeriod.objects.filter(pk=period.pk).update(requests_used=period.requests_used + int(count))
+        rows.used(partner, at.date(), int(count))
 
     return at, act
 

@@ -1,6 +1,7 @@
 """Each completed deed is charged once, for good; what differs from that is found and named."""
 
 import datetime as dt
+import threading
 import uuid
 from collections.abc import Callable
 from decimal import Decimal
@@ -107,10 +108,10 @@ def test_without_a_contract_the_fact_is_kept_and_priced_later(acme: Partner) -> 
     entry = ledger.charge(facts(acme))
     assert entry is not None
     assert (entry.is_priced, entry.amount_minor, entry.sync_state) == (False, 0, "not_billable")
-    assert ledger.price_unpriced(acme, FINANCE) == 0, "there is no price yet"
+    assert ledger.price_unpriced(acme, FINANCE, is_reissue=lambda entry: False) == 0, "there is no price yet"
     agreed(acme, ("grant", 0, "12.50"))
-    assert ledger.price_unpriced(acme, FINANCE) == 1
-    assert ledger.price_unpriced(acme, FINANCE) == 0
+    assert ledger.price_unpriced(acme, FINANCE, is_reissue=lambda entry: False) == 1
+    assert ledger.price_unpriced(acme, FINANCE, is_reissue=lambda entry: False) == 0
     later = LedgerEntry.objects.latest("id")
     assert (later.source_kind, later.source_id, later.amount_minor) == ("pricing", str(entry.pk), 1250)
     entry.refresh_from_db()
@@ -196,6 +197,25 @@ def test_a_correction_says_who_and_why(acme: Partner) -> None:
         ledger.correct(acme, 0, reason="x", actor=FINANCE, source_id="form-2")
 
 
+@pytest.mark.django_db(transaction=True)
+def test_two_clicks_at_once_are_one_correction(acme: Partner) -> None:
+    made: list[LedgerEntry] = []
+
+    def click() -> None:
+        try:
+            made.append(ledger.correct(acme, -300, reason="goodwill", actor=FINANCE, source_id="form-1"))
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=click) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({entry.pk for entry in made}) == LedgerEntry.objects.count() == 1
+    assert len(made) == 4
+
+
 def test_a_change_of_the_past_is_refused(acme: Partner) -> None:
     today = timezone.now().date()
     agreed(acme, ("grant", 0, "10.00"), starts_on=today - dt.timedelta(days=5))
@@ -229,6 +249,7 @@ def test_a_version_that_has_not_started_can_be_withdrawn(acme: Partner) -> None:
         ("hybrid", "0", [("grant", 0, "1")], "base fee"),
         ("per_request", "0", [("grant", 0, "1")], "1,000 requests"),
         ("per_deed", "0", [("grant", 0, "-1")], "out of bounds"),
+        ("per_deed", "0", [("Grant", 0, "45")], "There is no item 'Grant'; .*grant"),
     ],
 )
 def test_a_contract_that_makes_no_sense_is_refused(
@@ -344,6 +365,61 @@ def test_what_has_a_price_by_now_is_found_and_priced(api: Api, made: Callable[..
     assert found.kind == "price_mismatch"
     assert reconciliation.repair(found, FINANCE)
     assert variances() == []
+
+
+def test_what_was_made_before_its_contract_is_priced_as_what_it_is(
+    api: Api, made: Callable[..., Deed]
+) -> None:
+    """The general price, and that of reissues: an entry without a contract names neither."""
+    first = made()
+    made("quitclaim", order_id="B")
+    made(reissue_of=str(first.pk), execution_date="2026-12-01")
+    agreed(api.partner, ("deed", 0, "10.00"), ("reissue", 0, "2.00"))
+    found = variances()
+    assert [one.kind for one in found] == ["price_mismatch"] * 3
+    assert reconciliation.repair(found[0], FINANCE)
+    later = LedgerEntry.objects.filter(source_kind="pricing").order_by("id")
+    assert list(later.values_list("item", "amount_minor")) == [
+        ("deed", 1000),
+        ("deed", 1000),
+        ("reissue", 200),
+    ]
+    assert variances() == []
+    assert not reconciliation.repair(found[1], FINANCE), "all were priced at once"
+
+
+def test_what_was_made_before_its_contract_uses_up_no_tier(api: Api, made: Callable[..., Deed]) -> None:
+    made(order_id="A")
+    agreed(api.partner, ("grant", 0, "10.00"), ("grant", 1, "8.00"))
+    made(order_id="B")
+    assert LedgerEntry.objects.latest("id").amount_minor == 1000
+    assert reconciliation.repair(variances()[0], FINANCE)
+    assert LedgerEntry.objects.latest("id").amount_minor == 800
+
+
+def test_tiers_start_with_a_period(acme: Partner) -> None:
+    """Stripe counts them anew for each version, and we for each period: only so is it the same."""
+    tiered = (("grant", 0, "10.00"), ("grant", 5, "8.00"))
+    with time_machine.travel(dt.datetime(2027, 1, 10, 12, tzinfo=dt.UTC)):
+        agreed(acme, *tiered)
+        ledger.charge(facts(acme))
+        with pytest.raises(ValidationError, match="take 2027-02-01"):
+            agreed(acme, *tiered, starts_on=dt.date(2027, 1, 20))
+        with pytest.raises(ValidationError, match="take 2027-04-01"):
+            agreed(acme, *tiered, starts_on=dt.date(2027, 3, 15), anchor_day=15)
+        agreed(acme, ("grant", 0, "9.00"), starts_on=dt.date(2027, 1, 20))
+        agreed(acme, *tiered, starts_on=dt.date(2027, 2, 1), anchor_day=15)
+        agreed(acme, *tiered, starts_on=dt.date(2027, 2, 15), anchor_day=15)
+    assert acme.contracts.count() == 4
+
+
+def test_a_first_contract_with_tiers_needs_periods_of_its_own(acme: Partner) -> None:
+    tiered = (("grant", 0, "10.00"), ("grant", 5, "8.00"))
+    with time_machine.travel(dt.datetime(2027, 1, 10, 12, tzinfo=dt.UTC)):
+        ledger.charge(facts(acme))
+        with pytest.raises(ValidationError, match="first day of a period"):
+            agreed(acme, *tiered, anchor_day=15)
+        agreed(acme, *tiered)
 
 
 def test_a_finder_of_another_app_is_asked_too(acme: Partner) -> None:

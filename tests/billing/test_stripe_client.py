@@ -49,7 +49,7 @@ def test_a_duplicate_identifier_is_done_already(twin: Twin, customer: str) -> No
 
 def test_the_same_call_again_is_the_same_call(twin: Twin, customer: str) -> None:
     one = event(customer)
-    assert [send(one), send(one)] == ["accepted", "accepted"]
+    assert [send(one), send(one)] == ["accepted", "duplicate"]
     assert accepted(twin) == [one.identifier]
 
 
@@ -69,7 +69,7 @@ def test_a_lost_answer_counts_once(twin: Twin, customer: str) -> None:
     one = event(customer)
     with pytest.raises(stripe_client.Unavailable):
         send(one)
-    assert send(one) == "accepted"
+    assert send(one) == "duplicate"
     assert accepted(twin) == [one.identifier]
 
 
@@ -95,7 +95,7 @@ def test_the_sdk_repeats_what_was_lost(twin: Twin, customer: str, settings: Any)
     settings.STRIPE_MAX_NETWORK_RETRIES = 1
     twin.world.faults = [Fault("lost", "meter_events")]
     one = event(customer)
-    assert send(one) == "accepted"
+    assert send(one) == "duplicate"
     assert accepted(twin) == [one.identifier]
 
 

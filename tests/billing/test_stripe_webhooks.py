@@ -12,7 +12,7 @@ from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
-from billing import invoice_mirror, ledger, signals, stripe_events, syncing
+from billing import invoice_mirror, ledger, retention, signals, stripe_events, syncing
 from billing.models import Invoice, LedgerEntry, StripeCustomer, StripeEvent, StripeInvoice, StripeLane
 from keys.models import Partner
 from partner_api.local.stripe_twin.customers import DECLINED
@@ -356,3 +356,22 @@ def test_a_stripe_that_is_away_is_a_503(twin: Twin, api: Api) -> None:
     answer = api.post("/v2/billing/portal-session")
     assert (answer.status_code, answer.json()["code"]) == (503, "payments_unavailable")
     assert answer["Retry-After"] == "30"
+
+
+def test_settled_events_are_removed_after_their_time(twin: Twin, acme: Partner, settings: Any) -> None:
+    """They name people. What waits is kept, or it would never be acted on."""
+    settings.STRIPE_EVENT_RETENTION_DAYS = 90
+    now = timezone.now()
+    for name, state, days in (("old", "done", 91), ("young", "done", 89), ("waiting", "waiting", 91)):
+        StripeEvent.objects.create(
+            event_id=name,
+            kind="invoice.paid",
+            livemode=False,
+            body="{}",
+            created_at=now,
+            received_at=now - dt.timedelta(days=days),
+            state=state,
+            settled_at=None if state == "waiting" else now,
+        )
+    assert retention.forget_stripe_events() == 1
+    assert set(StripeEvent.objects.values_list("pk", flat=True)) == {"young", "waiting"}

@@ -91,8 +91,6 @@ BEGIN_LATER = {
     "partner_api_requests_total",
     "partner_api_request_seconds_bucket",
     "partner_api_task_last_success_timestamp_seconds",
-    # Set by each reconciliation.
-    "partner_api_reconcile_variances",
 }
 
 

@@ -144,6 +144,8 @@ class Api:
 
     def list_invoice_items(self, params: Params) -> Thing:
         own = [item for item in self.world.all("invoiceitem") if item["customer"] == params.get("customer")]
+        since = int((params.get("created") or {}).get("gte", 0))
+        own = [item for item in own if item["created"] >= since]
         if truth(params.get("pending")):
             own = [item for item in own if item["invoice"] is None]
         return page_of(own, params, "/v1/invoiceitems")
