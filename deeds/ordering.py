@@ -23,7 +23,7 @@ from deeds.models.own_deed import own_deed
 from deeds.reading import Reading
 from deeds.signals import deed_settled
 from keys.models import ApiKey, Partner
-from partner_api.http.problems import FieldError, Problem, not_found
+from partner_api.http.problems import Problem, not_found
 
 # An order id with its deed type: unique among what one partner has in one mode.
 Identity = tuple[str, str]
@@ -68,9 +68,9 @@ def place_read(origin: Origin, order: Reading) -> Placement:
     """The same for a body that was read already. Raises a Problem of quotas.reserve, too."""
     deed = _deed(origin, order)
     if order.order.reissue_of is not None:
-        earlier = _reissued(deed, order.order.reissue_of)
-        if isinstance(earlier, Placement):
-            return earlier
+        earlier = replacing.find(deed, order.order.reissue_of, live=_live_deed(deed))
+        if earlier.pk != order.order.reissue_of:
+            return Placement(earlier, is_new=False)
         deed.reissue_of = earlier
     if not backlog.has_room(origin.partner, 1):
         live = _live_deed(deed)
@@ -279,29 +279,6 @@ def _against(deed: Deed, live: Deed | Problem | None) -> Placement:
         )
         raise Problem("order_conflict", detail, extra={"deed": str(live.pk)})
     return Placement(live, is_new=live.pk == deed.pk)
-
-
-def _reissued(deed: Deed, deed_id: uuid.UUID) -> Deed | Placement:
-    """The deed to be replaced, or the placement that replaced it before (the same order again)."""
-    earlier = deed.partner.deeds.filter(
-        livemode=deed.livemode, order_id=deed.order_id, deed_type=deed.deed_type, pk=deed_id
-    ).first()
-    if earlier is None:
-        message = "There is no such deed of this order and deed type; send the id of the one before."
-        error = FieldError("/reissue_of", "unknown_deed", message)
-        raise Problem("order_conflict", f"/reissue_of: {message}", [error])
-    live = _live_deed(deed)
-    if live is None:
-        return earlier
-    if live.pk != earlier.pk and live != replacing.standing_before(earlier):
-        if live.reissue_of_id == earlier.pk and live.order_sha256 == deed.order_sha256:
-            return Placement(live, is_new=False)
-        detail = f"Deed {earlier.pk} was replaced by {live.pk}; reissue that one."
-        raise Problem("order_conflict", detail, extra={"deed": str(live.pk)})
-    if not live.is_settled:
-        detail = f"Deed {live.pk} is still {live.status}; cancel it, or wait until it is made."
-        raise Problem("order_conflict", detail, extra={"deed": str(live.pk)})
-    return earlier
 
 
 def _live_deed(deed: Deed) -> Deed | None:

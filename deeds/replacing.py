@@ -4,8 +4,35 @@ An order always has the deed that stands for it: the last one that was made, or 
 """
 
 import datetime as dt
+import uuid
 
 from deeds.models import Deed
+from partner_api.http.problems import FieldError, Problem
+
+
+def find(deed: Deed, deed_id: uuid.UUID, *, live: Deed | None) -> Deed:
+    """The deed of this id, which `deed` is to replace; or the one that replaced it before by the same order.
+
+    `live` is the one that stands for the order now. Raises Problem `order_conflict`.
+    """
+    earlier: Deed | None = deed.partner.deeds.filter(
+        livemode=deed.livemode, order_id=deed.order_id, deed_type=deed.deed_type, pk=deed_id
+    ).first()
+    if earlier is None:
+        message = "There is no such deed of this order and deed type; send the id of the one before."
+        error = FieldError("/reissue_of", "unknown_deed", message)
+        raise Problem("order_conflict", f"/reissue_of: {message}", [error])
+    if live is None or live == standing_before(earlier):
+        return earlier
+    if live != earlier:
+        if live.reissue_of_id == earlier.pk and live.order_sha256 == deed.order_sha256:
+            return live
+        detail = f"Deed {earlier.pk} was replaced by {live.pk}; reissue that one."
+        raise Problem("order_conflict", detail, extra={"deed": str(live.pk)})
+    if not live.is_settled:
+        detail = f"Deed {live.pk} is still {live.status}; cancel it, or wait until it is made."
+        raise Problem("order_conflict", detail, extra={"deed": str(live.pk)})
+    return earlier
 
 
 def supersede(deed: Deed, *, now: dt.datetime) -> None:

@@ -186,9 +186,9 @@ def test_a_repeated_store_leaves_one_object_and_the_first(
     store: Change, place: Callable[..., Deed], main_api: MainApi
 ) -> None:
     """A worker dies between the store and the commit; the next one's PDF differs in a byte."""
+    first = run(place("OTHER"))
     deed = place()
     s3 = store()
-    first = run(place("OTHER"))
     content = storage.read(first)
     assert content is not None
     earlier = content.replace(b"%PDF-1.4", b"%PDF-1.5")

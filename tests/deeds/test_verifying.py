@@ -83,7 +83,7 @@ def test_a_pdf_that_was_deleted_as_agreed_is_no_finding(complete: Complete, sett
 def test_orphans_are_told_and_deleted_but_not_young_ones_nor_work_in_progress(
     complete: Complete, place: Complete, deed_files: Any
 ) -> None:
-    whole, waiting, failed = complete("WHOLE"), place("WAITING"), run(place("sandbox-400"))
+    whole, failed, waiting = complete("WHOLE"), run(place("sandbox-400")), place("WAITING")
     for deed in (waiting, failed):
         storage.keep(deed, b"%PDF-left")
     stray = deed_files / "deeds" / "00" / "stray.pdf"

@@ -83,7 +83,7 @@ def test_a_task_that_breaks_is_told_without_the_deed(
     sent: list[Any], api: Api, order: Any, monkeypatch: Any
 ) -> None:
     api.post("/v2/deeds", order(), X_Request_ID="sentry-2")
-    break_in(monkeypatch, fulfilment, "_rendered")
+    break_in(monkeypatch, fulfilment, "rendered")
     deed = api.partner.deeds.get()
     with pytest.raises(RuntimeError):
         tasks.serve(str(deed.pk))
