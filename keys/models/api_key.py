@@ -14,11 +14,15 @@ from django.db.models import Q
 from django.utils import timezone
 
 from keys.models.partner import Partner
-from keys.scopes import why_not_grantable
+from keys.scopes import GRANTABLE, why_not_grantable
 from keys.secret import KeyText
+from partner_api.http.client_address import unmapped
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 MAX_RATE = 1_000_000
+# Each request with the key is compared with all of them.
+MAX_NETWORKS = 100
+MAX_SCOPES = len(GRANTABLE)
 
 
 def _default_rate_limit_per_minute() -> int:
@@ -134,6 +138,9 @@ class ApiKey(models.Model):
     def clean(self) -> None:
         """Also brings networks to their one form. Raises ValidationError by field."""
         errors: dict[str, list[str]] = {}
+        for name, most in (("scopes", MAX_SCOPES), ("allowed_cidrs", MAX_NETWORKS)):
+            if len(getattr(self, name)) > most:
+                raise ValidationError({name: [f"At most {most}."]})
         unknown = [reason for scope in self.scopes if (reason := why_not_grantable(scope))]
         if unknown:
             errors["scopes"] = unknown
@@ -146,6 +153,8 @@ class ApiKey(models.Model):
                 errors[name] = [f"It must be from 1 to {MAX_RATE:,}."]
         if self.not_before and self.expires_at and self.expires_at <= self.not_before:
             errors["expires_at"] = ["The key would end before it begins."]
+        elif self._state.adding and self.expires_at and self.expires_at <= timezone.now():
+            errors["expires_at"] = ["It lies in the past."]
         if errors:
             raise ValidationError(errors)
 
@@ -203,8 +212,5 @@ class ApiKey(models.Model):
 
 def network_of(text: str) -> Network:
     """An IPv4-mapped IPv6 network as IPv4. Raises ValueError where host bits are set, or for no network."""
-    network = ipaddress.ip_network(text.strip())
-    mapped = getattr(network.network_address, "ipv4_mapped", None)
-    if mapped is not None and network.prefixlen >= 96:  # noqa: PLR2004 - ::ffff:0:0/96 holds IPv4
-        return ipaddress.ip_network(f"{mapped}/{network.prefixlen - 96}")
+    network: Network = unmapped(ipaddress.ip_network(text.strip()))
     return network

@@ -59,7 +59,8 @@ def test_a_policy_warns_two_weeks_before_the_age(
 
 def test_what_is_over_is_not_told_of(api: Api, told: list[ApiKey], mailoutbox: list[Any]) -> None:
     acme = api.partner
-    _key(acme, expires_at=timezone.now() - DAY)
+    over = _key(acme)
+    ApiKey.objects.filter(pk=over.pk).update(expires_at=timezone.now() - DAY)
     revoked = _key(acme, expires_at=timezone.now() + DAY)
     lifecycle.revoke(audit.Actor.command("test"), revoked, reason="x")
     rotated = _key(acme)
