@@ -9,6 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from keys.bodies import Rate, printable
 from keys.models.api_key import MAX_NETWORKS, MAX_SCOPES
+from keys.models.partner import MAX_KEY_AGE_DAYS
 from partner_api.http.reading import Moment, PageQuery, Strict
 
 _MOST: Final = 2_147_483_647
@@ -45,7 +46,7 @@ class PartnerChange(Strict):
     monthly_deed_quota: Count | None = None
     monthly_request_quota: Count | None = None
     budget_cap: Money | None = None
-    key_max_age_days: Annotated[int, Field(strict=True, ge=1, le=36_500)] | None = None
+    key_max_age_days: Annotated[int, Field(strict=True, ge=1, le=MAX_KEY_AGE_DAYS)] | None = None
     reason: Annotated[str, Field(strict=True, max_length=200)] = ""
 
 

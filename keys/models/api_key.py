@@ -10,7 +10,7 @@ from django.conf import settings
 from django.contrib.postgres.fields import ArrayField
 from django.core.exceptions import ValidationError
 from django.db import models
-from django.db.models import Q
+from django.db.models import ExpressionWrapper, F, Q, Value
 from django.utils import timezone
 
 from keys.models.partner import Partner
@@ -31,6 +31,35 @@ def _default_rate_limit_per_minute() -> int:
 
 def _default_rate_limit_burst() -> int:
     return int(settings.DEFAULT_RATE_LIMIT_BURST)
+
+
+class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
+    def ended(self, now: dt.datetime) -> "ApiKeyQuerySet":
+        """Revoked or expired."""
+        return self.filter(_ended_at(now))
+
+    def not_ended(self, now: dt.datetime) -> "ApiKeyQuerySet":
+        return self.exclude(_ended_at(now))
+
+    def with_rotation_due(self) -> "ApiKeyQuerySet":
+        """`due_at`: what `ApiKey.rotation_due_at` says of each."""
+        day = Value(dt.timedelta(days=1))
+        due_at = F("created_at") + F("partner__key_max_age_days") * day
+        return self.annotate(due_at=ExpressionWrapper(due_at, output_field=models.DateTimeField()))
+
+    def due_for_rotation(self, now: dt.datetime) -> "ApiKeyQuerySet":
+        """Those that their partner's policy wants replaced within KEY_WARNING_DAYS, or did before, and that
+        have neither ended nor a successor."""
+        kept = self.not_ended(now).filter(replaced_by=None)
+        return kept.with_rotation_due().filter(Q(due_at__lte=now + _warning_time()))
+
+
+def _ended_at(now: dt.datetime) -> Q:
+    return Q(revoked_at__isnull=False) | Q(expires_at__lte=now)
+
+
+def _warning_time() -> dt.timedelta:
+    return dt.timedelta(days=settings.KEY_WARNING_DAYS)
 
 
 class ApiKey(models.Model):
@@ -64,9 +93,13 @@ class ApiKey(models.Model):
     last_used_at = models.DateTimeField(null=True, editable=False)
     last_used_address = models.GenericIPAddressField(null=True, editable=False)
     rotation_warned_at = models.DateTimeField(null=True, editable=False)
+    # The end that was told of then; of another one the partner is told again.
+    warned_for = models.DateTimeField(null=True, editable=False)
     revoked_at = models.DateTimeField(null=True, blank=True, editable=False)
     revoked_reason = models.CharField(max_length=200, blank=True, editable=False)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    objects = ApiKeyQuerySet.as_manager()
 
     class Meta:
         db_table = "api_keys"
@@ -192,11 +225,6 @@ class ApiKey(models.Model):
         """When the partner's policy wants another key in its place; None without a policy."""
         days = self.partner.key_max_age_days
         return None if days is None else self.created_at + dt.timedelta(days=days)
-
-    def is_due_for_rotation(self, now: dt.datetime) -> bool:
-        """Whether the policy wants it replaced by now, and it is still in use."""
-        due_at = self.rotation_due_at()
-        return due_at is not None and due_at <= now and self.state_at(now) == "active"
 
     def revoke(self, *, now: dt.datetime, reason: str) -> bool:
         """Ends the key for good. False when it was revoked before; the first reason stays.
