@@ -18,13 +18,11 @@ from rest_framework.request import Request
 
 from keys import jwks, roles
 from keys.audit import Actor
+from keys.permissions import PUBLIC
+from keys.refusals import BACK_OFFICE, refuse
 from partner_api.http.client_address import address_of, is_within
 from partner_api.http.problems import Problem, not_found
 from partner_api.http.view import ApiView
-
-CHALLENGE = {"WWW-Authenticate": 'Bearer realm="admin-api"'}
-# For a view that checks its caller by other means than a token.
-PUBLIC = "public"
 
 
 @dataclass(frozen=True)
@@ -41,14 +39,17 @@ class AdminTokenAuthentication(BaseAuthentication):
     """`Authorization: Bearer <JWT>`."""
 
     def authenticate(self, request: Request) -> tuple[AdminToken, AdminToken]:
-        """Raises Problem: `not_found` where the admin API is off or the address is not allowed, else 401."""
+        """Raises Problem: `not_found` where the admin API is off or the address is not allowed, else 401, and
+        `rate_limited` for too many of those from one address."""
         refuse_unless_on(request, is_on=bool(settings.ADMIN_JWT_SECRET or settings.ADMIN_JWKS_URL))
         scheme, _, text = request.headers.get("Authorization", "").partition(" ")
         if not scheme:
-            raise refused("authentication_required", "Send an admin token as `Authorization: Bearer <JWT>`.")
+            detail = "Send an admin token as `Authorization: Bearer <JWT>`."
+            refuse(request, "authentication_required", detail, challenge=BACK_OFFICE)
         claims = _claims(text.strip()) if scheme.lower() == "bearer" else None
         if claims is None:
-            raise refused("invalid_token", "This token is not one that is accepted here, or not now.")
+            detail = "This token is not one that is accepted here, or not now."
+            refuse(request, "invalid_token", detail, challenge=BACK_OFFICE)
         token = AdminToken(str(claims["sub"])[:200], _roles(claims))
         structlog.contextvars.bind_contextvars(admin_token=token.subject)
         # A digest, because a subject may be longer than what is kept; no partner's scope looks like it.
@@ -57,11 +58,12 @@ class AdminTokenAuthentication(BaseAuthentication):
         return token, token
 
     def authenticate_header(self, request: Request) -> str:
-        return CHALLENGE["WWW-Authenticate"]
+        return BACK_OFFICE
 
 
 class HasRole(BasePermission):
-    """Reads `view.roles`: {"GET": "support", …}, one role for each method."""
+    """Reads `view.roles`: {"GET": "support", …}, one role for each method; PUBLIC where a view checks its
+    caller by other means than a token."""
 
     def has_permission(self, request: Request, view: Any) -> bool:
         """Raises Problem `insufficient_role`, which names the role."""
@@ -99,10 +101,6 @@ def refuse_unless_on(request: Request, *, is_on: bool) -> None:
     allowed = settings.ADMIN_API_ALLOWED_CIDRS
     if not is_on or (allowed and not is_within(address_of(request), allowed)):
         raise not_found()
-
-
-def refused(code: str, detail: str) -> Problem:
-    return Problem(code, detail, headers=CHALLENGE)
 
 
 def _claims(text: str) -> dict[str, Any] | None:

@@ -7,16 +7,12 @@ from uuid import UUID
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
+from keys.bodies import Rate, printable
+from keys.models.api_key import MAX_NETWORKS, MAX_SCOPES
+from keys.models.partner import MAX_KEY_AGE_DAYS
 from partner_api.http.reading import Moment, PageQuery, Strict
 
 _MOST: Final = 2_147_483_647
-
-
-def _plain(value: str) -> str:
-    if not value.isprintable():
-        message = "control characters can't stand here"
-        raise ValueError(message)
-    return value
 
 
 def _without_nul(value: str) -> str:
@@ -34,13 +30,12 @@ def _text_only(value: Any) -> Any:
 
 
 Text = Annotated[
-    str, StringConstraints(strict=True, strip_whitespace=True, min_length=1), AfterValidator(_plain)
+    str, StringConstraints(strict=True, strip_whitespace=True, min_length=1), AfterValidator(printable)
 ]
 Wanted = Annotated[str, AfterValidator(_without_nul)]
 Name = Annotated[Text, Field(max_length=200)]
 Reason = Annotated[Text, Field(max_length=200)]
 Count = Annotated[int, Field(strict=True, ge=0, le=_MOST)]
-Rate = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
 Money = Annotated[Decimal, BeforeValidator(_text_only), Field(ge=0, max_digits=12, decimal_places=2)]
 
 
@@ -51,7 +46,7 @@ class PartnerChange(Strict):
     monthly_deed_quota: Count | None = None
     monthly_request_quota: Count | None = None
     budget_cap: Money | None = None
-    key_max_age_days: Annotated[int, Field(strict=True, ge=1, le=36_500)] | None = None
+    key_max_age_days: Annotated[int, Field(strict=True, ge=1, le=MAX_KEY_AGE_DAYS)] | None = None
     reason: Annotated[str, Field(strict=True, max_length=200)] = ""
 
 
@@ -61,10 +56,10 @@ class NewPartner(PartnerChange):
 
 class KeyChange(Strict):
     name: Annotated[Text, Field(max_length=100)] = ""
-    scopes: list[Text] = []
+    scopes: Annotated[list[Text], Field(max_length=MAX_SCOPES)] = []
     rate_limit_per_minute: Rate = 1
     rate_limit_burst: Rate = 1
-    allowed_cidrs: Annotated[list[Text], Field(max_length=100)] = []
+    allowed_cidrs: Annotated[list[Text], Field(max_length=MAX_NETWORKS)] = []
     not_before: Moment | None = None
     expires_at: Moment | None = None
 

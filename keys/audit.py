@@ -2,7 +2,9 @@
 
 Entries form a hash chain. They are written one after the other (a lock that the transaction holds),
 which such acts can afford: staff, partners' administrators and commands do them, not orders.
-The chain's head is signed with SECRET_KEY, which the database does not know.
+The chain's head is signed with SECRET_KEY, which the database does not know. It is there from the
+migrations on; one that is missing or not ours is never signed again, so that no later entry covers up
+what was done to the chain.
 """
 
 import hashlib
@@ -11,6 +13,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Final
 
+import structlog
 from django.conf import settings
 from django.db import connection, models, transaction
 from django.http import HttpRequest
@@ -19,6 +22,8 @@ from django.utils import timezone
 from keys.models import ApiKey, AuditEntry, AuditHead, Partner
 from partner_api.http import request_id
 from partner_api.http.client_address import address_of
+
+log = structlog.get_logger(__name__)
 
 _LOCK: Final = 0x617564697400  # "audit"
 GENESIS: Final = "0" * 64
@@ -73,6 +78,9 @@ def record(
         lock()
         # The head, not the last row: after a removal the next entry must not mend the chain.
         head = AuditHead.objects.first() or AuditHead(count=0, last_id=0, hash=GENESIS)
+        is_ours = is_signed(head)
+        if not is_ours:
+            log.error("audit_head_not_ours", count=head.count, last_id=head.last_id)
         entry = AuditEntry(
             at=timezone.now(),
             actor_kind=actor.kind,
@@ -91,7 +99,7 @@ def record(
         entry.hash = hash_of(entry)
         entry.save(force_insert=True)
         head.count, head.last_id, head.hash = head.count + 1, entry.pk, entry.hash
-        head.signature = signature_of(head)
+        head.signature = signature_of(head) if is_ours else ""
         head.save()
     return entry
 

@@ -51,16 +51,17 @@ class Chain:
 
 def in_order(entries: QuerySet[AuditEntry]) -> Iterator[AuditEntry]:
     """By id, with some thousands in memory, and without a cursor that stays open."""
-    last = 0
-    while chunk := list(entries.order_by("id").filter(pk__gt=last)[:_CHUNK]):
+    chunk = list(entries.order_by("id")[:_CHUNK])
+    while chunk:
         yield from chunk
-        last = chunk[-1].pk
+        chunk = list(entries.order_by("id").filter(pk__gt=chunk[-1].pk)[:_CHUNK])
 
 
 def verify(seen: dict[int, str] | None = None) -> Chain:
     """Reads all entries. `seen` maps counts to hashes that were noted before (see `AuditHead.__str__`)."""
     chain = Chain(seen=dict(seen or {}))
     head = AuditHead.objects.first()
+    # Without a lower bound: what was put in before the first entry is read too.
     chain.follow(AuditEntry.objects.filter(pk__lte=head.last_id if head else 0))
     with transaction.atomic():
         # What was added in the meantime; from here on nothing is added until we have looked at the head.
@@ -73,9 +74,9 @@ def verify(seen: dict[int, str] | None = None) -> Chain:
 
 def _fault_of_head(chain: Chain, head: AuditHead | None) -> str | None:
     if head is None:
-        return "the head is missing: the last entries may be." if chain.count else _shortfall(chain)
+        return "the head, which is missing: the last entries may be, or all."
     if not audit.is_signed(head):
-        return "the head was edited; its signature is not ours."
+        return "the head: it was edited, or was missing when an entry was written; its signature is not ours."
     if chain.last_id > head.last_id:
         return (
             f"entry {chain.last_id}: the chain goes on after the head, entry {head.last_id}; it was put in."

@@ -1,12 +1,12 @@
-"""The only place where it is decided whether a request comes from a partner, and from which.
+"""The only place where it is decided whether a key lets a request in, and whose request it is.
 
-What is wrong with a key is told only to who holds its secret; all others get one and the same
-answer, after the same work.
+What is wrong with a key is told only to who holds its secret; to all others an id that exists and one
+that doesn't look alike.
 """
 
 import datetime as dt
 import ipaddress
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Final
 
 import structlog
 from django.conf import settings
@@ -15,15 +15,15 @@ from django.utils import timezone
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
 
-from keys import gate, key_cache, limits, metrics
+from keys import gate, key_cache, limits
 from keys.key_cache import KnownKey
 from keys.models import ApiKey, Partner
 from keys.rate_limit import Decision, Limit
+from keys.refusals import PARTNERS, refuse
 from keys.secret import PATTERN, KeyText
 from partner_api.http.client_address import address_of
 from partner_api.http.problems import Problem
 
-CHALLENGE = {"WWW-Authenticate": 'Bearer realm="partner-api"'}
 NOT_OURS: Final = "This is not one of our keys; check that it is whole."
 
 DETAILS = {
@@ -58,16 +58,17 @@ class ApiKeyAuthentication(BaseAuthentication):
         """
         if PATTERN.search(request.META.get("QUERY_STRING", "")):
             detail = "A key must never stand in an address, which is logged on its way: have it revoked."
-            _refuse(request, "invalid_api_key", detail)
+            refuse(request, "invalid_api_key", detail, challenge=PARTNERS)
         offered = _offered(request)
         if offered is None:
             return None
         known, decision = _known(request, offered)
         key, address, now = known.key, address_of(request), timezone.now()
+        # Before anything is refused: the log says whose key it was.
+        structlog.contextvars.bind_contextvars(partner=str(key.partner_id), key=key.prefix)
         code = key.refusal_at(now) or (None if _is_allowed(known, address) else "ip_not_allowed")
         if code is not None:
-            _refuse(request, code, DETAILS[code])
-        structlog.contextvars.bind_contextvars(partner=str(key.partner_id), key=key.prefix)
+            refuse(request, code, DETAILS[code], challenge=PARTNERS)
         # On Django's request too: what comes after the view (headers, the request log) sees only that one.
         request._request.api_key = key  # type: ignore[attr-defined]  # noqa: SLF001
         request._request.rate_decision = decision  # type: ignore[attr-defined]  # noqa: SLF001
@@ -79,28 +80,18 @@ class ApiKeyAuthentication(BaseAuthentication):
         return key.partner, key
 
     def authenticate_header(self, request: Request) -> str:
-        return CHALLENGE["WWW-Authenticate"]
-
-
-def refused(code: str, detail: str) -> Problem:
-    return Problem(code, detail, headers=CHALLENGE)
-
-
-def _refuse(request: Request, code: str, detail: str) -> NoReturn:
-    metrics.auth_failures.labels(code).inc()
-    limits.count_failure(request)
-    raise refused(code, detail)
+        return PARTNERS
 
 
 def _known(request: Request, offered: str) -> tuple[KnownKey, Decision]:
     """The key as it is now, its request counted. Raises Problem `invalid_api_key`."""
     text = KeyText.parse(offered)
     if text is None:
-        _refuse(request, "invalid_api_key", NOT_OURS)
+        refuse(request, "invalid_api_key", NOT_OURS, challenge=PARTNERS)
     for _ in range(_TRIES):
         known = key_cache.recall(text.id) or _load(text.id)
         if known is None or not known.key.matches(text):
-            _refuse(request, "invalid_api_key", NOT_OURS)
+            refuse(request, "invalid_api_key", NOT_OURS, challenge=PARTNERS)
         limit = Limit(known.key.rate_limit_per_minute, known.key.rate_limit_burst)
         decision = gate.count(text.id, known.tag, limit)
         if decision is not None:
@@ -143,8 +134,13 @@ def _offered(request: Request) -> str | None:
         scheme, _, bearer = authorization.partition(" ")
         bearer = bearer.strip()
         if scheme.lower() != "bearer" or not bearer:
-            _refuse(request, "invalid_api_key", "Send the key as `Authorization: Bearer <key>`.")
+            refuse(
+                request,
+                "invalid_api_key",
+                "Send the key as `Authorization: Bearer <key>`.",
+                challenge=PARTNERS,
+            )
     if bearer is not None and api_key is not None and bearer != api_key.strip():
         detail = "Authorization and X-API-Key hold different keys; send one of them."
-        _refuse(request, "invalid_api_key", detail)
+        refuse(request, "invalid_api_key", detail, challenge=PARTNERS)
     return bearer if bearer is not None else (api_key.strip() if api_key is not None else None)

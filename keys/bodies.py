@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 from keys.models import ApiKey
+from keys.models.api_key import MAX_NETWORKS, MAX_RATE, MAX_SCOPES
 from keys.scopes import GRANTABLE, why_not_grantable
 from partner_api.http import reading
 from partner_api.http.reading import Strict
@@ -21,11 +22,12 @@ def _grantable(scope: Any) -> Any:
 
 
 Name = Annotated[str, Field(min_length=1, max_length=100)]
-Rate = Annotated[int, Field(ge=1, le=1_000_000, strict=True)]
+Rate = Annotated[int, Field(ge=1, le=MAX_RATE, strict=True)]
 Scopes = Annotated[
     list[Annotated[str, BeforeValidator(_grantable)]],
-    Field(json_schema_extra={"items": {"type": "string", "enum": list(GRANTABLE)}}),
+    Field(max_length=MAX_SCOPES, json_schema_extra={"items": {"type": "string", "enum": list(GRANTABLE)}}),
 ]
+Networks = Annotated[list[Annotated[str, Field(max_length=43)]], Field(max_length=MAX_NETWORKS)]
 Moment = Annotated[reading.Moment, Field(description="RFC 3339, with its zone.")]
 
 
@@ -40,9 +42,7 @@ class NewKey(Body):
     scopes: Scopes = Field(default_factory=list, description="None unless given.")
     rate_limit_per_minute: Rate | None = None
     rate_limit_burst: Rate | None = None
-    allowed_cidrs: list[str] = Field(
-        default_factory=list, description="Such as 203.0.113.0/24; none for all."
-    )
+    allowed_cidrs: Networks = Field(default_factory=list, description="Such as 203.0.113.0/24; none for all.")
     not_before: Moment | None = None
     expires_at: Moment | None = None
 
@@ -54,11 +54,11 @@ class KeyChange(Body):
     scopes: Scopes | None = None
     rate_limit_per_minute: Rate | None = None
     rate_limit_burst: Rate | None = None
-    allowed_cidrs: list[str] | None = None
+    allowed_cidrs: Networks | None = None
     expires_at: Moment | None = None
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     if not text.isprintable():
         raise PydanticCustomError("invalid_characters", "Control characters can't stand here.")
     return text
@@ -67,7 +67,7 @@ def _printable(text: str) -> str:
 class Revocation(Body):
     """Parameters of a DELETE, whose body would have no meaning (RFC 9110 section 9.3.5)."""
 
-    reason: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)] | None = Field(
+    reason: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(printable)] | None = Field(
         None, description="Why; it stands in the audit trail, and in the key's `revoked_reason`."
     )
 

@@ -1,4 +1,6 @@
-"""Keys that will end soon while they are in use: for Prometheus, so that nobody learns it from a 401."""
+"""Keys that will expire soon with nothing in their place: for Prometheus, so that no partner learns it from a
+401.
+"""
 
 import datetime as dt
 from collections.abc import Iterator
@@ -13,15 +15,16 @@ _SOON: Final = dt.timedelta(days=7)
 
 
 def expiring_soon() -> Iterator[Metric]:
-    """Live keys of active partners; one that was revoked ends nothing."""
+    """Live keys of active partners; one that was revoked ends nothing, one that was rotated has another."""
     now = timezone.now()
-    ending = ApiKey.objects.filter(
+    ending = ApiKey.objects.not_ended(now).filter(
         environment=ApiKey.Environment.LIVE,
-        revoked_at=None,
-        expires_at__gt=now,
+        replaced_by=None,
         expires_at__lte=now + _SOON,
         partner__status=Partner.Status.ACTIVE,
     )
     yield GaugeMetricFamily(
-        "partner_api_keys_expiring_soon", "Live keys that expire within a week.", value=ending.count()
+        "partner_api_keys_expiring_soon",
+        "Live keys without a successor that expire within a week.",
+        value=ending.count(),
     )

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import jwt
 import requests
 import structlog
+import urllib3
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from django.conf import settings
 
@@ -57,7 +58,13 @@ class KeySet:
         self.tried_at = now
         try:
             self.keys = _keys_in(_download(self.url))
-        except (requests.RequestException, ValueError, jwt.PyJWTError) as error:
+        except (
+            requests.RequestException,
+            # What requests leaves as it is, because the body is read past it.
+            urllib3.exceptions.HTTPError,
+            ValueError,
+            jwt.PyJWTError,
+        ) as error:
             # The keys known so far go on being good until they are too old.
             log.warning("jwks_unavailable", reason=type(error).__name__)
         else:

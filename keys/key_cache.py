@@ -19,7 +19,7 @@ from typing import Final
 
 import structlog
 from django.conf import settings
-from django.db import transaction
+from django.db import Error, transaction
 from django_redis import get_redis_connection
 from redis.exceptions import RedisError
 
@@ -119,9 +119,17 @@ def changing(keys: Iterable[ApiKey]) -> Iterator[None]:
     try:
         _mark(ids, mark)
         yield
+    except Error:
+        # Nobody knows whether it was committed, or will be: the mark stays.
+        raise
+    except BaseException:
+        # What was refused changed nothing.
+        transaction.on_commit(lambda: _retag(ids, mark), robust=True)
+        raise
+    else:
+        transaction.on_commit(lambda: _retag(ids, mark), robust=True)
     finally:
         _marked.reset(outer)
-    transaction.on_commit(lambda: _retag(ids, mark), robust=True)
 
 
 @contextmanager

@@ -2,6 +2,9 @@
 
 Every process keeps the keys that it sees in memory. An act marks the key as changing before it commits
 and forgets it everywhere afterwards, so that the next request on any process meets the new state.
+
+An act takes the audit trail's lock before it locks a row, and no row more strongly than its change needs:
+who holds the lock looks at partners and keys when it commits, and two acts would wait for each other.
 """
 
 import datetime as dt
@@ -62,7 +65,7 @@ def change(actor: Actor, key: ApiKey, *, reason: str = "", **fields: Any) -> Non
     """
     _refuse_other(fields, EDITABLE)
     with key_cache.changing([key]), transaction.atomic():
-        kept = ApiKey.objects.select_for_update(of=("self",)).select_related("partner").get(pk=key.pk)
+        kept = _locked(key)
         if kept.replaced_by_id is not None and "expires_at" in fields:
             raise ValidationError({"expires_at": ["The key was rotated; it ends when its overlap does."]})
         before, after = _apply(kept, fields)
@@ -79,6 +82,7 @@ def change(actor: Actor, key: ApiKey, *, reason: str = "", **fields: Any) -> Non
 def revoke(actor: Actor, key: ApiKey, *, reason: str) -> bool:
     """Ends the key for good, from the next request on. False when it had ended before."""
     with key_cache.changing([key]), transaction.atomic():
+        audit.lock()
         is_revoked = key.revoke(now=timezone.now(), reason=reason)
         if is_revoked:
             audit.record(actor, "key.revoked", key, partner=key.partner, reason=reason)
@@ -99,7 +103,7 @@ def rotate(
     if not dt.timedelta() <= overlap <= MAX_OVERLAP:
         raise ValidationError({"overlap_seconds": ["It must be from 0 to 604800 (7 days)."]})
     with key_cache.changing([key]), transaction.atomic():
-        old = ApiKey.objects.select_for_update(of=("self",)).select_related("partner").get(pk=key.pk)
+        old = _locked(key)
         now = timezone.now()
         _refuse_rotation(old, now)
         new, text = ApiKey.issue(
@@ -133,7 +137,8 @@ def change_partner(actor: Actor, partner: Partner, *, reason: str = "", **fields
     """
     _refuse_other(fields, PARTNER_EDITABLE)
     with key_cache.changing_partner(partner), transaction.atomic():
-        kept = Partner.objects.select_for_update().get(pk=partner.pk)
+        audit.lock()
+        kept = Partner.objects.select_for_update(no_key=True).get(pk=partner.pk)
         before, after = _apply(kept, fields)
         if after:
             kept.full_clean()
@@ -143,6 +148,13 @@ def change_partner(actor: Actor, partner: Partner, *, reason: str = "", **fields
             )
             audit.record(actor, action, kept, partner=kept, before=before, after=after, reason=reason)
     partner.refresh_from_db()
+
+
+def _locked(key: ApiKey) -> ApiKey:
+    """The key as it is now; until the transaction ends nobody else changes it."""
+    audit.lock()
+    keys = ApiKey.objects.select_for_update(of=("self",), no_key=True).select_related("partner")
+    return keys.get(pk=key.pk)
 
 
 def _apply(row: Any, fields: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

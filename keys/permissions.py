@@ -6,9 +6,9 @@ from django.core.exceptions import ImproperlyConfigured
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
-from keys import limits, metrics
-from keys.authentication import refused
+from keys import limits
 from keys.models import ApiKey
+from keys.refusals import PARTNERS, refuse
 from keys.scopes import covers
 from partner_api.http.problems import Problem
 
@@ -30,9 +30,8 @@ class HasScope(BasePermission):
             return True
         key = request.auth
         if not isinstance(key, ApiKey):
-            metrics.auth_failures.labels("authentication_required").inc()
-            limits.count_failure(request)
-            raise refused("authentication_required", "Send your API key as `Authorization: Bearer <key>`.")
+            detail = "Send your API key as `Authorization: Bearer <key>`."
+            refuse(request, "authentication_required", detail, challenge=PARTNERS)
         if not covers(key.scopes, needed):
             detail = f"This call needs the scope {needed}; the key {key.prefix} does not have it."
             raise Problem("insufficient_scope", detail, extra={"required_scope": needed})

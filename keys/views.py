@@ -25,19 +25,27 @@ from keys.models.api_key import network_of
 from keys.scopes import lacking
 from partner_api.http.pagination import page_of
 from partner_api.http.problems import FieldError, Problem, invalid, not_found
-from partner_api.http.reading import read_body, read_query, refused_by_model
+from partner_api.http.reading import PageQuery, read_body, read_query, refused_by_model
 from partner_api.http.view import ApiView
 
 # drf-spectacular takes a pydantic model here as it takes a serializer; its types don't know.
 _REVOCATION: list[Any] = [bodies.Revocation]
+_PAGE: list[Any] = [PageQuery]
 
 
 class Keys(ApiView):
     scopes: ClassVar = {"GET": "key:manage", "POST": "key:manage"}
     idempotent: ClassVar = ("POST",)
 
-    @extend_schema(operation_id="list_keys", summary="List keys", responses=bodies.KeyPage, tags=["Keys"])
+    @extend_schema(
+        operation_id="list_keys",
+        summary="List keys",
+        parameters=_PAGE,
+        responses=bodies.KeyPage,
+        tags=["Keys"],
+    )
     def get(self, request: PartnerRequest) -> Response:
+        read_query(PageQuery, request)
         return page_of(_own(request), request, partial(bodies.answer, now=timezone.now()))
 
     @extend_schema(
@@ -57,7 +65,7 @@ class Keys(ApiView):
             "rate_limit_burst": wanted.rate_limit_burst or own.rate_limit_burst,
             "allowed_cidrs": wanted.allowed_cidrs or own.allowed_cidrs,
             "not_before": wanted.not_before,
-            "expires_at": wanted.expires_at or (None if own.replaced_by else own.expires_at),
+            "expires_at": wanted.expires_at or _end_of(own),
         }
         _refuse_more_than_own(own, scopes=wanted.scopes, **fields)
         try:
@@ -193,8 +201,7 @@ def _refuse_more_than_own(own: ApiKey, **wanted: Any) -> None:
     errors = []
     if own.allowed_cidrs and not _is_within(wanted["allowed_cidrs"], own):
         errors.append(_too_much("allowed_cidrs", f"within {', '.join(own.allowed_cidrs)}"))
-    # A rotated key's own end was moved forward; its successor has the one that it was given.
-    own_end = own.expires_at if own.replaced_by is None else own.replaced_by.expires_at
+    own_end = _end_of(own)
     if own_end and (wanted["expires_at"] is None or wanted["expires_at"] > own_end):
         errors.append(_too_much("expires_at", f"no later than {own_end.isoformat()}"))
     errors.extend(
@@ -206,13 +213,22 @@ def _refuse_more_than_own(own: ApiKey, **wanted: Any) -> None:
         raise invalid(errors)
 
 
+def _end_of(own: ApiKey) -> dt.datetime | None:
+    """When what it grants ends at the latest; None for never.
+
+    A rotated key's own end was moved forward; its successor has the one that it was given.
+    """
+    return own.expires_at if own.replaced_by is None else own.replaced_by.expires_at
+
+
 def _is_within(cidrs: list[str], own: ApiKey) -> bool:
+    ours = own.networks
     try:
         wanted = [network_of(cidr) for cidr in cidrs]
     except ValueError:
         return True  # the model says what is wrong with it
     return bool(wanted) and all(
-        any(one.version == ours.version and one.subnet_of(ours) for ours in own.networks)  # type: ignore[arg-type]  # of one version
+        any(one.version == net.version and one.subnet_of(net) for net in ours)  # type: ignore[arg-type]  # of one version
         for one in wanted
     )
 

@@ -16,9 +16,11 @@ from rest_framework.response import Response
 
 from keys import admin_bodies as bodies
 from keys import key_cache, lifecycle
-from keys.admin_auth import CHALLENGE, PUBLIC, AdminApiView, actor_of, refuse_unless_on, refused
+from keys.admin_auth import AdminApiView, actor_of, refuse_unless_on
 from keys.audit import Actor
 from keys.models import ApiKey, AuditEntry, Partner, Setup
+from keys.permissions import PUBLIC
+from keys.refusals import BACK_OFFICE, refuse
 from partner_api.http.pagination import NewestFirst, page_of
 from partner_api.http.problems import FieldError, Problem, invalid, not_found
 from partner_api.http.reading import read_body, read_query, refused_by_model
@@ -166,19 +168,19 @@ class SetupSecret(BaseAuthentication):
     """`Authorization: Bearer <SETUP_SECRET>`, compared in constant time."""
 
     def authenticate(self, request: Request) -> None:
-        """Raises Problem: `not_found` where no secret is set, `authentication_required`, `invalid_token`."""
+        """Raises Problem: `not_found` where no secret is set, `authentication_required`, `invalid_token`, and
+        `rate_limited` for too many of those from one address."""
         refuse_unless_on(request, is_on=bool(settings.SETUP_SECRET))
         scheme, _, text = request.headers.get("Authorization", "").partition(" ")
         if not scheme:
-            raise refused(
-                "authentication_required", "Send the setup secret as `Authorization: Bearer <secret>`."
-            )
+            detail = "Send the setup secret as `Authorization: Bearer <secret>`."
+            refuse(request, "authentication_required", detail, challenge=BACK_OFFICE)
         is_secret = hmac.compare_digest(text.strip().encode(), settings.SETUP_SECRET.encode())
         if scheme.lower() != "bearer" or not is_secret:
-            raise refused("invalid_token", "This is not the setup secret.")
+            refuse(request, "invalid_token", "This is not the setup secret.", challenge=BACK_OFFICE)
 
     def authenticate_header(self, request: Request) -> str:
-        return CHALLENGE["WWW-Authenticate"]
+        return BACK_OFFICE
 
 
 class Bootstrap(AdminApiView):

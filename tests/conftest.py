@@ -9,7 +9,9 @@ from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import pytest
+from django.apps import apps
 from django.db import connection
+from django.db.models.signals import post_migrate
 from django.test import Client
 from django.urls import get_resolver
 from django_redis import get_redis_connection
@@ -17,7 +19,8 @@ from django_redis import get_redis_connection
 from deeds import backlog
 from deeds.catalog import DEED_TYPES
 from deeds.sandbox.app import SandboxApp
-from keys.models import Partner
+from keys import audit
+from keys.models import AuditHead, Partner
 from tests.api import Api
 from tests.staff import hire, log_in
 
@@ -34,6 +37,8 @@ def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[N
         cursor.execute(of_truncate)
         for table, trigger in cursor.fetchall():
             cursor.execute(f'ALTER TABLE {table} DISABLE TRIGGER "{trigger}"')
+    # After each emptying, as after the migrations.
+    post_migrate.connect(_begin_the_trail, sender=apps.get_app_config("keys"))
     yield
     # Postgres has not noticed yet that the processes of the last test are gone; the database can't be
     # dropped as long as it holds their sessions.
@@ -42,6 +47,12 @@ def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[N
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
+
+
+def _begin_the_trail(**_: Any) -> None:
+    head = AuditHead(count=0, last_id=0, hash=audit.GENESIS)
+    facts = {"count": 0, "last_id": 0, "hash": audit.GENESIS, "signature": audit.signature_of(head)}
+    AuditHead.objects.get_or_create(defaults=facts)
 
 
 @pytest.fixture

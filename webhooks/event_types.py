@@ -58,6 +58,14 @@ class KeyNews(Data):
     expires_at: dt.datetime | None
 
 
+class KeyEndNews(KeyNews):
+    """An API key that will expire, or that your rotation policy wants replaced."""
+
+    rotation_due_at: dt.datetime | None = Field(
+        description="When your rotation policy wants another key in its place; null without a policy."
+    )
+
+
 class EndpointNews(Data):
     """A webhook endpoint that we send nothing to any more."""
 
@@ -111,10 +119,10 @@ def _invoice(name: str, happens: str) -> EventType:
     return EventType(f"invoice.{name}", happens, InvoiceNews, example)
 
 
-def _key(name: str, happens: str) -> EventType:
+def _key(name: str, happens: str, kind: type[KeyNews] = KeyNews, **more: None) -> EventType:
     expires_at = dt.datetime(2026, 12, 24, 8, tzinfo=dt.UTC)
-    example = KeyNews(key=_KEY, prefix="dp_live_4fT9xQ2b", expires_at=expires_at)
-    return EventType(f"key.{name}", happens, KeyNews, example)
+    example = kind(key=_KEY, prefix="dp_live_4fT9xQ2b", expires_at=expires_at, **more)
+    return EventType(f"key.{name}", happens, kind, example)
 
 
 _LIST: Final = (
@@ -130,7 +138,12 @@ _LIST: Final = (
     _invoice("finalized", "An invoice is final and can be paid."),
     _invoice("paid", "An invoice was paid."),
     _invoice("payment_failed", "A payment of an invoice failed."),
-    _key("expiring", "An API key will expire soon."),
+    _key(
+        "expiring",
+        "An API key will expire soon, or is due for rotation by your policy: once for each of these days.",
+        KeyEndNews,
+        rotation_due_at=None,
+    ),
     _key("rotated", "An API key has a successor; the old one works until it expires."),
     _key("revoked", "An API key was revoked."),
     EventType(

@@ -10,7 +10,7 @@ from deeds.models import Deed
 from deeds.signals import deed_settled
 from keys import signals as keys
 from keys.models import ApiKey, Partner
-from webhooks.event_types import DeedNews, InvoiceNews, KeyNews, QuotaNews
+from webhooks.event_types import DeedNews, InvoiceNews, KeyEndNews, KeyNews, QuotaNews
 from webhooks.outbox import publish
 
 
@@ -58,7 +58,9 @@ def tell_of_payment_failed(invoice: Any, **_: Any) -> None:
 
 @receiver(keys.key_expiring)
 def tell_of_expiring(key: ApiKey, **_: Any) -> None:
-    _tell_of_key("key.expiring", key)
+    due_at = key.rotation_due_at()
+    news = KeyEndNews(key=key.pk, prefix=key.prefix, expires_at=key.expires_at, rotation_due_at=due_at)
+    publish("key.expiring", news, partner=key.partner, livemode=key.livemode)
 
 
 @receiver(keys.key_rotated)

@@ -6,7 +6,7 @@ from typing import Any, Final
 from django import forms
 from django.conf import settings
 from django.contrib import admin
-from django.db.models import DateTimeField, ExpressionWrapper, F, Q, QuerySet, Value
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from unfold.decorators import display
@@ -32,7 +32,7 @@ OVERLAPS: Final = (
 STATES: Final = {
     "active": "success",
     "rotated": "warning",
-    "not valid yet": "info",
+    "pending": "info",
     "expired": "danger",
     "revoked": "danger",
 }
@@ -71,7 +71,12 @@ class ApiKeyForm(forms.ModelForm):
 
     class Meta:
         model = ApiKey
-        fields = ("partner", "name", "environment", *lifecycle.EDITABLE[1:])
+        fields = (
+            "partner",
+            "name",
+            "environment",
+            *(field for field in lifecycle.EDITABLE if field != "name"),
+        )
 
 
 class ApiKeyEditForm(ApiKeyForm):
@@ -102,32 +107,21 @@ class StateFilter(admin.SimpleListFilter):
             ("ended", "revoked or expired"),
         ]
 
-    def queryset(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> QuerySet[ApiKey]:
+    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
         now = timezone.now()
-        ended = Q(revoked_at__isnull=False) | Q(expires_at__lte=now)
-        active = queryset.exclude(ended)
+        active = queryset.not_ended(now)
         match self.value():
             case "active":
                 return active
             case "expiring":
                 return active.filter(expires_at__lte=now + dt.timedelta(days=settings.KEY_WARNING_DAYS))
             case "due":
-                return due_for_rotation(active, now)
+                return queryset.due_for_rotation(now)
             case "unused":
                 return active.filter(last_used_at=None)
             case "ended":
-                return queryset.filter(ended)
+                return queryset.ended(now)
         return queryset
-
-
-def due_for_rotation(keys: QuerySet[ApiKey], now: dt.datetime) -> QuerySet[ApiKey]:
-    """Those older than their partner's policy, or so within the time of warning; not those rotated."""
-    due_at = ExpressionWrapper(
-        F("created_at") + F("partner__key_max_age_days") * Value(dt.timedelta(days=1)),
-        output_field=DateTimeField(),
-    )
-    horizon = now + dt.timedelta(days=settings.KEY_WARNING_DAYS)
-    return keys.filter(replaced_by=None).alias(due_at=due_at).filter(due_at__lte=horizon)
 
 
 @admin.register(ApiKey)
@@ -186,14 +180,7 @@ class ApiKeyAdmin(ActingAdmin):
 
     @display(description="state", label=STATES)
     def state(self, key: ApiKey) -> str:
-        now = timezone.now()
-        if key.revoked_at is not None:
-            return "revoked"
-        if key.expires_at is not None and key.expires_at <= now:
-            return "expired"
-        if key.not_before is not None and key.not_before > now:
-            return "not valid yet"
-        return "rotated" if key.replaced_by_id else "active"
+        return key.state_at(timezone.now())
 
     @admin.display(description="rotation due", empty_value="no policy")
     def rotation(self, key: ApiKey) -> dt.datetime | None:

@@ -29,12 +29,17 @@ class StaffEditForm(UserChangeForm):
     reason = reason_field()
 
 
+class PasswordForm(AdminPasswordChangeForm):
+    reason = reason_field()
+
+
 @admin.register(User)
 class StaffAdmin(ActingAdmin, UserAdmin):  # type: ignore[misc]  # both have a template; ours is the first
     form = UserChangeForm
     edit_form = StaffEditForm
     add_form = UserCreationForm
-    change_password_form = AdminPasswordChangeForm
+    change_password_form = PasswordForm
+    change_user_password_template = "admin/staff/set_password.html"
     list_display = ("username", "email", "shown_roles", "has_second_factor", "is_active", "last_login")
     list_filter = ("is_active", "groups")
     search_fields = ("username", "email")
@@ -136,11 +141,13 @@ class StaffAdmin(ActingAdmin, UserAdmin):  # type: ignore[misc]  # both have a t
     def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> HttpResponse:  # noqa: A002 - Django's name
         user = self.get_object(request, id)
         hashed = user.password if user else None
-        page: HttpResponse = super().user_change_password(request, id, form_url)
-        if user is not None:
-            user.refresh_from_db(fields=["password"])
-            if user.password != hashed:
-                audit.record(Actor.staff(request), "staff.password_set", user)
+        with transaction.atomic():
+            page: HttpResponse = super().user_change_password(request, id, form_url)
+            if user is not None:
+                user.refresh_from_db(fields=["password"])
+                if user.password != hashed:
+                    reason = request.POST["reason"].strip()
+                    audit.record(Actor.staff(request), "staff.password_set", user, reason=reason)
         return page
 
     def do_reset_second_factor(self, request: HttpRequest, user: Any, reason: str) -> str:

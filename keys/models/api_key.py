@@ -10,15 +10,19 @@ from django.conf import settings
 from django.contrib.postgres.fields import ArrayField
 from django.core.exceptions import ValidationError
 from django.db import models
-from django.db.models import Q
+from django.db.models import ExpressionWrapper, F, Q, Value
 from django.utils import timezone
 
 from keys.models.partner import Partner
-from keys.scopes import why_not_grantable
+from keys.scopes import GRANTABLE, why_not_grantable
 from keys.secret import KeyText
+from partner_api.http.client_address import unmapped
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 MAX_RATE = 1_000_000
+# Each request with the key is compared with all of them.
+MAX_NETWORKS = 100
+MAX_SCOPES = len(GRANTABLE)
 
 
 def _default_rate_limit_per_minute() -> int:
@@ -27,6 +31,35 @@ def _default_rate_limit_per_minute() -> int:
 
 def _default_rate_limit_burst() -> int:
     return int(settings.DEFAULT_RATE_LIMIT_BURST)
+
+
+class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
+    def ended(self, now: dt.datetime) -> "ApiKeyQuerySet":
+        """Revoked or expired."""
+        return self.filter(_ended_at(now))
+
+    def not_ended(self, now: dt.datetime) -> "ApiKeyQuerySet":
+        return self.exclude(_ended_at(now))
+
+    def with_rotation_due(self) -> "ApiKeyQuerySet":
+        """`due_at`: what `ApiKey.rotation_due_at` says of each."""
+        day = Value(dt.timedelta(days=1))
+        due_at = F("created_at") + F("partner__key_max_age_days") * day
+        return self.annotate(due_at=ExpressionWrapper(due_at, output_field=models.DateTimeField()))
+
+    def due_for_rotation(self, now: dt.datetime) -> "ApiKeyQuerySet":
+        """Those that their partner's policy wants replaced within KEY_WARNING_DAYS, or did before, and that
+        have neither ended nor a successor."""
+        kept = self.not_ended(now).filter(replaced_by=None)
+        return kept.with_rotation_due().filter(Q(due_at__lte=now + _warning_time()))
+
+
+def _ended_at(now: dt.datetime) -> Q:
+    return Q(revoked_at__isnull=False) | Q(expires_at__lte=now)
+
+
+def _warning_time() -> dt.timedelta:
+    return dt.timedelta(days=settings.KEY_WARNING_DAYS)
 
 
 class ApiKey(models.Model):
@@ -60,9 +93,13 @@ class ApiKey(models.Model):
     last_used_at = models.DateTimeField(null=True, editable=False)
     last_used_address = models.GenericIPAddressField(null=True, editable=False)
     rotation_warned_at = models.DateTimeField(null=True, editable=False)
+    # The end that was told of then; of another one the partner is told again.
+    warned_for = models.DateTimeField(null=True, editable=False)
     revoked_at = models.DateTimeField(null=True, blank=True, editable=False)
     revoked_reason = models.CharField(max_length=200, blank=True, editable=False)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    objects = ApiKeyQuerySet.as_manager()
 
     class Meta:
         db_table = "api_keys"
@@ -134,6 +171,9 @@ class ApiKey(models.Model):
     def clean(self) -> None:
         """Also brings networks to their one form. Raises ValidationError by field."""
         errors: dict[str, list[str]] = {}
+        for name, most in (("scopes", MAX_SCOPES), ("allowed_cidrs", MAX_NETWORKS)):
+            if len(getattr(self, name)) > most:
+                raise ValidationError({name: [f"At most {most}."]})
         unknown = [reason for scope in self.scopes if (reason := why_not_grantable(scope))]
         if unknown:
             errors["scopes"] = unknown
@@ -146,6 +186,8 @@ class ApiKey(models.Model):
                 errors[name] = [f"It must be from 1 to {MAX_RATE:,}."]
         if self.not_before and self.expires_at and self.expires_at <= self.not_before:
             errors["expires_at"] = ["The key would end before it begins."]
+        elif self._state.adding and self.expires_at and self.expires_at <= timezone.now():
+            errors["expires_at"] = ["It lies in the past."]
         if errors:
             raise ValidationError(errors)
 
@@ -184,11 +226,6 @@ class ApiKey(models.Model):
         days = self.partner.key_max_age_days
         return None if days is None else self.created_at + dt.timedelta(days=days)
 
-    def is_due_for_rotation(self, now: dt.datetime) -> bool:
-        """Whether the policy wants it replaced by now, and it is still in use."""
-        due_at = self.rotation_due_at()
-        return due_at is not None and due_at <= now and self.state_at(now) == "active"
-
     def revoke(self, *, now: dt.datetime, reason: str) -> bool:
         """Ends the key for good. False when it was revoked before; the first reason stays.
 
@@ -203,8 +240,5 @@ class ApiKey(models.Model):
 
 def network_of(text: str) -> Network:
     """An IPv4-mapped IPv6 network as IPv4. Raises ValueError where host bits are set, or for no network."""
-    network = ipaddress.ip_network(text.strip())
-    mapped = getattr(network.network_address, "ipv4_mapped", None)
-    if mapped is not None and network.prefixlen >= 96:  # noqa: PLR2004 - ::ffff:0:0/96 holds IPv4
-        return ipaddress.ip_network(f"{mapped}/{network.prefixlen - 96}")
+    network: Network = unmapped(ipaddress.ip_network(text.strip()))
     return network

@@ -1,9 +1,15 @@
 """A partner: who orders, and whether it may."""
 
+from typing import Final
+
 import uuid_utils.compat
+from django.core.validators import MaxValueValidator
 from django.db import models
 from django.db.models import Q
 from django.utils import timezone
+
+# A hundred years; what is much longer is beyond the calendar when it is added to a day.
+MAX_KEY_AGE_DAYS: Final = 36_500
 
 
 class Partner(models.Model):
@@ -31,7 +37,10 @@ class Partner(models.Model):
         help_text="Money a billing period, in the contract's currency; empty for no bound.",
     )
     key_max_age_days = models.PositiveIntegerField(
-        null=True, blank=True, help_text="Keys older than this are due for rotation; empty for no policy."
+        null=True,
+        blank=True,
+        validators=[MaxValueValidator(MAX_KEY_AGE_DAYS)],
+        help_text="Keys older than this are due for rotation; empty for no policy.",
     )
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 

@@ -37,9 +37,25 @@ class PasswordAndCode(ModelBackend):
 
 def device_for(user: Any, token: str) -> Device | None:
     """The device that this is a code of; the code is used up with that."""
-    token = token.strip().replace(" ", "")
-    is_of_app = len(token) == DIGITS and token.isascii() and token.isdigit()
-    kind: type[Authenticator] | type[RecoveryCodes] = Authenticator if is_of_app else RecoveryCodes
+    return authenticator_for(user, token) if _is_of_app(token) else _verified(RecoveryCodes, user, token)
+
+
+def authenticator_for(user: Any, token: str) -> Device | None:
+    """The same where only a code of the app will do; a recovery code is not looked at, and stays good."""
+    return _verified(Authenticator, user, token) if _is_of_app(token) else None
+
+
+def _is_of_app(token: str) -> bool:
+    token = _without_spaces(token)
+    return len(token) == DIGITS and token.isascii() and token.isdigit()
+
+
+def _without_spaces(token: str) -> str:
+    return token.strip().replace(" ", "")
+
+
+def _verified(kind: type[Authenticator] | type[RecoveryCodes], user: Any, token: str) -> Device | None:
+    token = _without_spaces(token)
     # Locked, so that of two logins with one code one fails.
     with transaction.atomic():
         device = kind.objects.select_for_update().filter(user=user, confirmed=True).first()

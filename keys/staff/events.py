@@ -1,6 +1,7 @@
 """Logins, failed logins and lockouts, as the audit trail tells them.
 
-What was typed as a name is kept only where it is one: people type their passwords there.
+What was typed as a name is kept only where it is one: people type their passwords there. What counts
+failures keeps the digest of any other.
 """
 
 import datetime as dt
@@ -11,6 +12,7 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.signals import user_logged_in, user_logged_out, user_login_failed
 from django.http import HttpRequest
 from django.utils import timezone
+from django.utils.crypto import salted_hmac
 
 from keys import audit
 from keys.audit import Actor
@@ -30,6 +32,14 @@ def connect() -> None:
     user_logged_out.connect(_logged_out, dispatch_uid="keys.staff")
     user_login_failed.connect(_login_failed, dispatch_uid="keys.staff")
     user_locked_out.connect(_locked_out, dispatch_uid="keys.staff")
+
+
+def counted_name(request: HttpRequest, credentials: dict[str, Any] | None) -> str | None:
+    """Under which name django-axes counts a failure: another one where nobody has what was typed."""
+    name = (credentials or request.POST).get("username")
+    if not isinstance(name, str) or _user(name) is not None:
+        return name
+    return f"{UNKNOWN} {salted_hmac('keys.staff.counted_name', name).hexdigest()}"
 
 
 def _logged_in(sender: Any, request: HttpRequest, user: Any, **_: Any) -> None:
@@ -68,13 +78,16 @@ def _locked_out(sender: Any, request: HttpRequest, username: str | None, **_: An
     if getattr(request, "axes_failures_since_start", None) is None:
         return  # locked out before
     user = _user(username)
-    audit.record(_actor(request, user.get_username() if user else UNKNOWN), "staff.locked_out", user)
+    actor = _actor(request, user.get_username() if user else UNKNOWN)
+    if user is None and _has_tried_enough(actor):
+        return
+    audit.record(actor, "staff.locked_out", user)
 
 
 def _has_tried_enough(actor: Actor) -> bool:
     """Made-up names are locked out one by one, so their entries need a bound of their own, by address."""
     recent = AuditEntry.objects.filter(
-        action="staff.login_failed",
+        action__in=["staff.login_failed", "staff.locked_out"],
         target_id="",
         address=actor.address,
         at__gt=timezone.now() - dt.timedelta(hours=1),

@@ -27,7 +27,7 @@ from keys import audit, limits
 from keys.audit import Actor
 from keys.models import Authenticator, RecoveryCodes
 from keys.models.second_factor import new_secret
-from keys.staff.backend import device_for
+from keys.staff.backend import authenticator_for
 from keys.staff.events import MAY_ENROL
 from partner_api.http.problems import Problem
 
@@ -124,8 +124,8 @@ class StaffSite(UnfoldAdminSite):
         """Makes new recovery codes, for another code of the app."""
         form = CodeForm(request.POST or None)
         if request.method == "POST" and form.is_valid():
-            device = device_for(request.user, form.cleaned_data["token"])
-            if isinstance(device, Authenticator):
+            device = authenticator_for(request.user, form.cleaned_data["token"])
+            if device is not None:
                 with transaction.atomic():
                     codes = RecoveryCodes.issue(device.user)
                     audit.record(Actor.staff(request), "staff.recovery_codes_made", device.user)
@@ -137,9 +137,10 @@ class StaffSite(UnfoldAdminSite):
         """Django's own page; all other sessions of this person end with it."""
         user: Any = request.user
         hashed = user.password
-        page: HttpResponse = super().password_change(request, extra_context)
-        if user.password != hashed:
-            audit.record(Actor.staff(request), "staff.password_changed", user)
+        with transaction.atomic():
+            page: HttpResponse = super().password_change(request, extra_context)
+            if user.password != hashed:
+                audit.record(Actor.staff(request), "staff.password_changed", user)
         return page
 
     def _may_enrol(self, request: HttpRequest) -> bool:

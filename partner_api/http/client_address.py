@@ -48,12 +48,12 @@ def is_within(address: str | None, networks: Iterable[str]) -> bool:
     """
     if address is None:
         return False
-    known = _unmapped(ipaddress.ip_network(address))
-    networks_known = (_unmapped(ipaddress.ip_network(network, strict=False)) for network in networks)
+    known = unmapped(ipaddress.ip_network(address))
+    networks_known = (unmapped(ipaddress.ip_network(network, strict=False)) for network in networks)
     return any(network.version == known.version and known.subnet_of(network) for network in networks_known)
 
 
-def _unmapped(network: Any) -> Any:
+def unmapped(network: Any) -> Any:
     """::ffff:10.0.0.0/104 as 10.0.0.0/8."""
     mapped = getattr(network.network_address, "ipv4_mapped", None)
     if mapped is None or network.prefixlen < 96:  # noqa: PLR2004 - where the mapped address begins

@@ -7,8 +7,9 @@ import pytest
 from django.urls import URLPattern, URLResolver, get_resolver
 
 from keys import roles
-from keys.admin_auth import PUBLIC, AdminApiView
+from keys.admin_auth import AdminApiView
 from keys.models import AuditEntry, Partner
+from keys.permissions import PUBLIC
 from tests.keys.back_office import send, token
 
 pytestmark = pytest.mark.usefixtures("shared_secret")

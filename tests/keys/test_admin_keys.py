@@ -80,6 +80,7 @@ def test_a_key_has_no_scope_unless_given(acme: Partner) -> None:
         ({"environment": "prod"}, {"/environment": "invalid_value"}),
         ({"scopes": ["deed:raed"]}, {"/scopes": "invalid_value"}),
         ({"scopes": "deed:read"}, {"/scopes": "invalid_value"}),
+        ({"scopes": ["deed:read"] * 20}, {"/scopes": "invalid_value"}),
         ({"allowed_cidrs": ["10.0.0.1/8"]}, {"/allowed_cidrs": "invalid_value"}),
         ({"rate_limit_per_minute": 0}, {"/rate_limit_per_minute": "invalid_value"}),
         ({"rate_limit_burst": 1.5}, {"/rate_limit_burst": "invalid_value"}),

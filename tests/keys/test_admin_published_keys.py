@@ -28,6 +28,7 @@ class Publisher:
         self.asked = 0
         self.status = "200 OK"
         self.redirect_to = ""
+        self.headers: list[tuple[str, str]] = []
 
     def add(self, key_id: str) -> None:
         self.keys[key_id] = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -39,7 +40,8 @@ class Publisher:
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
         self.asked += 1
         moved = [("Location", self.redirect_to)] if self.redirect_to and environ["PATH_INFO"] == "/" else []
-        start_response("302 Found" if moved else self.status, [("Content-Type", "application/json"), *moved])
+        headers = [("Content-Type", "application/json"), *moved, *self.headers]
+        start_response("302 Found" if moved else self.status, headers)
         keys = [
             {**json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(key.public_key())), "kid": key_id, "use": "sig"}
             for key_id, key in self.keys.items()
@@ -107,6 +109,21 @@ def test_a_publisher_that_is_away_does_not_end_known_keys(
     answer = send("GET", "/partners", text=publisher.sign("one"))
     assert (answer.status_code, answer.json()["code"]) == (503, "identity_provider_unavailable")
     assert int(answer["Retry-After"]) > 0
+
+
+@pytest.mark.parametrize(
+    "header",
+    [("Content-Length", "100000"), ("Content-Encoding", "gzip")],
+    ids=["cut off on its way", "not the encoding it claims"],
+)
+def test_an_answer_that_breaks_while_it_is_read_does_not_end_known_keys(
+    publisher: Publisher, db: None, settings: Any, header: tuple[str, str]
+) -> None:
+    assert send("GET", "/partners", text=publisher.sign("one")).status_code == 200
+    publisher.headers = [header]
+    settings.ADMIN_JWKS_CACHE_SECONDS = 0.0
+    assert send("GET", "/partners", text=publisher.sign("one")).status_code == 200
+    assert publisher.asked == 2
 
 
 def test_a_redirect_is_not_followed(publisher: Publisher, db: None, settings: Any) -> None:

@@ -8,6 +8,7 @@ import jwt
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.test import Client
+from prometheus_client import REGISTRY
 
 from keys.models import Partner
 from tests.api import Api
@@ -20,6 +21,19 @@ def test_it_works(acme: Partner) -> None:
     answer = send("GET", "/partners")
     assert answer.status_code == 200
     assert [partner["name"] for partner in answer.json()["data"]] == ["Acme Title"]
+
+
+def _failures(code: str) -> float:
+    return REGISTRY.get_sample_value("partner_api_auth_failures_total", {"code": code}) or 0.0
+
+
+def test_guesses_are_counted_and_limited_by_address(acme: Partner, settings: Any) -> None:
+    settings.FAILED_AUTH_PER_MINUTE, settings.FAILED_AUTH_BURST = 1, 2
+    before = _failures("invalid_token")
+    assert [send("GET", "/partners", text="guess").status_code for _ in range(3)] == [401, 401, 429]
+    assert _failures("invalid_token") == before + 3
+    assert send("GET", "/partners").status_code == 200, "a good token passes from there too"
+    assert send("GET", "/partners", text="guess", REMOTE_ADDR="203.0.113.9").status_code == 401
 
 
 FAR = 10**6

@@ -159,15 +159,47 @@ def test_a_head_that_fits_needs_our_signature(acme: Partner) -> None:
     entries = _write(acme)
     _tamper("DELETE FROM audit_entries WHERE id = %s", entries[-1].pk)
     _tamper("UPDATE audit_head SET count = 4, last_id = %s, hash = %s", entries[-2].pk, entries[-2].hash)
-    assert "the head was edited" in _verify()
+    assert "the head: it was edited" in _verify()
 
 
 def test_a_removed_head_is_found_and_not_mended_by_the_next_entry(acme: Partner) -> None:
     _write(acme)
     _tamper("DELETE FROM audit_head")
-    assert "the head is missing" in _verify()
+    assert "the head, which is missing" in _verify()
     further = _write(acme, 1)
     assert f"entry {further[0].pk}: it does not follow" in _verify()
+
+
+def test_a_forged_chain_with_its_head_is_never_signed_by_a_further_entry(
+    acme: Partner, caplog: pytest.LogCaptureFixture
+) -> None:
+    entries = _write(acme)
+    _forge(entries[-1], entries[-1].pk + 1)
+    forged = AuditEntry.objects.get(pk=entries[-1].pk + 1)
+    _tamper("UPDATE audit_head SET count = 6, last_id = %s, hash = %s", forged.pk, forged.hash)
+    _tamper("SELECT setval('audit_entries_id_seq', %s)", forged.pk)
+    for _ in range(2):
+        further = _write(acme, 1)
+        assert further[0].previous_hash != audit.GENESIS
+        assert "the head: it was edited" in _verify()
+    assert "audit_head_not_ours" in caplog.text
+
+
+def test_a_trail_that_was_emptied_does_not_begin_anew(acme: Partner) -> None:
+    _write(acme)
+    _tamper("DELETE FROM audit_entries")
+    _tamper("DELETE FROM audit_head")
+    assert "the head, which is missing" in _verify()
+    for _ in range(2):
+        _write(acme, 1)
+        assert "its signature is not ours" in _verify()
+
+
+def test_an_entry_put_in_before_the_first_is_found(acme: Partner) -> None:
+    entries = _write(acme)
+    entries[0].pk = -1
+    entries[0].save(force_insert=True)
+    assert "does not follow entry -1" in _verify()
 
 
 def test_a_trail_that_was_set_back_is_found_by_a_head_noted_elsewhere(acme: Partner) -> None:
@@ -195,7 +227,7 @@ def test_a_rotated_secret_key_still_knows_its_signature(acme: Partner, settings:
     settings.SECRET_KEY = "another" * 10
     assert "unbroken" in _verify()
     settings.SECRET_KEY_FALLBACKS = []
-    assert "the head was edited" in _verify()
+    assert "the head: it was edited" in _verify()
 
 
 def test_the_database_keeps_the_head(acme: Partner) -> None:

@@ -1,6 +1,7 @@
 """Who gets in: the key's form, its secret, its validity, its scopes."""
 
 import datetime as dt
+import json
 import re
 from typing import Any
 
@@ -257,6 +258,21 @@ def test_the_address_is_what_our_own_proxies_saw(
     api.get("/v2/deeds", X_Forwarded_For=forwarded)
     api.key.refresh_from_db()
     assert api.key.last_used_address == seen
+
+
+def test_the_log_says_whose_key_was_refused(
+    api: Api, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    lifecycle.revoke(audit.Actor.command("test"), api.key, reason="leaked")
+    caplog.set_level("INFO", logger="partner_api.ops.access_log")
+    assert api.get("/v2/deeds").status_code == 401
+    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    (line,) = (line for line in lines if line["event"] == "request")
+    assert (line["code"], line["key"], line["partner"]) == (
+        "api_key_revoked",
+        api.key.prefix,
+        str(api.partner.pk),
+    )
 
 
 @pytest.mark.parametrize("name", ["api_key", "cursor"])

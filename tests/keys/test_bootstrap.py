@@ -78,6 +78,12 @@ def test_another_secret_is_refused(db: None, secret: str | None) -> None:
     assert not Partner.objects.exists()
 
 
+def test_guesses_are_limited_by_address(db: None, settings: Any) -> None:
+    settings.FAILED_AUTH_PER_MINUTE, settings.FAILED_AUTH_BURST = 1, 2
+    assert [send("guess").status_code for _ in range(3)] == [401, 401, 429]
+    assert send().status_code == 201
+
+
 def test_without_a_setting_there_is_nothing(db: None, settings: Any) -> None:
     settings.SETUP_SECRET = ""
     assert send("").status_code == 404

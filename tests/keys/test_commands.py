@@ -28,9 +28,17 @@ def test_only_those_due_are_listed(api: Api, capsys: pytest.CaptureFixture[str],
     capsys.readouterr()
     call_command("list_keys", due=True)
     assert capsys.readouterr().out == ""
-    time_machine.move_to(timezone.now() + dt.timedelta(days=91))
+    # From the warning on, as in the admin.
+    time_machine.move_to(timezone.now() + dt.timedelta(days=77))
     call_command("list_keys", due=True)
     assert api.key.prefix in capsys.readouterr().out
+
+
+def test_a_policy_of_a_hundred_years_is_the_longest(api: Api) -> None:
+    call_command("change_partner", "Acme Title", key_max_age_days=36_500, reason="x")
+    with pytest.raises(CommandError, match="36500"):
+        call_command("change_partner", "Acme Title", key_max_age_days=10**9, reason="x")
+    assert api.get("/v2/keys").json()["data"][0]["rotation_due_at"].startswith("21")
 
 
 def test_a_key_is_revoked(api: Api) -> None:

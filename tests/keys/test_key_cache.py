@@ -5,7 +5,8 @@ import secrets
 from typing import Any
 
 import pytest
-from django.db import transaction
+from django.core.exceptions import ValidationError
+from django.db import OperationalError, transaction
 from django_redis import get_redis_connection
 
 from keys import audit, key_cache, lifecycle
@@ -35,6 +36,23 @@ def test_an_act_that_is_rolled_back_leaves_the_key_as_it_was(api: Api) -> None:
         lifecycle.change(BY, api.key, scopes=[])
         transaction.set_rollback(True)
     assert api.get("/v2/deeds").status_code == 200
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_refused_act_leaves_no_mark(api: Api) -> None:
+    with pytest.raises(ValidationError):
+        lifecycle.change(BY, api.key, rate_limit_burst=0)
+    tag = get_redis_connection("default").get(key_cache.tag_name(api.key.key_id))
+    assert tag is not None
+    assert not tag.startswith(key_cache.MARK)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_act_of_which_nobody_knows_whether_it_was_committed_leaves_its_mark(api: Api) -> None:
+    with pytest.raises(OperationalError), key_cache.changing([api.key]):
+        raise OperationalError
+    tag = get_redis_connection("default").get(key_cache.tag_name(api.key.key_id))
+    assert tag.startswith(key_cache.MARK)
 
 
 @pytest.mark.django_db(transaction=True)

@@ -7,7 +7,7 @@ import pytest
 from django.utils import timezone
 
 from keys.models import ApiKey, AuditEntry, Partner
-from keys.scopes import SCOPES
+from keys.scopes import GRANTABLE, SCOPES
 from tests.api import Api, errors_of
 
 LATER = "2030-01-01T00:00:00Z"
@@ -156,9 +156,30 @@ def test_nor_reach_further_live_longer_or_call_faster(acme: Partner) -> None:
     }
     same = admin.post("/v2/keys", {"name": "Same"}).json()
     assert (same["allowed_cidrs"], same["rate_limit_per_minute"]) == (["127.0.0.0/8"], 100)
-    # Rotated, it still can't grant more than it was given.
-    assert admin.post(f"/v2/keys/{key.pk}/rotate", {}).status_code == 201
-    assert errors_of(admin.post("/v2/keys", {"name": "More"})) == {"/expires_at": "more_than_own"}
+    # Rotated, it still grants what it was given, and no more.
+    assert admin.post(f"/v2/keys/{key.pk}/rotate", {"overlap_seconds": 60}).status_code == 201
+    assert admin.post("/v2/keys", {"name": "Same"}).json()["expires_at"] == same["expires_at"]
+    more = {"name": "More", "expires_at": LATER}
+    assert errors_of(admin.post("/v2/keys", more)) == {"/expires_at": "more_than_own"}
+
+
+def _networks(count: int) -> list[str]:
+    return [f"10.{number >> 8}.{number & 255}.0/24" for number in range(count)]
+
+
+@pytest.mark.parametrize("method", ["POST", "PATCH"])
+def test_lists_that_each_request_would_pay_for_have_a_bound(acme: Partner, method: str) -> None:
+    admin = Api.of(acme, scopes=["*"])
+    path = "/v2/keys" if method == "POST" else f"/v2/keys/{admin.key.pk}"
+    errors = {"/allowed_cidrs": "invalid_value", "/scopes": "invalid_value"}
+    too_many = {"name": "x", "allowed_cidrs": _networks(101), "scopes": ["deed:read"] * (len(GRANTABLE) + 1)}
+    assert errors_of(admin.send(method, path, too_many)) == errors
+    most = {"name": "x", "allowed_cidrs": [*_networks(99), "127.0.0.0/8"], "scopes": list(GRANTABLE)}
+    assert admin.send(method, path, most).status_code in {200, 201}
+
+
+def test_an_unknown_parameter_of_the_list_is_named(admin: Api) -> None:
+    assert errors_of(admin.get("/v2/keys?stat=active")) == {"/stat": "unknown_parameter"}
 
 
 @pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE"])
@@ -187,6 +208,7 @@ def test_keys_of_others_and_of_the_other_mode_look_absent(
         ({"name": "x", "rate_limit_burst": "5"}, {"/rate_limit_burst": "invalid_value"}),
         ({"name": "x", "expires_at": "2030-01-01"}, {"/expires_at": "invalid_value"}),
         ({"name": "x", "allowed_cidrs": ["office"]}, {"/allowed_cidrs": "invalid_value"}),
+        ({"name": "x", "expires_at": "2020-01-01T00:00:00Z"}, {"/expires_at": "invalid_value"}),
         (
             {"name": "x", "not_before": LATER, "expires_at": "2029-01-01T00:00:00Z"},
             {"/expires_at": "invalid_value"},

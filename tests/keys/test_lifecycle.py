@@ -1,13 +1,17 @@
 """What can be done to a key, from outside: what the next request with it meets."""
 
 import datetime as dt
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
 from django.core.exceptions import ValidationError
+from django.db import connection, transaction
 from django.utils import timezone
 
-from keys import lifecycle
+from keys import audit, lifecycle
 from keys.audit import Actor
 from keys.models import ApiKey, AuditEntry, Partner
 from keys.signals import key_revoked, key_rotated
@@ -41,6 +45,9 @@ def test_an_issued_key_works_and_is_audited(acme: Partner) -> None:
         ("scopes", ["deed:reed"], "deed:read"),
         ("allowed_cidrs", ["10.0.0.1/8"], "host bits"),
         ("allowed_cidrs", ["office"], "203.0.113.0/24"),
+        ("allowed_cidrs", [f"10.0.0.{number}/32" for number in range(101)], "At most 100"),
+        ("scopes", ["deed:read"] * 20, "At most"),
+        ("expires_at", dt.datetime(2020, 1, 1, tzinfo=dt.UTC), "past"),
         ("rate_limit_per_minute", 0, "from 1"),
         ("rate_limit_burst", 10_000_000, "from 1"),
     ],
@@ -156,3 +163,73 @@ def test_no_overlap_ends_the_old_key_at_once(api: Api) -> None:
     _, text = lifecycle.rotate(BY, api.key, overlap=dt.timedelta())
     assert _status(api.text) == (401, "api_key_expired")
     assert _status(text) == (200, "")
+
+
+# --- acts at once ------------------------------------------------------------------------------
+
+
+def _await_a_lock() -> None:
+    """Until another connection waits for a lock."""
+    waiting = (
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    ends = timezone.now() + dt.timedelta(seconds=20)
+    with connection.cursor() as cursor:
+        while timezone.now() < ends:
+            cursor.execute("SELECT pg_stat_clear_snapshot()")
+            cursor.execute(waiting)
+            if cursor.fetchone() != (0,):
+                return
+    raise AssertionError("nobody waits")
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda api: lifecycle.change_partner(BY, api.partner, name="Acme Title & Escrow"),
+        lambda api: lifecycle.change_partner(BY, api.partner, status="suspended", reason="unpaid"),
+        lambda api: lifecycle.change(BY, api.key, name="Renamed"),
+        lambda api: lifecycle.rotate(BY, api.key),
+        lambda api: lifecycle.revoke(BY, api.key, reason="leaked"),
+    ],
+    ids=["rename", "suspend", "change", "rotate", "revoke"],
+)
+def test_two_acts_at_once_wait_for_each_other_and_both_are_done(
+    api: Api, act: Callable[[Api], object]
+) -> None:
+    """The first has written its entry, and will look at the partner and change the key when the other has
+    begun."""
+
+    def elsewhere() -> None:
+        try:
+            act(Api(api.partner, ApiKey.objects.get(pk=api.key.pk), api.text))
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(1) as pool:
+        with transaction.atomic():
+            audit.record(BY, "partner.noted", api.partner, partner=api.partner)
+            other = pool.submit(elsewhere)
+            _await_a_lock()
+            ApiKey.objects.filter(pk=api.key.pk).update(rate_limit_burst=7)
+        other.result(timeout=20)
+    assert AuditEntry.objects.count() == 2
+    assert ApiKey.objects.get(pk=api.key.pk).rate_limit_burst == 7
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_order_does_not_wait_for_a_change_of_its_partner(api: Api, order: Any) -> None:
+    with transaction.atomic():
+        lifecycle.change_partner(BY, api.partner, budget_cap=500)
+        with ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(partial(_order_elsewhere, api, order())).result(timeout=20)
+    assert answer == 202
+
+
+def _order_elsewhere(api: Api, body: dict[str, Any]) -> int:
+    try:
+        return int(api.post("/v2/deeds", body).status_code)
+    finally:
+        connection.close()

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import time_machine
+from axes.models import AccessAttempt
 from django.test import Client
 
 from keys.models import AuditEntry
@@ -70,7 +71,8 @@ def test_an_unknown_name_is_not_kept(client: Client, db: None) -> None:
     post_login(client, "my password, typed into the wrong field", "", "x")
     entry = AuditEntry.objects.get()
     assert (entry.action, entry.actor, entry.target_id) == ("staff.login_failed", "(unknown)", "")
-    assert "my password" not in repr(AuditEntry.objects.values().get())
+    kept = (AuditEntry.objects.values().get(), AccessAttempt.objects.values().get())
+    assert "my password" not in repr(kept)
 
 
 def test_made_up_names_do_not_fill_the_trail(
@@ -82,3 +84,13 @@ def test_made_up_names_do_not_fill_the_trail(
     assert AuditEntry.objects.count() == 3
     post_login(Client(REMOTE_ADDR="203.0.113.9"), "made up", "", "x")
     assert AuditEntry.objects.count() == 4
+
+
+def test_nor_do_lockouts_of_made_up_names(
+    client: Client, db: None, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.AXES_FAILURE_LIMIT = 1
+    monkeypatch.setattr("keys.staff.events.UNKNOWN_AN_HOUR", 3)
+    for number in range(5):
+        assert post_login(client, f"made up {number}", "", "x").status_code == 429
+    assert actions() == ["staff.locked_out"] * 3

@@ -19,7 +19,7 @@ from keys.models import ApiKey, AuditEntry, Partner
 from tests.api import Api
 from tests.billing import books
 from tests.conftest import MainApi
-from tests.staff import hire, log_in
+from tests.staff import PASSWORD, hire, log_in
 from webhooks.models import Delivery, Endpoint, Event, InboundEvent, Source
 
 pytestmark = pytest.mark.usefixtures("quick_passwords")
@@ -185,7 +185,11 @@ ACTIONS = {
     "set a password": Action(
         "auth/user/{user}/password/",
         OWNER,
-        {"password1": "a long enough password", "password2": "a long enough password"},
+        {
+            "password1": "a long enough password",
+            "password2": "a long enough password",
+            "reason": "tested",
+        },
     ),
     "reset a second factor": Action("auth/user/{user}/reset_second_factor/", OWNER, {"reason": "tested"}),
     "deactivate staff": Action("auth/user/{user}/deactivate/", OWNER, {"reason": "tested"}),
@@ -387,7 +391,10 @@ def test_nobody_makes_a_superuser_or_changes_one(db: None) -> None:
     before = everything()
     for path, posted in (
         ("change/", {"username": "root", "reason": "x"}),
-        ("password/", {"password1": "a long enough password", "password2": "a long enough password"}),
+        (
+            "password/",
+            {"password1": "a long enough password", "password2": "a long enough password", "reason": "x"},
+        ),
         ("reset_second_factor/", {"reason": "x"}),
         ("deactivate/", {"reason": "x"}),
     ):
@@ -405,6 +412,22 @@ def test_nobody_gives_themselves_a_role_or_locks_themselves_out(db: None) -> Non
     owner.refresh_from_db()
     assert owner.is_active
     assert [group.name for group in owner.groups.all()] == ["Owner"]
+
+
+def test_a_password_is_set_for_another_with_a_reason(db: None) -> None:
+    owner, clerk = log_in(hire("boss", "owner")), hire("clerk", "support")
+    url = f"/admin/auth/user/{clerk.pk}/password/"
+    form = {"password1": "a long enough password", "password2": "a long enough password"}
+    assert 'name="reason"' in owner.get(url).content.decode()
+    for reason in ("", " "):
+        assert owner.post(url, {**form, "reason": reason}).status_code == 200
+    clerk.refresh_from_db()
+    assert clerk.check_password(PASSWORD)
+    assert owner.post(url, {**form, "reason": "forgotten"}).status_code == 302
+    clerk.refresh_from_db()
+    assert clerk.check_password("a long enough password")
+    entry = AuditEntry.objects.get(action="staff.password_set")
+    assert (entry.actor, entry.target_id, entry.reason) == ("boss", str(clerk.pk), "forgotten")
 
 
 def test_a_reset_second_factor_ends_what_it_verified(db: None) -> None:

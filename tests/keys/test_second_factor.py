@@ -127,6 +127,14 @@ def test_a_recovery_code_lets_in_once(client: Client, db: None) -> None:
     assert entry.after == {"second_factor": "recovery code", "recovery_codes_left": 9}
 
 
+def test_a_recovery_code_makes_no_new_ones_and_stays_good(client: Client, db: None) -> None:
+    hire("new", "owner", enrolled=False)
+    code = enrol(client, "new")[0]
+    refused = client.post("/admin/recovery-codes/", {"token": code})
+    assert "not the code" in refused.content.decode()
+    assert post_login(Client(), "new", code).status_code == 302
+
+
 def test_new_recovery_codes_take_the_place_of_all(client: Client, db: None) -> None:
     user = hire("new", "owner", enrolled=False)
     old = enrol(client, "new")[0]

@@ -17,7 +17,11 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--partner", help="the partner's name or id")
-        parser.add_argument("--due", action="store_true", help="only those due for rotation by their policy")
+        parser.add_argument(
+            "--due",
+            action="store_true",
+            help="only those that are due for rotation by their policy, or soon are",
+        )
         parser.add_argument("--json", action="store_true", help="one JSON object a line")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -29,9 +33,7 @@ class Command(BaseCommand):
                 raise CommandError(message)
             keys = keys.filter(partner=partner)
         now = timezone.now()
-        for key in keys:
-            if options["due"] and not key.is_due_for_rotation(now):
-                continue
+        for key in keys.due_for_rotation(now) if options["due"] else keys:
             facts = bodies.answer(key, now)
             if options["json"]:
                 self.stdout.write(json.dumps({"partner": key.partner.name, **facts}, default=str))
