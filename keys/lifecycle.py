@@ -119,14 +119,15 @@ def rotate(
     return new, text
 
 
-def create_partner(actor: Actor, **fields: Any) -> Partner:
+def create_partner(actor: Actor, *, reason: str = "", **fields: Any) -> Partner:
     """Raises ValidationError by field."""
     _refuse_other(fields, PARTNER_EDITABLE)
     partner = Partner(**fields)
     with transaction.atomic():
+        audit.lock()
         partner.full_clean()
         partner.save(force_insert=True)
-        audit.record(actor, "partner.created", partner, partner=partner, after=fields)
+        audit.record(actor, "partner.created", partner, partner=partner, after=fields, reason=reason)
     return partner
 
 
