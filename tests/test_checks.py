@@ -56,6 +56,8 @@ def test_a_secure_production_starts(secure: Any) -> None:
         ("MAIN_API_INTERNAL_TOKEN", "", "E007"),
         ("SANDBOX_TOKEN", "", "E008"),
         ("SECURE_SSL_REDIRECT", False, "E009"),
+        ("KEY_ROTATION_OVERLAP_SECONDS", 604_801, "E046"),
+        ("KEY_ROTATION_OVERLAP_SECONDS", -1, "E046"),
         ("ADMIN_JWKS_URL", "https://id.example.com/jwks", "E041"),
         ("ADMIN_JWT_SECRET", "short", "E042"),
         ("SETUP_SECRET", "short", "E044"),
