@@ -11,6 +11,7 @@ from keys.bodies import Rate, printable
 from keys.models.api_key import MAX_NETWORKS, MAX_SCOPES
 from keys.models.partner import MAX_KEY_AGE_DAYS
 from partner_api.http.reading import Moment, PageQuery, Strict
+from partner_api.ops.checks import MAX_ROTATION_OVERLAP_SECONDS
 
 _MOST: Final = 2_147_483_647
 
@@ -75,7 +76,7 @@ class Revocation(Strict):
 
 
 class Rotation(Strict):
-    overlap_seconds: Annotated[int, Field(strict=True, ge=0, le=7 * 86_400)] | None = None
+    overlap_seconds: Annotated[int, Field(strict=True, ge=0, le=MAX_ROTATION_OVERLAP_SECONDS)] | None = None
     reason: Annotated[str, Field(strict=True, max_length=200)] = ""
 
 

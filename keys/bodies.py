@@ -12,6 +12,7 @@ from keys.models.api_key import MAX_NETWORKS, MAX_RATE, MAX_SCOPES
 from keys.scopes import GRANTABLE, why_not_grantable
 from partner_api.http import reading
 from partner_api.http.reading import Strict
+from partner_api.ops.checks import MAX_ROTATION_OVERLAP_SECONDS
 
 
 def _grantable(scope: Any) -> Any:
@@ -73,7 +74,7 @@ class Revocation(Body):
 
 
 class Rotation(Body):
-    overlap_seconds: Annotated[int, Field(ge=0, le=604_800, strict=True)] | None = Field(
+    overlap_seconds: Annotated[int, Field(ge=0, le=MAX_ROTATION_OVERLAP_SECONDS, strict=True)] | None = Field(
         None, description="How long the old key stays valid; a day unless given, 7 days at the most."
     )
 

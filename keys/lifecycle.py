@@ -20,8 +20,8 @@ from keys import audit, key_cache
 from keys.audit import Actor
 from keys.models import ApiKey, Partner
 from keys.signals import key_revoked, key_rotated
+from partner_api.ops.checks import MAX_ROTATION_OVERLAP_SECONDS
 
-MAX_OVERLAP: Final = dt.timedelta(days=7)
 EDITABLE: Final = (
     "name",
     "scopes",
@@ -100,8 +100,8 @@ def rotate(
     bounds, or when the key has ended or was rotated before.
     """
     overlap = dt.timedelta(seconds=settings.KEY_ROTATION_OVERLAP_SECONDS) if overlap is None else overlap
-    if not dt.timedelta() <= overlap <= MAX_OVERLAP:
-        raise ValidationError({"overlap_seconds": ["It must be from 0 to 604800 (7 days)."]})
+    if not dt.timedelta() <= overlap <= dt.timedelta(seconds=MAX_ROTATION_OVERLAP_SECONDS):
+        raise ValidationError({"overlap_seconds": [f"It must be from 0 to {MAX_ROTATION_OVERLAP_SECONDS}."]})
     with key_cache.changing([key]), transaction.atomic():
         old = _locked(key)
         now = timezone.now()
@@ -119,14 +119,15 @@ def rotate(
     return new, text
 
 
-def create_partner(actor: Actor, **fields: Any) -> Partner:
+def create_partner(actor: Actor, *, reason: str = "", **fields: Any) -> Partner:
     """Raises ValidationError by field."""
     _refuse_other(fields, PARTNER_EDITABLE)
     partner = Partner(**fields)
     with transaction.atomic():
+        audit.lock()
         partner.full_clean()
         partner.save(force_insert=True)
-        audit.record(actor, "partner.created", partner, partner=partner, after=fields)
+        audit.record(actor, "partner.created", partner, partner=partner, after=fields, reason=reason)
     return partner
 
 

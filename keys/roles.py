@@ -1,4 +1,5 @@
-"""Who of the staff may do what: one table, from which the admin's permissions and the token roles follow.
+"""Who of the staff may do what: one table, from which the admin's permissions follow. Tokens of the admin
+API carry the same roles; what each may call there stands on its views (`includes` says who may do whose).
 
 To add a model of another app, add a line with its label and the actions: `view`, `add`, `change` and
 `delete` are Django's own, any other (`revoke`, `export`, …) becomes a permission `<action>_<model>`.
@@ -55,7 +56,7 @@ _BOOKS: Final = _may(
     ("billing.contractatstripe", "view"),
 )
 
-# Role → model → actions. The first words of each role are what a token's claim says.
+# Role → model → actions. The names are what a token's claim says.
 ROLES: Final[dict[str, Actions]] = {
     "support": _READ,
     "key_staff": {

@@ -15,7 +15,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from keys import admin_bodies as bodies
-from keys import key_cache, lifecycle
+from keys import audit, key_cache, lifecycle
+from keys import bodies as of_partners
 from keys.admin_auth import AdminApiView, actor_of, refuse_unless_on
 from keys.audit import Actor
 from keys.models import ApiKey, AuditEntry, Partner, Setup
@@ -41,9 +42,9 @@ class Partners(AdminApiView):
 
     def post(self, request: Request) -> Response:
         given = read_body(bodies.NewPartner, request.data).given()
-        given.pop("reason", None)
+        reason = _reason_in(given, status=Partner.Status.ACTIVE)
         try:
-            partner = lifecycle.create_partner(actor_of(request), **given)
+            partner = lifecycle.create_partner(actor_of(request), reason=reason, **given)
         except ValidationError as error:
             raise refused_by_model(error) from error
         return Response(partner_answer(partner), status=201)
@@ -59,9 +60,7 @@ class PartnerDetail(AdminApiView):
         """A suspension needs a `reason`."""
         partner = _partner(partner_id)
         given = read_body(bodies.PartnerChange, request.data).given()
-        reason = given.pop("reason", "").strip()
-        if given.get("status") == Partner.Status.SUSPENDED != partner.status and not reason:
-            raise invalid([FieldError("/reason", "required", "Say why the partner is suspended.")])
+        reason = _reason_in(given, status=partner.status)
         try:
             lifecycle.change_partner(actor_of(request), partner, reason=reason, **given)
         except ValidationError as error:
@@ -128,21 +127,24 @@ class ActOnKey(AdminApiView):
 class KeyRevocation(ActOnKey):
     def post(self, request: Request, key_pk: UUID) -> Response:
         """Answers the same when the key was revoked before; the first reason stays."""
-        key = self.key
-        lifecycle.revoke(actor_of(request), key, reason=read_body(bodies.Revocation, request.data).reason)
-        return Response(key_answer(key))
+        reason = read_body(bodies.Revocation, request.data).reason
+        lifecycle.revoke(actor_of(request), self.key, reason=reason)
+        return Response(key_answer(self.key))
 
 
 class KeyRotation(ActOnKey):
     def post(self, request: Request, key_pk: UUID) -> Response:
         key = self.key
-        wanted = read_body(bodies.Rotation, request.data if request.data is not None else {})
+        wanted = read_body(bodies.Rotation, {} if request.data is None else request.data)
         seconds = wanted.overlap_seconds
         overlap = None if seconds is None else dt.timedelta(seconds=seconds)
         try:
             new, text = lifecycle.rotate(actor_of(request), key, overlap=overlap, reason=wanted.reason)
         except ValidationError as error:
-            raise refused_by_model(error) from error
+            if hasattr(error, "error_dict"):
+                raise refused_by_model(error) from error
+            # Nothing that was sent is wrong: it is the key's own state.
+            raise Problem("key_not_rotatable", " ".join(error.messages)) from error
         body = {**key_answer(new), "api_key": text, "replaces": key_answer(key)}
         return Response(body, status=201, headers=_NOT_KEPT)
 
@@ -193,8 +195,11 @@ class Bootstrap(AdminApiView):
         actor = Actor.token(request, "setup secret")
         try:
             with transaction.atomic():
-                # First, so that the others wait here and find it taken.
+                # First, so that the others wait here; and whoever makes a partner too.
                 setup = _take_setup()
+                audit.lock()
+                if Partner.objects.exists():
+                    raise _completed()
                 partner = lifecycle.create_partner(
                     actor, name=wanted.name, contact_email=wanted.contact_email
                 )
@@ -226,28 +231,8 @@ def partner_answer(partner: Partner) -> dict[str, Any]:
 
 
 def key_answer(key: ApiKey) -> dict[str, Any]:
-    """A key as it may be shown again and again."""
-    return {
-        "id": str(key.pk),
-        "object": "api_key",
-        "partner": str(key.partner_id),
-        "prefix": key.prefix,
-        "name": key.name,
-        "environment": key.environment,
-        "scopes": key.scopes,
-        "rate_limit_per_minute": key.rate_limit_per_minute,
-        "rate_limit_burst": key.rate_limit_burst,
-        "allowed_cidrs": key.allowed_cidrs,
-        "not_before": rfc3339(key.not_before),
-        "expires_at": rfc3339(key.expires_at),
-        "rotation_due_at": rfc3339(key.rotation_due_at()),
-        "replaced_by": str(key.replaced_by_id) if key.replaced_by_id else None,
-        "last_used_at": rfc3339(key.last_used_at),
-        "last_used_address": key.last_used_address,
-        "revoked_at": rfc3339(key.revoked_at),
-        "revoked_reason": key.revoked_reason,
-        "created_at": rfc3339(key.created_at),
-    }
+    """A key as its partner sees it, and whose it is."""
+    return {**of_partners.answer(key, timezone.now()), "partner": str(key.partner_id)}
 
 
 def entry_answer(entry: AuditEntry) -> dict[str, Any]:
@@ -282,13 +267,24 @@ def _take_setup() -> Setup:
             setup = Setup(completed_at=timezone.now())
             setup.save(force_insert=True)
     except IntegrityError as error:
-        raise Problem("setup_completed", "The first partner was made before; this works once.") from error
+        raise _completed() from error
     return setup
 
 
+def _completed() -> Problem:
+    return Problem("setup_completed", "The first partner was made before; this works once.")
+
+
+def _reason_in(given: dict[str, Any], *, status: str) -> str:
+    """Takes it out of what a partner of this status is given. Raises Problem for a suspension without one."""
+    reason: str = given.pop("reason", "").strip()
+    if given.get("status") == Partner.Status.SUSPENDED != status and not reason:
+        raise invalid([FieldError("/reason", "required", "Say why the partner is suspended.")])
+    return reason
+
+
 def _partner(partner_id: UUID) -> Partner:
-    partner = Partner.objects.filter(pk=partner_id).first()
-    if partner is None:
+    if (partner := Partner.objects.filter(pk=partner_id).first()) is None:
         raise not_found()
     return partner
 

@@ -60,6 +60,8 @@ def test_a_secure_production_starts(secure: Any) -> None:
         ("FIELD_ENCRYPTION_KEYS", [], "E011"),
         ("FIELD_ENCRYPTION_KEYS", ["only-to-load-the-settings"], "E011"),
         ("FIELD_ENCRYPTION_KEYS", [Fernet.generate_key().decode(), "ü"], "E011"),
+        ("KEY_ROTATION_OVERLAP_SECONDS", 604_801, "E046"),
+        ("KEY_ROTATION_OVERLAP_SECONDS", -1, "E046"),
         ("ADMIN_JWKS_URL", "https://id.example.com/jwks", "E041"),
         ("ADMIN_JWT_SECRET", "short", "E042"),
         ("SETUP_SECRET", "short", "E044"),

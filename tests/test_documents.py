@@ -1,5 +1,6 @@
 """The documents say what the code says."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -51,6 +52,29 @@ def test_every_code_of_an_error_in_a_field_is_documented() -> None:
     used |= set(re.findall(r'FieldError\([^"]*(?:"[^"]*")?, "(\w+)"', sources))
     assert used
     assert {code for code in used if f"`{code}`" not in text} == set()
+
+
+def test_every_act_of_the_audit_trail_is_documented() -> None:
+    """Those that are written out; of a few the verb is put in when they are recorded."""
+    used = set()
+    for path in (
+        path for app in ("keys", "billing", "deeds", "webhooks") for path in ROOT.glob(f"{app}/**/*.py")
+    ):
+        for call in ast.walk(ast.parse(path.read_text())):
+            if isinstance(call, ast.Call) and ast.unparse(call.func).rpartition(".")[2] in {
+                "record",
+                "_record",
+            }:
+                texts = (
+                    one.value
+                    for argument in call.args
+                    for one in ast.walk(argument)
+                    if isinstance(one, ast.Constant) and isinstance(one.value, str)
+                )
+                used |= {text for text in texts if re.fullmatch(r"[a-z_]+\.[a-z_]+", text)}
+    page = (ROOT / "docs" / "audit.md").read_text()
+    assert {"key.rotated", "deed.held", "ledger.priced"} <= used
+    assert {act for act in used if f"`{act}`" not in page} == set()
 
 
 def test_every_link_in_the_documents_leads_somewhere() -> None:

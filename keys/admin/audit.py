@@ -35,7 +35,13 @@ COLUMNS: Final = (
     "request_id",
     "hash",
 )
-KINDS: Final = {"staff": "info", "key": "success", "token": "warning", "command": "default"}
+KINDS: Final = {
+    "staff": "info",
+    "key": "success",
+    "token": "warning",
+    "command": "default",
+    "system": "default",
+}
 # Spreadsheets take what begins so for a formula, and run it.
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001 - Excel's own
 

@@ -1,5 +1,7 @@
-"""What the commands about keys have in common: finding what is named, and saying what was refused."""
+"""What the commands about keys have in common: reading what is given, and saying what was refused."""
 
+import argparse
+import datetime as dt
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -36,6 +38,18 @@ def key_named(wanted: str) -> ApiKey:
         message = f"There is no {shown}; name it by its prefix, as `manage.py list_keys` shows it."
         raise CommandError(message)
     return key
+
+
+def moment(text: str) -> dt.datetime:
+    """The type of an option that is a time. Raises ArgumentTypeError for one without its zone."""
+    message = "give the time with its zone: 2026-11-24T08:00:00Z"
+    try:
+        read = dt.datetime.fromisoformat(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(message) from error
+    if read.tzinfo is None:
+        raise argparse.ArgumentTypeError(message)
+    return read
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from django.core.exceptions import ImproperlyConfigured
 from partner_api import encryption
 
 SECRET_KEY_MIN_LENGTH = 50
+MAX_ROTATION_OVERLAP_SECONDS = 7 * 86_400
 SHARED_SECRET_MIN_BYTES = 32
 
 
@@ -96,6 +97,9 @@ def _faults_of_staff() -> Iterator[checks.Error]:
         yield _error(43, "ADMIN_JWKS_URL is not https.", "Who can change the answer can sign tokens.")
     if 0 < len(settings.SETUP_SECRET) < SHARED_SECRET_MIN_BYTES:
         yield _error(44, "SETUP_SECRET is short.", "Use 32 random characters or more.")
+    if not 0 <= settings.KEY_ROTATION_OVERLAP_SECONDS <= MAX_ROTATION_OVERLAP_SECONDS:
+        message = f"KEY_ROTATION_OVERLAP_SECONDS is not from 0 to {MAX_ROTATION_OVERLAP_SECONDS}."
+        yield _error(46, message, "A rotation that names no overlap would be refused.")
     for name in ("ADMIN_ALLOWED_CIDRS", "ADMIN_API_ALLOWED_CIDRS"):
         wrong = [network for network in getattr(settings, name) if not _is_network(network)]
         if wrong:

@@ -44,6 +44,10 @@ def test_a_suspension_needs_a_reason_and_holds_at_once(api: Api) -> None:
     assert api.get("/v2/deeds").status_code == 200
     assert send("PATCH", path, {"status": "suspended", "reason": "unpaid"}).json()["status"] == "suspended"
     assert api.get("/v2/deeds").json()["code"] == "partner_suspended"
+    new = {"name": "New Escrow", "status": "suspended"}
+    assert errors_of(send("POST", "/partners", new)) == {"/reason": "required"}
+    assert send("POST", "/partners", {**new, "reason": "not signed yet"}).status_code == 201
+    assert AuditEntry.objects.get(action="partner.created").reason == "not signed yet"
     assert AuditEntry.objects.get(action="partner.suspended").reason == "unpaid"
     assert send("PATCH", path, {"status": "active"}).status_code == 200
     assert api.get("/v2/deeds").status_code == 200

@@ -52,6 +52,13 @@ def test_it_refuses_for_ever_after(db: None) -> None:
     assert not Partner.objects.filter(name="Another").exists()
 
 
+def test_a_partner_that_was_made_otherwise_is_the_first_too(acme: Partner) -> None:
+    answer = send(name="Another")
+    assert (answer.status_code, answer.json()["code"]) == (409, "setup_completed")
+    assert Partner.objects.get() == acme
+    assert not ApiKey.objects.exists()
+
+
 @pytest.mark.django_db(transaction=True)
 def test_of_twenty_at_once_one_gets_it() -> None:
     together = threading.Barrier(20)

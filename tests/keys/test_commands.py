@@ -8,7 +8,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
-from keys.models import AuditEntry
+from keys.models import ApiKey, AuditEntry
 from keys.secret import KeyText
 from tests.api import Api
 
@@ -32,6 +32,27 @@ def test_only_those_due_are_listed(api: Api, capsys: pytest.CaptureFixture[str],
     time_machine.move_to(timezone.now() + dt.timedelta(days=77))
     call_command("list_keys", due=True)
     assert api.key.prefix in capsys.readouterr().out
+
+
+def test_what_was_set_can_be_cleared(api: Api) -> None:
+    ends = "2030-01-01T00:00:00Z"
+    call_command("change_key", api.key.prefix, "--expires-at", ends, "--not-before", "2026-01-01T00:00:00Z")
+    api.key.refresh_from_db()
+    assert api.key.expires_at == dt.datetime(2030, 1, 1, tzinfo=dt.UTC)
+    call_command("change_key", api.key.prefix, "--clear", "expires_at", "--clear", "not_before")
+    kept = ApiKey.objects.get(pk=api.key.pk)
+    assert (kept.not_before, kept.expires_at) == (None, None)
+    call_command("change_partner", "Acme Title", "--name", "Acme", "--budget-cap", "5.00", "--reason", "x")
+    call_command("change_partner", "Acme", "--clear", "budget_cap", "--reason", "x")
+    api.partner.refresh_from_db()
+    assert (api.partner.name, api.partner.budget_cap) == ("Acme", None)
+
+
+@pytest.mark.parametrize("time", ["2030-01-01T00:00:00", "2030-01-01", "tomorrow"])
+@pytest.mark.parametrize("option", ["--expires-at", "--not-before"])
+def test_a_time_without_its_zone_is_refused(api: Api, option: str, time: str) -> None:
+    with pytest.raises(CommandError, match="zone"):
+        call_command("change_key", api.key.prefix, option, time)
 
 
 def test_a_policy_of_a_hundred_years_is_the_longest(api: Api) -> None:

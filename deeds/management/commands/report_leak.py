@@ -15,6 +15,7 @@ from deeds import leaks
 from deeds.leaks import Leak
 from deeds.models import Deed
 from keys.audit import Actor
+from keys.management.finding import moment
 from keys.models import AuditEntry
 
 
@@ -23,7 +24,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("source", help="a key, a file that may hold keys, or - for standard input")
-        parser.add_argument("--since", type=_moment, help="RFC 3339, with its zone; 30 days ago unless given")
+        parser.add_argument("--since", type=moment, help="RFC 3339, with its zone; 30 days ago unless given")
         parser.add_argument("--reason", default="Leaked")
         parser.add_argument(
             "--also-issued",
@@ -101,11 +102,3 @@ def _texts(source: str) -> list[str]:
     except OSError as error:
         message = f"{source} can't be read: {error.strerror}. Give a key, a file, or - for standard input."
         raise CommandError(message) from error
-
-
-def _moment(text: str) -> dt.datetime:
-    moment = dt.datetime.fromisoformat(text)
-    if moment.tzinfo is None:
-        message = "give the time with its zone: 2026-11-24T08:00:00Z"
-        raise argparse.ArgumentTypeError(message)
-    return moment

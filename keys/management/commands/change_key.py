@@ -1,14 +1,13 @@
 """Changes an API key's scopes, limits, networks or expiry from the command line."""
 
 import argparse
-import datetime as dt
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
 from keys import lifecycle
 from keys.audit import Actor
-from keys.management.finding import key_named, refusals_as_command_errors
+from keys.management.finding import key_named, moment, refusals_as_command_errors
 
 
 class Command(BaseCommand):
@@ -23,12 +22,21 @@ class Command(BaseCommand):
         parser.add_argument("--allow-all", action="store_const", const=[], dest="allowed_cidrs")
         parser.add_argument("--per-minute", type=int, dest="rate_limit_per_minute")
         parser.add_argument("--burst", type=int, dest="rate_limit_burst")
-        parser.add_argument("--expires-at", type=dt.datetime.fromisoformat, help="with its zone")
+        parser.add_argument("--not-before", type=moment, help="with its zone")
+        parser.add_argument("--expires-at", type=moment, help="with its zone")
+        parser.add_argument(
+            "--clear",
+            action="append",
+            default=[],
+            choices=["not_before", "expires_at"],
+            help="no such time any more; may be repeated",
+        )
         parser.add_argument("--reason", default="")
 
     def handle(self, *args: Any, **options: Any) -> None:
         key = key_named(options["key"])
         fields = {name: options[name] for name in lifecycle.EDITABLE if options.get(name) is not None}
+        fields |= dict.fromkeys(options["clear"])
         if not fields:
             raise CommandError("Say what to change, such as --scope deed:read.")
         with refusals_as_command_errors():

@@ -18,11 +18,19 @@ class Command(BaseCommand):
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("partner", help="the partner's name or id")
         parser.add_argument("--status", choices=Partner.Status.values)
-        parser.add_argument("--contact-email")
+        parser.add_argument("--name", help="its new name")
+        parser.add_argument("--contact-email", help="empty for none")
         parser.add_argument("--monthly-deed-quota", type=int)
         parser.add_argument("--monthly-request-quota", type=int)
         parser.add_argument("--budget-cap", type=Decimal)
         parser.add_argument("--key-max-age-days", type=int)
+        parser.add_argument(
+            "--clear",
+            action="append",
+            default=[],
+            choices=["monthly_deed_quota", "monthly_request_quota", "budget_cap", "key_max_age_days"],
+            help="no such bound any more; may be repeated",
+        )
         parser.add_argument("--reason", required=True)
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -31,6 +39,7 @@ class Command(BaseCommand):
             message = f"There is no partner {options['partner']!r}."
             raise CommandError(message)
         fields = {name: options[name] for name in lifecycle.PARTNER_EDITABLE if options.get(name) is not None}
+        fields |= dict.fromkeys(options["clear"])
         if not fields:
             raise CommandError("Say what to change, such as --status suspended.")
         with refusals_as_command_errors():

@@ -1,14 +1,13 @@
 """Issues an API key from the command line, and prints it once."""
 
 import argparse
-import datetime as dt
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
 from keys import lifecycle
 from keys.audit import Actor
-from keys.management.finding import partner_named, refusals_as_command_errors
+from keys.management.finding import moment, partner_named, refusals_as_command_errors
 from keys.models import ApiKey, Partner
 
 BY = Actor.command("issue_key")
@@ -25,7 +24,8 @@ class Command(BaseCommand):
         parser.add_argument("--allow", action="append", default=[], help="a network; may be repeated")
         parser.add_argument("--per-minute", type=int, help="sustained requests a minute")
         parser.add_argument("--burst", type=int, help="requests at once")
-        parser.add_argument("--expires-at", type=dt.datetime.fromisoformat, help="with its zone")
+        parser.add_argument("--not-before", type=moment, help="with its zone")
+        parser.add_argument("--expires-at", type=moment, help="with its zone")
         parser.add_argument("--create-partner", action="store_true", help="make the partner if there is none")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -33,6 +33,7 @@ class Command(BaseCommand):
             "allowed_cidrs": options.get("allow"),
             "rate_limit_per_minute": options.get("per_minute"),
             "rate_limit_burst": options.get("burst"),
+            "not_before": options.get("not_before"),
             "expires_at": options.get("expires_at"),
         }
         with refusals_as_command_errors():

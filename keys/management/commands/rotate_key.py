@@ -16,7 +16,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("key", help="its prefix or id")
-        parser.add_argument("--overlap-seconds", type=int, help="a day unless given, 604800 at the most")
+        parser.add_argument("--overlap-seconds", type=int, help="KEY_ROTATION_OVERLAP_SECONDS unless given")
         parser.add_argument("--reason", default="")
 
     def handle(self, *args: Any, **options: Any) -> None:
