@@ -113,7 +113,8 @@ def why_not_from(partner: Partner, starts_on: dt.date) -> str | None:
 def _lock(partner: Partner) -> None:
     """One change of a partner's contracts at a time.
 
-    Not so strongly that others may not refer to the partner: an act that holds the audit trail, which this
-    change is about to wait for, does that when it commits.
+    The audit trail comes first, as in every act: two that took the two in different order would wait for each
+    other. Nor is the partner locked so strongly that others may not refer to it.
     """
+    audit.lock()
     Partner.objects.select_for_update(no_key=True).get(pk=partner.pk)

@@ -114,6 +114,8 @@ def test_finding_work_uses_the_small_indexes(db: None) -> None:
     with connection.cursor() as cursor:
         for other in ("seqscan", "bitmapscan", "sort"):
             cursor.execute(f"SET LOCAL enable_{other} = off")
+        # In an empty table it costs no more than those that hold only what is looked for.
+        cursor.execute("DROP INDEX deeds_newest_by_status")
     never, before = verifying.due(now)
     for rows, index in (
         (Deed.objects.outdated(now).order_by("completed_at"), "deeds_with_a_pdf_by_age"),

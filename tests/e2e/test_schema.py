@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent.parent
 # By the key's mode. Each constraint of the document is broken in turn once, with a live key: what a body must
 # look like is decided before the mode is. In the other mode more of what chance finds goes further than that.
 PHASES = {"live": "examples,coverage,fuzzing,stateful", "test": "examples,fuzzing,stateful"}
-EXAMPLES = {"live": "4", "test": "15"}
+EXAMPLES = {"live": "4", "test": "12"}
 
 
 def test_the_document_in_docs_is_the_current_one(tmp_path: Path) -> None:

@@ -152,7 +152,7 @@ def test_without_redis_requests_go_on_and_come_back_by_themselves(acme: Partner,
 
 
 def test_a_connection_that_redis_closed_is_opened_anew(acme: Partner) -> None:
-    api = _limited(acme, 600, 60)
+    api = _limited(acme, 6, 60)
     assert api.get("/v2/deeds")["X-RateLimit-Remaining"] == "59"
     own = gate._connections.redis
     own.send_command("CLIENT", "ID")

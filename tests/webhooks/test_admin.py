@@ -19,7 +19,7 @@ from tests.staff import hire, log_in
 from tests.webhooks.conftest import Receiver
 from tests.webhooks.inbound_calls import FIRST
 from webhooks import delivery, outbox, tasks
-from webhooks.event_types import KeyNews
+from webhooks.event_types import KeyEndNews, KeyNews
 from webhooks.models import Delivery, Endpoint, InboundEvent, Source
 
 Register = Callable[..., Endpoint]
@@ -318,7 +318,8 @@ def test_lists_cost_a_constant_number_of_queries(
     register("https://a.example.com/")
     key, _ = ApiKey.issue(acme, name="x", environment="live")
     for _ in range(12):
-        news = KeyNews(key=key.pk, prefix=key.prefix, expires_at=dt.datetime.now(dt.UTC))
+        ends = dt.datetime.now(dt.UTC)
+        news = KeyEndNews(key=key.pk, prefix=key.prefix, expires_at=ends, rotation_due_at=None)
         outbox.publish("key.expiring", news, partner=acme, livemode=True)
     for path in ("delivery", "endpoint", "inboundevent", "source"):
         with django_assert_max_num_queries(9):
