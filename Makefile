@@ -12,7 +12,7 @@ PRODUCTION_ENV := ENVIRONMENT=production SECRET_KEY=$$($(PYTHON) -c 'import secr
   DATABASE_URL=postgres://app:secret@db.example.com/app REDIS_URL=redis://:secret@redis.example.com/0 \
   MAIN_API_BASE_URL=https://main.example.com MAIN_API_INTERNAL_TOKEN=token SANDBOX_TOKEN=token VAR_DIR=/nonexistent
 
-.PHONY: help demo dev test lint types layers migrations deploycheck alerts secrets audit pytest bench chaos \
+.PHONY: help demo dev test lint types layers migrations deploycheck alerts secrets audit pytest fuzz bench chaos \
   backup restore docs format clean
 
 help: ## list the targets
@@ -77,6 +77,9 @@ restore: .venv/local-stamp ## fill an empty database from a backup, and compare:
 WORKERS ?= 3
 pytest: .venv/dev-stamp ## the test suite, on real Postgres and Redis
 	$(PY) -m pytest -n $(WORKERS) --dist worksteal
+
+fuzz: .venv/dev-stamp ## break each constraint of the OpenAPI document in turn, over HTTP; make test does a part of it
+	FUZZ=thorough $(PY) -m pytest -n 2 tests/e2e/test_schema.py
 
 bench: .venv/dev-stamp ## measure what claims to be fast, as ratios; writes var/bench/report.json
 	$(PY) -m bench
