@@ -143,7 +143,7 @@ def _work(deed: Deed, lease: uuid.UUID, *, is_probe: bool) -> None:
     try:
         made = _render_and_store(deed, lease, facts, is_probe=is_probe)
     except MainApiError as error:
-        outcomes.went_wrong(deed, lease, error)
+        outcomes.went_wrong(deed, lease, error, is_probe=is_probe)
         return
     if made is not None:
         outcomes.completed(deed, lease, *made)

@@ -57,10 +57,10 @@ def completed(deed: Deed, lease: uuid.UUID, checked: CheckedPdf, said: Said) -> 
         log.warning("lease_lost", step="complete")
 
 
-def went_wrong(deed: Deed, lease: uuid.UUID, error: MainApiError) -> None:
+def went_wrong(deed: Deed, lease: uuid.UUID, error: MainApiError, *, is_probe: bool) -> None:
     """Back to the queue for later where that may help, else failed."""
     now = timezone.now()
-    pause = _pause_after(deed, error, now=now)
+    pause = _pause_after(deed, error, now=now, is_probe=is_probe)
     if error.is_temporary and pause is not None:
         _put_back(deed, lease, error, now=now, pause=pause)
     else:
@@ -126,21 +126,22 @@ def _fail(
         log.warning("lease_lost", step="fail")
 
 
-def _pause_after(deed: Deed, error: MainApiError, *, now: dt.datetime) -> dt.timedelta | None:
+def _pause_after(deed: Deed, error: MainApiError, *, now: dt.datetime, is_probe: bool) -> dt.timedelta | None:
     """How long to wait after this attempt; None when the schedule, or its time, is used up.
 
-    An outage is no fault of the deed, which waits for the renderer as long as it may, however often that
-    comes back for a moment and is away again.
+    An outage is no fault of the deed. It must have had both, its attempts and its time: a renderer that
+    comes and goes uses up the attempts within minutes, and a long line the time before the first of them. A
+    probe is no attempt of the deed's, so that its time alone counts.
     """
     schedule = settings.DEED_RETRY_SCHEDULE_SECONDS
-    is_over = (
-        now - deed.waiting_since > dt.timedelta(seconds=sum(schedule))
-        if error.is_outage
-        else deed.attempts > len(schedule)
-    )
-    if is_over:
+    had_attempts = deed.attempts > len(schedule)
+    left = (deed.waiting_since - now).total_seconds() + sum(schedule) if error.is_outage else 0.0
+    if left <= 0 and (had_attempts or (is_probe and error.is_outage)):
         return None
     seconds = schedule[max(0, min(deed.attempts, len(schedule)) - 1)] * random.uniform(0.8, 1.2)  # noqa: S311 - jitter
+    if had_attempts:
+        # The last one is at the end of its time.
+        seconds = min(seconds, left)
     return dt.timedelta(seconds=max(seconds, error.retry_after or 0.0))
 
 

@@ -301,6 +301,19 @@ def test_a_renderer_that_comes_and_goes_costs_no_deed_its_day(
         assert set(Deed.objects.values_list("status", flat=True)) == {"failed"}, "after a day it ends"
 
 
+def test_a_deed_that_has_waited_long_in_line_has_its_attempts_all_the_same(
+    place: Any, main_api: MainApi, sent: list[str]
+) -> None:
+    """Behind many others, or while no worker of ours was there."""
+    main_api.answer = away
+    with time_machine.travel(NOW) as clock:
+        (deed,) = place(1)
+        clock.shift(dt.timedelta(hours=25))
+        assert fulfilment.serve(is_bulk=False)
+        deed.refresh_from_db()
+        assert (deed.status, deed.attempts) == ("queued", 1)
+
+
 def test_a_probe_that_finds_it_back_leaves_the_whole_way_in_the_timeline(
     place: Any, main_api: MainApi, sent: list[str]
 ) -> None:
@@ -393,6 +406,6 @@ def test_a_pause_is_spread_so_that_retries_do_not_come_together(place: Any, api:
     (deed,) = place(1)
     deed.attempts = 3
     error = MainApiError("main_api_timeout", "x", is_temporary=True)
-    pauses = {outcomes._pause_after(deed, error, now=timezone.now()) for _ in range(20)}
+    pauses = {outcomes._pause_after(deed, error, now=timezone.now(), is_probe=False) for _ in range(20)}
     assert len(pauses) > 10
     assert all(pause and 480 <= pause.total_seconds() <= 720 for pause in pauses)
