@@ -10,6 +10,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import pytest
 from django.apps import apps
+from django.conf import settings as the_settings
 from django.db import connection
 from django.db.models.signals import post_migrate
 from django.test import Client
@@ -23,6 +24,12 @@ from keys import audit
 from keys.models import AuditHead, Partner
 from tests.api import Api
 from tests.staff import hire, log_in
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # A client of Django's builds the whole chain of middleware; looking through all static files each time
+    # was a fifth of the suite.
+    the_settings.WHITENOISE_AUTOREFRESH = True
 
 
 @pytest.fixture(scope="session")
