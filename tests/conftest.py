@@ -1,9 +1,12 @@
 """What every test stands on: partners with keys, a client, and a Main API on real HTTP."""
 
 import copy
+import fcntl
+import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
@@ -23,6 +26,7 @@ from deeds.sandbox.app import SandboxApp
 from keys import audit
 from keys.models import AuditHead, Partner
 from tests.api import Api
+from tests.engines_plugin import TEMPLATE, TEMPLATE_LOCK
 from tests.staff import hire, log_in
 
 
@@ -30,6 +34,15 @@ def pytest_configure(config: pytest.Config) -> None:
     # A client of Django's builds the whole chain of middleware; looking through all static files each time
     # was a fifth of the suite.
     the_settings.WHITENOISE_AUTOREFRESH = True
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: None) -> None:
+    """Where a run has several workers, each copies the database that was migrated for all."""
+    if TEMPLATE in os.environ:
+        with Path(os.environ[TEMPLATE_LOCK]).open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH)
+        connection.settings_dict["TEST"]["TEMPLATE"] = os.environ[TEMPLATE]
 
 
 @pytest.fixture(scope="session")

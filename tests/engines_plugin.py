@@ -3,18 +3,26 @@
 Loaded by `-p` in pyproject.toml. With DATABASE_URL and REDIS_URL given, those servers are used.
 """
 
+import fcntl
 import os
 import secrets
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import psycopg
 import pytest
 
 from partner_api.local import engines
 
 REDIS_DATABASES = 16
+# What the workers of a run copy, and the file that is locked until it is migrated.
+TEMPLATE = "TEST_DATABASE_TEMPLATE"
+TEMPLATE_LOCK = "TEST_DATABASE_TEMPLATE_LOCK"
 
 
 @contextmanager
@@ -50,7 +58,8 @@ else:
 _folder = tempfile.TemporaryDirectory(prefix="partner-api-var-")
 os.environ.update(
     ENVIRONMENT="test",
-    SECRET_KEY=secrets.token_hex(32),
+    # The template's trail is signed with it.
+    SECRET_KEY=secrets.token_hex(32) if _worker is None else os.environ["SECRET_KEY"],
     PUBLIC_BASE_URL="http://testserver",
     ALLOWED_HOSTS="testserver,127.0.0.1",
     VAR_DIR=_folder.name,
@@ -68,7 +77,47 @@ os.environ.update(
 )
 
 
+_migrating: subprocess.Popen[bytes] | None = None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if _worker is None and config.getoption("numprocesses", None):
+        _migrate_a_template()
+
+
+def _migrate_a_template() -> None:
+    """Begins to migrate the database that all workers will copy: each for itself was half a minute."""
+    global _migrating
+    url = os.environ["DATABASE_URL"]
+    name = f"template_{secrets.token_hex(4)}"
+    with psycopg.connect(url, autocommit=True) as database:
+        database.execute(f"CREATE DATABASE {name}")
+    lock = Path(_folder.name) / "template.lock"
+    os.environ.update({TEMPLATE: name, TEMPLATE_LOCK: str(lock)})
+    with lock.open("w") as held, lock.with_suffix(".log").open("wb") as log:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        # The process has the lock with the file, and so until it ends, however it ends.
+        _migrating = subprocess.Popen(
+            [sys.executable, "manage.py", "migrate", "--verbosity", "0"],
+            env={**os.environ, "DATABASE_URL": urlsplit(url)._replace(path=f"/{name}").geturl()},
+            cwd=Path(__file__).parent.parent,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            pass_fds=[held.fileno()],
+        )
+
+
+def _drop_the_template() -> None:
+    if _migrating is None:
+        return
+    _migrating.kill()
+    _migrating.wait()
+    with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as database:
+        database.execute(f"DROP DATABASE {os.environ[TEMPLATE]} WITH (FORCE)")
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
-    _folder.cleanup()
     if _worker is None:
+        _drop_the_template()
         _running.__exit__(None, None, None)
+    _folder.cleanup()
