@@ -15,10 +15,10 @@ import pytest
 from django.apps import apps
 from django.conf import settings as the_settings
 from django.db import connection
-from django.db.models.signals import post_migrate
-from django.test import Client
+from django.test import Client, TransactionTestCase
 from django.urls import get_resolver
 from django_redis import get_redis_connection
+from psycopg import sql
 
 from deeds import backlog
 from deeds.catalog import DEED_TYPES
@@ -28,6 +28,8 @@ from keys.models import AuditHead, Partner
 from tests.api import Api
 from tests.engines_plugin import TEMPLATE, TEMPLATE_LOCK
 from tests.staff import hire, log_in
+
+ROLES = {"django_content_type", "auth_permission", "auth_group", "auth_group_permissions"}
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -47,19 +49,13 @@ def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: N
 
 @pytest.fixture(scope="session")
 def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
-    """Tests with real transactions empty all tables afterwards; append-only ones refuse that elsewhere."""
-    of_truncate = (
-        "SELECT tgrelid::regclass, tgname FROM pg_trigger WHERE NOT tgisinternal AND tgtype & 32 <> 0"
-    )
     # Every view is loaded before the first request, as a web process does: not by many threads at once.
     get_resolver().reverse_dict  # noqa: B018 - looking is what loads it
-    with django_db_blocker.unblock(), connection.cursor() as cursor:
-        cursor.execute(of_truncate)
-        for table, trigger in cursor.fetchall():
-            cursor.execute(f'ALTER TABLE {table} DISABLE TRIGGER "{trigger}"')
-    # After each emptying, as after the migrations.
-    post_migrate.connect(_begin_the_trail, sender=apps.get_app_config("keys"))
-    yield
+    with django_db_blocker.unblock():
+        _let_tables_be_emptied()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TransactionTestCase, "_fixture_teardown", _empty)
+        yield
     # Postgres has not noticed yet that the processes of the last test are gone; the database can't be
     # dropped as long as it holds their sessions.
     with django_db_blocker.unblock(), connection.cursor() as cursor:
@@ -69,7 +65,29 @@ def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[N
         )
 
 
-def _begin_the_trail(**_: Any) -> None:
+def _let_tables_be_emptied() -> None:
+    """Tests with real transactions empty all tables afterwards; append-only ones refuse that elsewhere."""
+    of_truncate = (
+        "SELECT tgrelid::regclass, tgname FROM pg_trigger WHERE NOT tgisinternal AND tgtype & 32 <> 0"
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(of_truncate)
+        for table, trigger in cursor.fetchall():
+            cursor.execute(f'ALTER TABLE {table} DISABLE TRIGGER "{trigger}"')
+
+
+def _empty(case: TransactionTestCase) -> None:
+    """What Django's flush does, for the tables that a test wrote to. The roles stay: to make them anew after
+    each test took longer than most tests do."""
+    tables = sorted({model._meta.db_table for model in apps.get_models(include_auto_created=True)} - ROLES)
+    with connection.cursor() as cursor:
+        looks = (sql.SQL("EXISTS (SELECT FROM {})").format(sql.Identifier(table)) for table in tables)
+        cursor.execute(sql.SQL("SELECT {}").format(sql.SQL(", ").join(looks)))
+        written = [
+            f'"{table}"' for table, is_written in zip(tables, cursor.fetchone(), strict=True) if is_written
+        ]
+        if written:
+            cursor.execute(f"TRUNCATE {', '.join(written)} CASCADE")
     head = AuditHead(count=0, last_id=0, hash=audit.GENESIS)
     facts = {"count": 0, "last_id": 0, "hash": audit.GENESIS, "signature": audit.signature_of(head)}
     AuditHead.objects.get_or_create(defaults=facts)

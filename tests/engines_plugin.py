@@ -77,7 +77,7 @@ os.environ.update(
 )
 
 
-_migrating: subprocess.Popen[bytes] | None = None
+_migrations: list[subprocess.Popen[bytes]] = []
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -87,7 +87,6 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def _migrate_a_template() -> None:
     """Begins to migrate the database that all workers will copy: each for itself was half a minute."""
-    global _migrating
     url = os.environ["DATABASE_URL"]
     name = f"template_{secrets.token_hex(4)}"
     with psycopg.connect(url, autocommit=True) as database:
@@ -97,7 +96,7 @@ def _migrate_a_template() -> None:
     with lock.open("w") as held, lock.with_suffix(".log").open("wb") as log:
         fcntl.flock(held, fcntl.LOCK_EX)
         # The process has the lock with the file, and so until it ends, however it ends.
-        _migrating = subprocess.Popen(
+        migration = subprocess.Popen(
             [sys.executable, "manage.py", "migrate", "--verbosity", "0"],
             env={**os.environ, "DATABASE_URL": urlsplit(url)._replace(path=f"/{name}").geturl()},
             cwd=Path(__file__).parent.parent,
@@ -105,15 +104,15 @@ def _migrate_a_template() -> None:
             stderr=subprocess.STDOUT,
             pass_fds=[held.fileno()],
         )
+        _migrations.append(migration)
 
 
 def _drop_the_template() -> None:
-    if _migrating is None:
-        return
-    _migrating.kill()
-    _migrating.wait()
-    with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as database:
-        database.execute(f"DROP DATABASE {os.environ[TEMPLATE]} WITH (FORCE)")
+    for migration in _migrations:
+        migration.kill()
+        migration.wait()
+        with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as database:
+            database.execute(f"DROP DATABASE {os.environ[TEMPLATE]} WITH (FORCE)")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

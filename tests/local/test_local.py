@@ -129,7 +129,7 @@ def test_what_a_child_started_ends_with_it(tmp_path: Path) -> None:
 
 
 class Demo:
-    def __init__(self, folder: Path, what: str = "demo", **env: str) -> None:
+    def __init__(self, folder: Path, what: str = "demo", code: Path = ROOT, **env: str) -> None:
         self.folder = folder
         self.var_dir = folder / "var"
         self.port = free_port()
@@ -142,7 +142,7 @@ class Demo:
                 env=base | {"PORT": str(self.port), "VAR_DIR": str(self.var_dir)} | env,
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                cwd=ROOT,
+                cwd=code,
                 start_new_session=True,
             )
 
@@ -165,8 +165,8 @@ class Demo:
 def demo(tmp_path: Path) -> Iterator[Callable[..., Demo]]:
     started: list[Demo] = []
 
-    def start(name: str = "a demo", what: str = "demo", **env: str) -> Demo:
-        started.append(Demo(tmp_path / name, what, **env))
+    def start(name: str = "a demo", what: str = "demo", code: Path = ROOT, **env: str) -> Demo:
+        started.append(Demo(tmp_path / name, what, code, **env))
         return started[-1]
 
     yield start
@@ -176,10 +176,10 @@ def demo(tmp_path: Path) -> Iterator[Callable[..., Demo]]:
             one.process.wait(30)
 
 
-def test_two_demos_serve_side_by_side_and_one_that_ends_leaves_the_other(
+def test_a_demo_and_a_development_server_stand_side_by_side_and_one_that_ends_leaves_the_other(
     demo: Callable[..., Demo], tmp_path: Path
 ) -> None:
-    first, second = demo("one"), demo("two")
+    first, second = demo("one"), demo("two", what="dev")
     for each in (first, second):
         each.wait_until_it_serves()
     facts = first.facts()
@@ -199,26 +199,18 @@ def test_two_demos_serve_side_by_side_and_one_that_ends_leaves_the_other(
     third = Demo(tmp_path / "three", VAR_DIR=str(first.var_dir))
     assert third.wait_until_it_ended() == 1
     assert "another stack already runs" in third.said()
-    first.process.send_signal(signal.SIGINT)
-    assert first.wait_until_it_ended() == 0, first.said()
-    assert processes_of(first.folder) == []
     # A child that dies ends all of its own, and is named.
-    assert second.process.poll() is None
-    os.kill(second.facts()["pids"]["worker"], signal.SIGKILL)
-    assert second.wait_until_it_ended() == 1
-    assert "worker was killed by signal 9" in second.said()
-    until(lambda: processes_of(second.folder) == [])
-
-
-def test_the_development_server_answers_as_production_does(demo: Callable[..., Demo]) -> None:
-    serving = demo(what="dev")
-    serving.wait_until_it_serves()
-    answer = requests.get(f"{serving.facts()['base_url']}/nothing", timeout=5)
+    os.kill(first.facts()["pids"]["worker"], signal.SIGKILL)
+    assert first.wait_until_it_ended() == 1
+    assert "worker was killed by signal 9" in first.said()
+    until(lambda: processes_of(first.folder) == [])
+    # The one with reload answers as production does, makes no deed by itself, and ends whole when asked.
+    answer = requests.get(f"{second.facts()['base_url']}/nothing", timeout=5)
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
-    assert not (serving.var_dir / "demo" / "first-deed.pdf").exists()
-    serving.process.send_signal(signal.SIGTERM)
-    assert serving.wait_until_it_ended() == 0, serving.said()
-    assert processes_of(serving.folder) == []
+    assert not (second.var_dir / "demo" / "first-deed.pdf").exists()
+    second.process.send_signal(signal.SIGINT)
+    assert second.wait_until_it_ended() == 0, second.said()
+    assert processes_of(second.folder) == []
 
 
 def test_a_taken_port_is_named(demo: Callable[..., Demo]) -> None:
@@ -280,11 +272,34 @@ def given(tmp_path: Path) -> Iterator[Given]:
             child.stop(seconds=5)
 
 
+@pytest.fixture
+def code(tmp_path: Path) -> Path:
+    """A copy of the code, which may have a `.env` of its own."""
+    copy = tmp_path / "code"
+    for name in ("partner_api", "keys", "billing", "deeds", "webhooks", "templates"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "manage.py", copy)
+    return copy
+
+
 def test_once_makes_the_first_deed_and_a_billing_month_and_ends(
-    demo: Callable[..., Demo], given: Given
+    demo: Callable[..., Demo], given: Given, code: Path
 ) -> None:
-    """On servers that are given, which are used and left running, and with PDFs in S3."""
-    once = demo(**given.env, ONCE="1", STRIPE="twin", STORAGE="s3")
+    """Beside a deployment's settings, of which only the servers are used that the demo may have; they are
+    left running. The PDFs go to an S3 that is not the deployment's, the bills to a Stripe that is not."""
+    theirs = {
+        **given.env,
+        "ONCE": "1",
+        "STORAGE_BACKEND": "s3",
+        "S3_BUCKET": "deeds-of-production",
+        "STRIPE_SECRET_KEY": "sk_live_1234567890",  # pragma: allowlist secret
+        "EMAIL_URL": "smtp://127.0.0.1:9",
+        "SECRET_KEY": "of-production",
+        "FIELD_ENCRYPTION_KEYS": "of-production",
+        "METRICS_CACHE_SECONDS": "nonsense",
+    }
+    (code / ".env").write_text("".join(f"{name}={text}\n" for name, text in theirs.items()))
+    once = demo(STRIPE="twin", STORAGE="s3", code=code)
     assert once.process.wait(180) == 0, once.said()
     assert "is paid: 149.00 USD" in once.said()
     assert "0 variances" in once.said()
@@ -306,44 +321,6 @@ def test_once_makes_the_first_deed_and_a_billing_month_and_ends(
     assert len(put) == 1 + 8
     assert [name for method, name, signed in asked if method == "GET" and "Signature=" in signed] == put[:1]
     assert not list(once.var_dir.joinpath("storage").rglob("*.pdf"))
-
-
-def test_beside_a_deployments_settings_only_the_servers_that_are_named_are_used(
-    given: Given, tmp_path: Path
-) -> None:
-    """In a copy of the code, with a `.env` beside it whose bucket and Stripe nobody gave to the demo."""
-    copy = tmp_path / "code"
-    for name in ("partner_api", "keys", "billing", "deeds", "webhooks", "templates"):
-        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "manage.py", copy)
-    theirs = {
-        **given.env,
-        "VAR_DIR": str(tmp_path / "their var"),
-        "ONCE": "1",
-        "STORAGE_BACKEND": "s3",
-        "S3_BUCKET": "deeds-of-production",
-        "STRIPE_SECRET_KEY": "sk_live_1234567890",  # pragma: allowlist secret
-        "EMAIL_URL": "smtp://127.0.0.1:9",
-        "SECRET_KEY": "of-production",
-        "FIELD_ENCRYPTION_KEYS": "of-production",
-        "METRICS_CACHE_SECONDS": "nonsense",
-    }
-    (copy / ".env").write_text("".join(f"{name}={text}\n" for name, text in theirs.items()))
-    base = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
-    done = subprocess.run(
-        [sys.executable, "-m", "partner_api.local", "demo"],
-        env=base | {"PORT": str(free_port()), "LOG_LEVEL": "WARNING"},
-        cwd=copy,
-        capture_output=True,
-        text=True,
-        timeout=170,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "POST /api/generate/grant-deed-ca" in given.main_api.log.read_text()
-    assert len(list((tmp_path / "their var" / "storage").rglob("*.pdf"))) == 1
-    with psycopg.connect(given.env["DATABASE_URL"]) as database:
-        assert database.execute("SELECT count(*) FROM external_deeds").fetchone() == (1,)
 
 
 def test_nothing_is_taken_from_a_file_that_is_for_production(tmp_path: Path, monkeypatch: Any) -> None:

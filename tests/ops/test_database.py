@@ -446,3 +446,5 @@ def changed_meanwhile() -> Iterator[None]:
             yield
         finally:
             other.execute(change.format(length))
+            # No connection of the pool may take the plans of now to another test.
+            connection.close_pool()
