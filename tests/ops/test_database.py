@@ -447,4 +447,4 @@ def changed_meanwhile() -> Iterator[None]:
         finally:
             other.execute(change.format(length))
             # No connection of the pool may take the plans of now to another test.
-            connection.close_pool()
+            connection.close_pool()  # type: ignore[attr-defined]  # of Django's backend for Postgres
