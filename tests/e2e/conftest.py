@@ -3,8 +3,8 @@
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 import requests
@@ -32,6 +32,8 @@ class Deployment:
             "DATABASE_URL": f"{server}/{connection.settings_dict['NAME']}",
             "PUBLIC_BASE_URL": self.url,
             "WEB_BIND": self.url.removeprefix("http://"),
+            # Those that need several say so: each takes a second of the machine to start.
+            "WEB_WORKERS": "1",
             "VAR_DIR": str(folder),
             "MAIN_API_BASE_URL": sandbox,
             "SANDBOX_BASE_URL": sandbox,
@@ -75,13 +77,20 @@ class Deployment:
 
 
 @pytest.fixture
-def deployment(transactional_db: None, acme: Partner, tmp_path: Path) -> Iterator[Any]:
-    running = Deployment(tmp_path)
+def deployment(transactional_db: None, acme: Partner, tmp_path: Path) -> Iterator[Deployment]:
+    with deployed(tmp_path) as running:
+        yield running
+
+
+@contextmanager
+def deployed(folder: Path) -> Iterator[Deployment]:
+    """A deployment that starts nothing by itself; what was started is gone afterwards, and kept no secret."""
+    running = Deployment(folder)
     try:
         yield running
     finally:
         # Outright: how they stop is what other tests look at, and waiting for it takes long.
         for child in reversed(running.children):
             child.kill()
-    for log in tmp_path.glob("*.log"):
+    for log in folder.glob("*.log"):
         assert leaks(log.read_text(errors="replace")) == [], f"{log.name} shows what no log may"

@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from keys.models import ApiKey, Partner
 from tests.api import Api
-from tests.e2e.conftest import Deployment
+from tests.e2e.conftest import Deployment, deployed
 from tests.e2e.test_wire import raw
 from tests.webhooks.conftest import Register, Sources, register, source  # noqa: F401 - fixtures
 from tests.webhooks.inbound_calls import FIRST, sign
@@ -40,10 +40,16 @@ class Wire:
         )
 
 
+@pytest.fixture(scope="module")
+def web(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    with deployed(tmp_path_factory.mktemp("web")) as running:
+        running.start_web()
+        yield running
+
+
 @pytest.fixture
-def wire(deployment: Deployment, acme: Partner) -> Iterator[Wire]:
-    deployment.start_web()
-    sent = Wire(deployment, acme)
+def wire(web: Deployment, transactional_db: None, acme: Partner) -> Iterator[Wire]:
+    sent = Wire(web, acme)
     yield sent
     sent.session.close()
 
@@ -97,18 +103,18 @@ def test_an_idempotency_key_is_of_what_came_in_chunks(wire: Wire, register: Regi
     assert (other.status_code, other.json()["code"]) == (422, "idempotency_mismatch")
 
 
-def test_chunks_that_are_none_get_a_problem(wire: Wire, deployment: Deployment) -> None:
+def test_chunks_that_are_none_get_a_problem(wire: Wire, web: Deployment) -> None:
     head = (
         b"POST /v2/deeds HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n"
         b"Content-Type: application/json\r\nAuthorization: Bearer " + wire.api.text.encode() + b"\r\n\r\n"
     )
-    host = deployment.url.removeprefix("http://").encode()
+    host = web.url.removeprefix("http://").encode()
     for body in (
         b"xyz\r\n{}\r\n0\r\n\r\n",
         b"2\r\n{}nonsense0\r\n\r\n",
         b"2\r\n{}\r\n0\r\nbad trailer\r\n\r\n",
     ):
-        got, problem = raw(deployment, head.replace(b"Host: a", b"Host: " + host) + body)
+        got, problem = raw(web, head.replace(b"Host: a", b"Host: " + host) + body)
         assert (got, problem["code"]) == (400, "bad_request")
 
 

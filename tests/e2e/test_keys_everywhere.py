@@ -51,7 +51,7 @@ def test_redis_killed_under_load_costs_no_request(
 ) -> None:
     where: Any = {"password": "x", "log": tmp_path / "redis.log", "durable": False, "port": free_port()}
     redis, deployment.env["REDIS_URL"] = start_redis(tmp_path / "redis", **where)
-    deployment.start_web()
+    deployment.start_web(WEB_WORKERS="2")
     api = Api.of(acme)
     lifecycle.change(BY, api.key, rate_limit_per_minute=1_000_000, rate_limit_burst=100_000)
     stop, answers = threading.Event(), []

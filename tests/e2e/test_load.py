@@ -37,7 +37,7 @@ def _session(api: Api) -> requests.Session:
 def test_many_orders_by_many_clients_are_as_many_deeds(deployment: Deployment, acme: Partner) -> None:
     deployment.start_sandbox()
     deployment.start_worker()
-    deployment.start_web()
+    deployment.start_web(WEB_WORKERS="2")
     api = Api.of(acme)
 
     def client(first: int) -> list[requests.Response]:
@@ -67,7 +67,7 @@ def test_many_orders_by_many_clients_are_as_many_deeds(deployment: Deployment, a
 
 
 def test_the_same_order_fifty_times_at_once_is_one_deed(deployment: Deployment, acme: Partner) -> None:
-    deployment.start_web()
+    deployment.start_web(WEB_WORKERS="2")
     api = Api.of(acme)
 
     def send(_: int) -> requests.Response:

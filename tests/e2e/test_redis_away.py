@@ -28,7 +28,7 @@ def test_a_redis_that_dies_costs_no_order(deployment: Deployment, acme: Partner,
     deployment.start_sandbox()
     deployment.start_worker()
     deployment.start_beat()
-    deployment.start_web()
+    deployment.start_web(WEB_WORKERS="2")
     session = requests.Session()
     session.headers["Authorization"] = f"Bearer {Api.of(acme).text}"
 
