@@ -2,6 +2,7 @@
 
 import socket
 import threading
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -15,8 +16,8 @@ class Gate:
         self._may_pass.set()
         self._taken: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
-        self.port = 0
-        self.open()
+        self._listener = self._listen(0)
+        self.port: int = self._listener.getsockname()[1]
 
     def __enter__(self) -> Self:
         return self
@@ -28,10 +29,8 @@ class Gate:
 
     def open(self) -> None:
         """What was held back goes on its way, and new connections are taken again."""
-        if not self.port or self._listener.fileno() == -1:
-            self._listener = socket.create_server(("127.0.0.1", self.port), backlog=64)
-            self.port = self._listener.getsockname()[1]
-            self._run(self._take, self._listener)
+        if self._listener.fileno() == -1:
+            self._listener = self._listen(self.port)
         self._may_pass.set()
 
     def hang(self) -> None:
@@ -49,8 +48,13 @@ class Gate:
         self._taken.clear()
         self._may_pass.set()
 
-    def _run(self, target: object, *args: object) -> None:
-        thread = threading.Thread(target=target, args=args)  # type: ignore[arg-type]  # each with its own
+    def _listen(self, port: int) -> socket.socket:
+        listener = socket.create_server(("127.0.0.1", port), backlog=64)
+        self._run(self._take, listener)
+        return listener
+
+    def _run(self, target: Callable[..., None], *args: socket.socket) -> None:
+        thread = threading.Thread(target=target, args=args)
         self._threads.append(thread)
         thread.start()
 

@@ -147,8 +147,8 @@ def test_each_that_goes_away_under_a_running_process_is_named_and_the_others_are
             gates[name] = stack.enter_context(Gate((parts.hostname, parts.port)))
             place = f"{parts.netloc.rpartition('@')[0]}@127.0.0.1:{gates[name].port}".removeprefix("@")
             env[variable] = parts._replace(netloc=place).geturl()
-        stack.callback(lambda: [child.kill() for child in deployment.children])
         deployment.start_web(**env, METRICS_ALLOWED_CIDRS="127.0.0.0/8")
+        stack.callback(deployment.children[0].kill)
         for close in (Gate.hang, Gate.refuse):
             for name, gate in gates.items():
                 deployment.children[0].wait_until(partial(_is_ready, deployment), seconds=20)
