@@ -117,6 +117,35 @@ def test_a_process_that_does_not_start_is_named_with_its_last_words(tmp_path: Pa
         child.wait_until(lambda: False, seconds=10)
 
 
+def test_a_child_that_dies_is_named_and_all_others_end(tmp_path: Path) -> None:
+    script = f"""
+import sys
+from pathlib import Path
+from partner_api.local.processes import Child, Failed, Family
+family = Family()
+for name in ("web", "worker"):
+    family.add(Child(name, ["sleep", "600"], log=Path({str(tmp_path)!r}) / name))
+print(*(child.pid for child in family.children), flush=True)
+try:
+    while True:
+        family.check()
+except Failed as failure:
+    sys.exit(str(failure))
+finally:
+    family.stop()
+"""
+    family = subprocess.Popen(
+        [sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert family.stdout is not None
+    web, worker = map(int, family.stdout.readline().split())
+    os.kill(worker, signal.SIGKILL)
+    said = family.communicate(timeout=20)[1]
+    assert family.returncode == 1
+    assert "worker was killed by signal 9" in said
+    assert not alive(web)
+
+
 def test_what_a_child_started_ends_with_it(tmp_path: Path) -> None:
     script = (
         "import subprocess, time; print(subprocess.Popen(['sleep', '600']).pid, flush=True); time.sleep(600)"
@@ -174,43 +203,6 @@ def demo(tmp_path: Path) -> Iterator[Callable[..., Demo]]:
         if one.process.poll() is None:
             one.process.terminate()
             one.process.wait(30)
-
-
-def test_a_demo_and_a_development_server_stand_side_by_side_and_one_that_ends_leaves_the_other(
-    demo: Callable[..., Demo], tmp_path: Path
-) -> None:
-    first, second = demo("one"), demo("two", what="dev")
-    for each in (first, second):
-        each.wait_until_it_serves()
-    facts = first.facts()
-    assert all(alive(pid) for pid in facts["pids"].values())
-    for name in ("partner", "other_partner"):
-        headers = {"Authorization": f"Bearer {facts[name]['api_key']}"}
-        assert requests.get(f"{facts['base_url']}/v2/deeds", headers=headers, timeout=5).status_code == 200
-    listed = subprocess.run(
-        [sys.executable, "manage.py", "issue_key", "Acme Title", "--name", "Beside"],
-        env={"PATH": os.environ["PATH"], "VAR_DIR": str(first.var_dir)},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert listed.stdout.startswith("dp_test_")
-    third = Demo(tmp_path / "three", VAR_DIR=str(first.var_dir))
-    assert third.wait_until_it_ended() == 1
-    assert "another stack already runs" in third.said()
-    # A child that dies ends all of its own, and is named.
-    os.kill(first.facts()["pids"]["worker"], signal.SIGKILL)
-    assert first.wait_until_it_ended() == 1
-    assert "worker was killed by signal 9" in first.said()
-    until(lambda: processes_of(first.folder) == [])
-    # The one with reload answers as production does, makes no deed by itself, and ends whole when asked.
-    answer = requests.get(f"{second.facts()['base_url']}/nothing", timeout=5)
-    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
-    assert not (second.var_dir / "demo" / "first-deed.pdf").exists()
-    second.process.send_signal(signal.SIGINT)
-    assert second.wait_until_it_ended() == 0, second.said()
-    assert processes_of(second.folder) == []
 
 
 def test_a_taken_port_is_named(demo: Callable[..., Demo]) -> None:
@@ -282,8 +274,8 @@ def code(tmp_path: Path) -> Path:
     return copy
 
 
-def test_once_makes_the_first_deed_and_a_billing_month_and_ends(
-    demo: Callable[..., Demo], given: Given, code: Path
+def test_once_makes_the_first_deed_and_a_billing_month_and_ends_and_leaves_another_alone(
+    demo: Callable[..., Demo], given: Given, code: Path, tmp_path: Path
 ) -> None:
     """Beside a deployment's settings, of which only the servers are used that the demo may have; they are
     left running. The PDFs go to an S3 that is not the deployment's, the bills to a Stripe that is not."""
@@ -299,7 +291,7 @@ def test_once_makes_the_first_deed_and_a_billing_month_and_ends(
         "METRICS_CACHE_SECONDS": "nonsense",
     }
     (code / ".env").write_text("".join(f"{name}={text}\n" for name, text in theirs.items()))
-    once = demo(STRIPE="twin", STORAGE="s3", code=code)
+    beside, once = demo("beside", what="dev"), demo(STRIPE="twin", STORAGE="s3", code=code)
     assert once.process.wait(180) == 0, once.said()
     assert "is paid: 149.00 USD" in once.said()
     assert "0 variances" in once.said()
@@ -321,6 +313,34 @@ def test_once_makes_the_first_deed_and_a_billing_month_and_ends(
     assert len(put) == 1 + 8
     assert [name for method, name, signed in asked if method == "GET" and "Signature=" in signed] == put[:1]
     assert not list(once.var_dir.joinpath("storage").rglob("*.pdf"))
+    _serves_and_ends_whole(beside, Demo(tmp_path / "third", VAR_DIR=str(beside.var_dir)))
+
+
+def _serves_and_ends_whole(serving: Demo, second: Demo) -> None:
+    """The one with reload answers as production does, makes no deed by itself, and ends when asked."""
+    serving.wait_until_it_serves()
+    facts = serving.facts()
+    assert all(alive(pid) for pid in facts["pids"].values())
+    for name in ("partner", "other_partner"):
+        headers = {"Authorization": f"Bearer {facts[name]['api_key']}"}
+        assert requests.get(f"{facts['base_url']}/v2/deeds", headers=headers, timeout=5).status_code == 200
+    answer = requests.get(f"{facts['base_url']}/nothing", timeout=5)
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+    assert not (serving.var_dir / "demo" / "first-deed.pdf").exists()
+    issued = subprocess.run(
+        [sys.executable, "manage.py", "issue_key", "Acme Title", "--name", "Beside"],
+        env={"PATH": os.environ["PATH"], "VAR_DIR": str(serving.var_dir)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert issued.stdout.startswith("dp_test_")
+    assert second.wait_until_it_ended() == 1
+    assert "another stack already runs" in second.said()
+    serving.process.send_signal(signal.SIGINT)
+    assert serving.wait_until_it_ended() == 0, serving.said()
+    assert processes_of(serving.folder) == []
 
 
 def test_nothing_is_taken_from_a_file_that_is_for_production(tmp_path: Path, monkeypatch: Any) -> None:
