@@ -15,6 +15,8 @@ from gunicorn import glogging, util
 from gunicorn.http import errors
 from gunicorn.workers.gthread import ThreadWorker
 
+from partner_api.http.turns import Turns
+
 log = structlog.get_logger(__name__)
 
 _REFUSALS: tuple[tuple[type[Exception], str, str], ...] = (
@@ -29,10 +31,14 @@ _REFUSALS: tuple[tuple[type[Exception], str, str], ...] = (
 
 # A client that is busy sends its next request within this after an answer.
 _LINGER_MS: Final = 10
+# Requests of one process that are worked on at a time: one, and another for while it waits.
+_AT_ONCE: Final = 2
+_READS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class ProblemWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
-    """Keeps a thread at its connection for a moment after an answer, in case the next request follows.
+    """Keeps a thread at its connection for a moment after an answer, in case the next request follows; and
+    lets few threads work at a time (partner_api.http.turns).
 
     gunicorn would hand the connection to its main thread and get it back from there; under load this costs
     more than all else that a request does. Half the threads at most linger, and none while work is waiting.
@@ -41,13 +47,24 @@ class ProblemWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no type
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._may_linger = threading.BoundedSemaphore(max(1, self.cfg.threads // 2))
+        self._turns = Turns(_AT_ONCE)
 
     def handle(self, conn: Any) -> Any:
         """What gunicorn makes of it: True for a connection that is kept open."""
-        outcome = super().handle(conn)
+        outcome = self._handle(conn)
         while outcome is True and self._has_next(conn):
-            outcome = super().handle(conn)
+            outcome = self._handle(conn)
         return outcome
+
+    def _handle(self, conn: Any) -> Any:
+        with self._turns.turn():
+            return super().handle(conn)
+
+    def handle_request(self, req: Any, conn: Any) -> Any:
+        """One that writes goes on without a turn: at its commit it waits for a disk, better with others."""
+        if req.method not in _READS:
+            self._turns.give_back()
+        return super().handle_request(req, conn)
 
     def _has_next(self, conn: Any) -> bool:
         """Whether the connection's next request comes at once."""
