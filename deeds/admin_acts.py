@@ -27,8 +27,8 @@ class DeedActs(ActingAdmin):
         Act(
             "requeue",
             "Queue again",
-            "Order {object.order_id} of {object.partner} failed: {object.failure_message} It is given all "
-            "its attempts again.",
+            "Order {object.order_id} of {object.partner} failed (“{object.failure_message}”). It is given "
+            "all its attempts again.",
             "replay",
             permission="change",
             is_harmful=False,
@@ -95,6 +95,12 @@ class DeedActs(ActingAdmin):
     def requeue_selected(self, request: HttpRequest, queryset: Any) -> HttpResponse | None:
         """Asks for one reason for all that were selected, then queues those that can be, each by itself."""
         failed = queryset.filter(status=Deed.Status.FAILED, superseded_at=None).order_by("pk")
+        if not failed.exists():
+            message = (
+                "None of these deeds failed, or others took over their orders: nothing can be queued again."
+            )
+            self.message_user(request, message, messages.WARNING)
+            return None
         form = ReasonForm(request.POST if "reason" in request.POST else None)
         if not form.is_valid():
             return TemplateResponse(
@@ -118,9 +124,9 @@ class DeedActs(ActingAdmin):
                 queued += self._requeue(request, deed, form.cleaned_data["reason"])
             except IntegrityError:
                 passed_over += 1
-        self.message_user(request, f"{queued} deeds are queued again.")
+        self.message_user(request, f"Queued again: {queued}.")
         if passed_over:
-            message = f"{passed_over} were passed over: another deed has taken over their order."
+            message = f"Passed over, because another deed has taken over the order: {passed_over}."
             self.message_user(request, message, messages.WARNING)
         return None
 

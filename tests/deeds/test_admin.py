@@ -107,14 +107,31 @@ def test_failed_deeds_are_queued_again_together(
     assert 'name="reason"' in staff.post("/admin/deeds/deed/", {**form, "reason": " "}).content.decode()
     assert Deed.objects.filter(status="queued").count() == 2, "without a reason nothing is done"
     done = staff.post("/admin/deeds/deed/", {**form, "reason": "the outage is over"}, follow=True)
-    assert "2 deeds are queued again" in (told := done.content.decode())
-    assert "1 were passed over" in told
+    assert "Queued again: 2." in (told := done.content.decode())
+    assert "Passed over, because another deed has taken over the order: 1." in told
     assert set(Deed.objects.filter(status="failed")) == {failed[0]}
     assert Deed.objects.get(pk=taken.pk).status == "queued"
     entries = AuditEntry.objects.filter(action="deed.requeued")
     assert {(entry.target_id, entry.reason) for entry in entries} == {
         (str(deed.pk), "the outage is over") for deed in failed[1:]
     }
+
+
+def test_where_none_failed_no_reason_is_asked_for(staff: Client, place: Callable[[str], Deed]) -> None:
+    form = {"action": "requeue_selected", "_selected_action": [str(place("W-1").pk)], "select_across": "0"}
+    page = staff.post("/admin/deeds/deed/", form, follow=True).content.decode()
+    assert "None of these deeds failed" in page
+    assert 'name="reason"' not in page
+
+
+def test_why_a_deed_failed_stands_apart_from_what_is_asked(
+    staff: Client, place: Callable[[str], Deed]
+) -> None:
+    deed = place("F-1")
+    Deed.objects.update(status="failed", failure_code="main_api_rejected", failure_message="County is wrong")
+    page = staff.get(f"/admin/deeds/deed/{deed.pk}/requeue/").content.decode()
+    assert "failed (“County is wrong”). It is given" in page
+    assert "Legal hold…" in staff.get(f"/admin/deeds/deed/{deed.pk}/change/").content.decode()
 
 
 def test_who_may_only_read_queues_none_again(place: Callable[[str], Deed], quick_passwords: None) -> None:
