@@ -29,7 +29,7 @@ from tests.api import Api
 from tests.engines_plugin import TEMPLATE, TEMPLATE_LOCK
 from tests.staff import hire, log_in
 
-ROLES = {"django_content_type", "auth_permission", "auth_group", "auth_group_permissions"}
+TABLES_OF_ROLES = {"django_content_type", "auth_permission", "auth_group", "auth_group_permissions"}
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -79,7 +79,9 @@ def _let_tables_be_emptied() -> None:
 def _empty(case: TransactionTestCase) -> None:
     """What Django's flush does, for the tables that a test wrote to. The roles stay: to make them anew after
     each test took longer than most tests do."""
-    tables = sorted({model._meta.db_table for model in apps.get_models(include_auto_created=True)} - ROLES)
+    tables = sorted(
+        {model._meta.db_table for model in apps.get_models(include_auto_created=True)} - TABLES_OF_ROLES
+    )
     with connection.cursor() as cursor:
         looks = (sql.SQL("EXISTS (SELECT FROM {})").format(sql.Identifier(table)) for table in tables)
         cursor.execute(sql.SQL("SELECT {}").format(sql.SQL(", ").join(looks)))
