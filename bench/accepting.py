@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from functools import partial
 
 from bench.harness import Bench, Figure, at_least, facts, in_turns, measure, ratio
 from bench.load import http
@@ -35,7 +36,7 @@ def run(bench: Bench) -> list[Figure]:
     for make in makers.values():
         turn(make, numbers, seconds=1)  # warm
     values = in_turns(
-        {name: lambda make=make: turn(make, numbers) for name, make in makers.items()},  # type: ignore[misc]  # bound
+        {name: partial(turn, make, numbers) for name, make in makers.items()},
         rounds=ROUNDS,
     )
     best = {f"{name}_per_second": max(found) for name, found in values.items()}

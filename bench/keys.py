@@ -3,6 +3,7 @@
 import statistics
 import subprocess
 import sys
+from functools import partial
 from typing import Any
 
 from bench.harness import Bench, Figure, at_least, at_most, facts, in_turns, measure, ratio
@@ -30,13 +31,12 @@ def run(bench: Bench) -> list[Figure]:
     ours, floor, packages = _requests()
     for lines in (ours, floor, packages):
         measure(url, lines, seconds=1)  # warm
-    values = in_turns(
-        {
-            name: lambda lines=lines: measure(url, lines, seconds=SECONDS).per_second  # type: ignore[misc]  # bound
-            for name, lines in (("ours", ours), ("floor", floor), ("packages", packages))
-        },
-        rounds=ROUNDS,
-    )
+
+    def turn(lines: list[str]) -> float:
+        return measure(url, lines, seconds=SECONDS).per_second
+
+    sides = {"ours": ours, "floor": floor, "packages": packages}
+    values = in_turns({name: partial(turn, lines) for name, lines in sides.items()}, rounds=ROUNDS)
     best = {f"{name}_per_second": max(found) for name, found in values.items()}
     half = max(values["ours"]) / 2
     # Beside it what the machine and the server alone make of it, at the same rate.

@@ -11,6 +11,7 @@ import statistics
 import subprocess
 import sys
 from base64 import b32decode
+from functools import partial
 from typing import Any, Final
 
 from bench.harness import Bench, Figure, at_least, at_most, facts, in_turns, measure, ratio
@@ -66,7 +67,7 @@ def _tails(name: str, question: str, urls: dict[str, str], filled: dict[str, flo
     def turn(url: str) -> float:
         return measure(url, [question], seconds=SECONDS[name], connections=1).percentile(0.99)
 
-    values = in_turns({size: lambda url=url: turn(url) for size, url in urls.items()}, rounds=ROUNDS)  # type: ignore[misc]  # bound
+    values = in_turns({size: partial(turn, url) for size, url in urls.items()}, rounds=ROUNDS)
     last = {f"{size}_p99_ms": statistics.median(found) for size, found in values.items()}
     detail = facts(rows=filled["rows"], fill_seconds=filled["seconds"], **last)
     return at_most(f"{name}_10m_vs_10k", ratio(values, "large", "small"), 2, detail)
@@ -81,7 +82,7 @@ def _overhead(urls: dict[str, str], holders: dict[str, Any]) -> Figure:
         measure(url, lines, seconds=SETTLING_SECONDS)
         return measure(url, lines, seconds=METERED_SECONDS).per_second
 
-    values = in_turns({name: lambda url=url: turn(url) for name, url in urls.items()}, rounds=METERED_ROUNDS)  # type: ignore[misc]  # bound
+    values = in_turns({name: partial(turn, url) for name, url in urls.items()}, rounds=METERED_ROUNDS)
     best = {f"{name}_per_second": max(found) for name, found in values.items()}
     return at_least("metering_overhead", ratio(values, "with", "without"), 0.9, facts(**best))
 

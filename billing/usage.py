@@ -170,10 +170,11 @@ FROM summed JOIN histogram USING (period, grp) ORDER BY period, grp"""  # noqa: 
 
 
 def _where(question: Question) -> tuple[str, list[Any]]:
-    conditions, values = ["level = %s"], [int(_level(question))]
+    conditions: list[str] = ["level = %s"]
+    values: list[Any] = [int(_level(question))]
     if question.partner is not None:
         conditions.append("partner_id = %s")
-        values.append(question.partner)  # type: ignore[arg-type]  # a list of parameters
+        values.append(question.partner)
     if question.livemode is not None:
         conditions.append("livemode = %s")
         values.append(question.livemode)

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import secrets
-import socket
 import subprocess
 import sys
 import threading
@@ -36,23 +35,9 @@ from tests.gate import Gate
 @pytest.fixture
 def hanging() -> Iterator[int]:
     """A port that takes connections and never says a word."""
-    taken: list[socket.socket] = []
-    with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
-
-        def take() -> None:
-            while True:
-                try:
-                    taken.append(server.accept()[0])
-                except OSError:
-                    return
-
-        thread = threading.Thread(target=take)
-        thread.start()
-        yield server.getsockname()[1]
-        server.shutdown(socket.SHUT_RDWR)
-        thread.join()
-        for one in taken:
-            one.close()
+    with Gate(("127.0.0.1", free_port())) as gate:
+        gate.hang()
+        yield gate.port
 
 
 @pytest.fixture(autouse=True)
@@ -82,7 +67,6 @@ def at(port: int) -> dict[str, dict[str, str]]:
             "REDIS_URL": f"redis://:top-secret@127.0.0.1:{port}/0",
             "CELERY_BROKER_URL": os.environ["REDIS_URL"],
         },
-        "broker": {"CELERY_BROKER_URL": f"redis://:top-secret@127.0.0.1:{port}/0"},
         "storage": {
             "STORAGE_BACKEND": "s3",
             "S3_BUCKET": "deeds",

@@ -208,7 +208,7 @@ def test_many_that_were_set_aside_for_one_reason_are_replayed(
         ("inbound_event.replayed", "they have paid")
     ] * 2
     InboundEvent.objects.filter(status="needs_attention").delete()
-    assert "No event needs attention" in staff.get(url, follow=True).content.decode()
+    assert "there is nothing to replay" in staff.get(url, follow=True).content.decode()
 
 
 def test_a_shadow_replay_shows_the_difference(staff: Client, source: Callable[..., Source]) -> None:

@@ -158,13 +158,12 @@ class InboundEventAdmin(ReadOnly):
 
     @action(description="Replay many", permissions=["change"])
     def replay_many(self, request: HttpRequest) -> HttpResponse:
-        form = ManyForm(request.POST if request.method == "POST" else None)
         back = reverse("admin:webhooks_inboundevent_changelist")
         if not _set_aside():
-            self.message_user(
-                request, "No event needs attention: there is nothing to replay.", messages.WARNING
-            )
+            message = "No event that still has its body needs attention: there is nothing to replay."
+            self.message_user(request, message, messages.WARNING)
             return HttpResponseRedirect(back)
+        form = ManyForm(request.POST if request.method == "POST" else None)
         if not form.is_valid():
             return confirmation(self, request, _REPLAY_MANY, form, about=None, back=back)
         source, _, code = form.cleaned_data["which"].partition(" ")
