@@ -29,6 +29,8 @@ from partner_api.local.processes import Child, Family
 OK: Final = 200
 SUCCESSES: Final = frozenset({"200", "201", "202"})
 BLANK: Final = "blank"
+# Web processes of a deployment that sets nothing (partner_api.gunicorn_conf).
+SHIPPED: Final = 2
 # How long before its time a run begins to end what it has started.
 _ENDING_SECONDS: Final = 8
 
@@ -150,11 +152,12 @@ def measure(
     seconds: float,
     connections: int = 8,
     rate: float = 0.0,
+    warm_seconds: float = 0.0,
     wanted: frozenset[str] = SUCCESSES,
 ) -> Measured:
     """Load on a server from a process of its own. Raises RuntimeError when an answer is not as wanted."""
     host, _, port = url.removeprefix("http://").partition(":")
-    task = Task(host, int(port), lines, connections, seconds, rate)
+    task = Task(host, int(port), lines, connections, seconds, rate, warm_seconds)
     done = subprocess.run(
         [sys.executable, "-m", "bench.load"],
         input=json.dumps(asdict(task)),

@@ -6,13 +6,15 @@ import sys
 from functools import partial
 from typing import Any
 
-from bench.harness import Bench, Figure, at_least, at_most, facts, in_turns, measure, ratio
+from bench.harness import SHIPPED, Bench, Figure, at_least, at_most, facts, in_turns, measure, ratio
 from bench.load import http
 
 ROUNDS = 5
 SECONDS = 1.2
-TAILS = 3
+TAILS = 5
 TAIL_SECONDS = 2
+# A new connection's first answers are late: the server opens one to Postgres for it.
+TAIL_WARM_SECONDS = 0.7
 _GROWTH = """
 from pathlib import Path
 from keys.rate_limit import Limit, MemoryLimiter
@@ -27,8 +29,13 @@ print((kilobytes() - before) / 1024, len(limiter))
 
 
 def run(bench: Bench) -> list[Figure]:
-    url = bench.web()
     ours, floor, packages = _requests()
+    return [*_rates(bench, ours, floor, packages), _tails(bench, ours), _growth()]
+
+
+def _rates(bench: Bench, ours: list[str], floor: list[str], packages: list[str]) -> list[Figure]:
+    """At saturation."""
+    url = bench.web(workers=SHIPPED)
     for lines in (ours, floor, packages):
         measure(url, lines, seconds=1)  # warm
 
@@ -37,27 +44,33 @@ def run(bench: Bench) -> list[Figure]:
 
     sides = {"ours": ours, "floor": floor, "packages": packages}
     values = in_turns({name: partial(turn, lines) for name, lines in sides.items()}, rounds=ROUNDS)
+    bench.end_suite()
     best = {f"{name}_per_second": max(found) for name, found in values.items()}
-    half = max(values["ours"]) / 2
-    # Beside it what the machine and the server alone make of it, at the same rate.
-    bare = [http("GET", "/healthz")]
-    tails = in_turns(
-        {"ours": lambda: _tail(url, ours, half), "bare": lambda: _tail(url, bare, half)}, rounds=TAILS
-    )
-    tail, of_bare = statistics.median(tails["ours"]), statistics.median(tails["bare"])
     return [
         at_least("authed_get_vs_floor", ratio(values, "ours", "floor"), 0.8, facts(**best)),
         at_least("authed_get_vs_packages", ratio(values, "ours", "packages"), 3, facts(**best)),
-        at_most(
-            "p99_vs_p50", tail, 3, facts(per_second=half, worst=max(tails["ours"]), of_a_bare_answer=of_bare)
-        ),
-        _growth(),
     ]
 
 
-def _tail(url: str, lines: list[str], rate: float) -> float:
-    measured = measure(url, lines, seconds=TAIL_SECONDS, rate=rate)
-    return measured.percentile(0.99) / measured.percentile(0.5)
+def _tails(bench: Bench, ours: list[str]) -> Figure:
+    """At half of saturation, of one process: with two on two cores, Postgres, Redis and the client that
+    measures have no core of their own, and what is late is the machine's.
+    """
+    url = bench.web()
+    # Beside it what the machine and the server alone make of it, at the same rate.
+    bare = [http("GET", "/healthz")]
+    measure(url, ours, seconds=1)  # warm
+
+    found: dict[str, list[float]] = {"ours": [], "bare": []}
+    for _ in range(TAILS):
+        # What this machine does in a second changes while the bench runs.
+        rate = measure(url, ours, seconds=1).per_second / 2
+        for name, lines in (("ours", ours), ("bare", bare)):
+            measured = measure(url, lines, seconds=TAIL_SECONDS, rate=rate, warm_seconds=TAIL_WARM_SECONDS)
+            found[name].append(measured.percentile(0.99) / measured.percentile(0.5))
+    middle = {name: statistics.median(ratios) for name, ratios in found.items()}
+    detail = facts(per_second=rate, worst=max(found["ours"]), of_a_bare_answer=middle["bare"])
+    return at_most("p99_vs_p50", middle["ours"], 3, detail)
 
 
 def _growth() -> Figure:

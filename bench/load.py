@@ -18,7 +18,10 @@ _LIMIT: Final = 10 * 1024 * 1024
 
 @dataclass
 class Task:
-    """`requests` are sent in turn by each of `connections`, for `seconds`. `rate` 0 is closed-loop."""
+    """`requests` are sent in turn by each of `connections`, for `seconds`. `rate` 0 is closed-loop.
+
+    Before that they are sent for `warm_seconds` in the same way: of these only the statuses are counted.
+    """
 
     host: str
     port: int
@@ -26,6 +29,7 @@ class Task:
     connections: int
     seconds: float
     rate: float = 0.0
+    warm_seconds: float = 0.0
 
 
 @dataclass
@@ -95,7 +99,8 @@ def run(task: Task) -> Measured:
     measured = Measured(0.0)
     lock = threading.Lock()
     started = time.perf_counter()
-    until = started + task.seconds
+    counted_from = started + task.warm_seconds
+    until = counted_from + task.seconds
     pause = task.connections / task.rate if task.rate else 0.0
 
     def client(number: int) -> None:
@@ -110,8 +115,9 @@ def run(task: Task) -> Measured:
             else:
                 due = now
             status = connection.send(requests[turn % len(requests)])
-            latencies.append((time.perf_counter() - due) * 1000)
             statuses[status] = statuses.get(status, 0) + 1
+            if due >= counted_from:
+                latencies.append((time.perf_counter() - due) * 1000)
             turn += task.connections
             due += pause
         with lock:
@@ -124,7 +130,7 @@ def run(task: Task) -> Measured:
         thread.start()
     for thread in threads:
         thread.join()
-    measured.seconds = time.perf_counter() - started
+    measured.seconds = time.perf_counter() - counted_from
     return measured
 
 

@@ -5,7 +5,6 @@ Figures that depend on the machine are settings; docs/configuration.md lists the
 
 import gc
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +52,6 @@ logconfig_dict = {
     **_LOGGING,
     "loggers": {"gunicorn.error": {"level": "INFO", "handlers": [], "propagate": True}},
 }
-# How long a thread may keep the interpreter while others wait. The thread that stores the request log works
-# in long stretches, and a request gives way some five times: Python's 5 ms would be 25 in the tail.
-_SWITCH_SECONDS = 0.0005
 # A heartbeat file must not wait for a disk.
 worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - memory, not a disk
 
@@ -66,9 +62,11 @@ def on_starting(server: Any) -> None:
 
 
 def child_exit(server: Any, worker: Any) -> None:
-    """Live gauges of a worker that ended leave the metrics."""
+    """Live gauges of a worker that ended leave the metrics, and its connections are nobody's."""
+    from partner_api.http.worker import open_connections  # noqa: PLC0415 - loaded by gunicorn, once it logs
     from partner_api.ops.metrics import forget_process  # noqa: PLC0415 - it needs the settings
 
+    open_connections.forget(worker.age)
     forget_process(worker.pid)
 
 
@@ -81,7 +79,6 @@ def post_worker_init(worker: Any) -> None:
         # gunicorn numbers its workers as they come, those in place of others included.
         os.sched_setaffinity(0, {cores[worker.age % len(cores)]})
     drainer().ensure_running()
-    sys.setswitchinterval(_SWITCH_SECONDS)
     # What was loaded stays as long as the process: collections need not look at it again and again, which
     # would stop all requests for as long as some hundred thousand objects take.
     gc.collect()

@@ -17,7 +17,7 @@ from typing import Final
 import structlog
 import uuid_utils.compat
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import transaction
 from django.db.models import Window
 from django.db.models.functions import RowNumber
 from django.utils import timezone
@@ -27,6 +27,7 @@ from deeds import ordering
 from deeds.models import Deed
 from deeds.reading import Reading
 from keys.models import Partner
+from partner_api import prepared
 from partner_api.http import parsing
 from partner_api.http.problems import Problem
 from partner_api.ops import vault
@@ -236,7 +237,7 @@ def _store(
     """One statement for a new event, a second one to find what was there."""
     event_id = uuid_utils.compat.uuid7()
     kept = {name: headers[name][:MAX_IDENTITY] for name in _KEPT_HEADERS if name in headers}
-    with connection.cursor() as cursor:
+    with prepared.cursor() as cursor:
         sealed = vault.encrypt_bytes(body)
         cursor.execute(_STORE, [event_id, source.id, identity, sealed, json.dumps(kept), request_id, now])
         if cursor.rowcount == 1:

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from django.conf import settings
-from django.db import connection
 
 from keys.models import Partner
+from partner_api import prepared
 from partner_api.http.problems import Problem
 from webhooks.models.secrets import secrets_of
 from webhooks.systems import SYSTEMS
@@ -89,7 +89,7 @@ def _candidates(system: str, source_id: str | None, now: dt.datetime) -> list[Kn
             named = uuid.UUID(source_id)
         except ValueError as error:
             raise Problem("invalid_signature", "X-Webhook-Source is not the id of a source.") from error
-    with connection.cursor() as cursor:
+    with prepared.cursor() as cursor:
         cursor.execute(_CANDIDATES, [system, named, named, settings.WEBHOOKS_SOURCES_TRIED])
         rows = cursor.fetchall()
     return [

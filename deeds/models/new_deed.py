@@ -8,12 +8,13 @@ from typing import Any
 from django.db import connection
 
 from deeds.models.deed import Deed
+from partner_api import prepared
 
 
 def insert(deed: Deed) -> bool:
     """False where another live deed stands for the order; nothing is stored then."""
     sql, fields = _statement()
-    with connection.cursor() as cursor:
+    with prepared.cursor() as cursor:
         cursor.execute(
             sql, [field.get_db_prep_save(getattr(deed, field.attname), connection) for field in fields]
         )

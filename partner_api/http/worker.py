@@ -8,6 +8,7 @@ import http
 import json
 import select
 import threading
+import time
 from typing import Any, Final
 
 import structlog
@@ -15,6 +16,7 @@ from gunicorn import glogging, util
 from gunicorn.http import errors
 from gunicorn.workers.gthread import ThreadWorker
 
+from partner_api.http.sharing import OpenConnections
 from partner_api.http.turns import Turns
 
 log = structlog.get_logger(__name__)
@@ -33,21 +35,47 @@ _REFUSALS: tuple[tuple[type[Exception], str, str], ...] = (
 _LINGER_MS: Final = 10
 # Requests of one process that are worked on at a time: one, and another for while it waits.
 _AT_ONCE: Final = 2
+# A process that has more connections than another lets it take a new one, and takes those that nobody took
+# within this: the other may be busy, or ending.
+_YIELD_SECONDS: Final = 0.001
 _READS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
+# gunicorn loads this module before it forks.
+open_connections: Final = OpenConnections()
+
+
 class ProblemWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
-    """Keeps a thread at its connection for a moment after an answer, in case the next request follows; and
-    lets few threads work at a time (partner_api.http.turns).
+    """Keeps a thread at its connection for a moment after an answer, in case the next request follows; lets
+    few threads work at a time (partner_api.http.turns); and has the processes of a server share its
+    connections (partner_api.http.sharing).
 
     gunicorn would hand the connection to its main thread and get it back from there; under load this costs
     more than all else that a request does. Half the threads at most linger, and none while work is waiting.
     """
 
+    _open: int
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._may_linger = threading.BoundedSemaphore(max(1, self.cfg.threads // 2))
         self._turns = Turns(_AT_ONCE)
+
+    @property
+    def nr_conns(self) -> int:
+        """gunicorn's count of the connections of this process."""
+        return self._open
+
+    @nr_conns.setter
+    def nr_conns(self, count: int) -> None:
+        self._open = count
+        open_connections.set(self.age, count)
+
+    def accept(self, listener: Any) -> None:
+        # One more or less is no matter, and to look who has fewer must not cost each connection a moment.
+        if open_connections.ahead_of_least(self.age) > 1:
+            time.sleep(_YIELD_SECONDS)
+        super().accept(listener)
 
     def handle(self, conn: Any) -> Any:
         """What gunicorn makes of it: True for a connection that is kept open."""
