@@ -13,8 +13,8 @@ from functools import partial
 from bench.harness import SHIPPED, Bench, Figure, at_least, facts, in_turns, measure, ratio
 from bench.load import http
 
-ROUNDS = 5
-SECONDS = 1.2
+ROUNDS = 4
+SECONDS = 1
 # More than a turn can send: each order and each event is sent once.
 LINES = 2500
 PARTNERS = 20
