@@ -11,7 +11,7 @@ from bench.load import http
 
 ROUNDS = 4
 SECONDS = 1
-TAILS = 4
+TAILS = 5
 TAIL_SECONDS = 2
 # A new connection's first answers are late, for the server opens one to Postgres; and for two seconds what
 # was logged at saturation still waits to be stored.
