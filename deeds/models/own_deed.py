@@ -34,7 +34,7 @@ def _statement() -> tuple[str, list[str], list[tuple[int, Convert]]]:
     """The text, the fields in its order, and what turns a column into a field's value."""
     fields = Deed._meta.concrete_fields  # noqa: SLF001 - Django's documented name
     columns = ", ".join(connection.ops.quote_name(str(field.column)) for field in fields)
-    table = connection.ops.quote_name(Deed._meta.db_table)  # noqa: SLF001
+    table = connection.ops.quote_name(Deed._meta.db_table)  # noqa: SLF001 - Django's documented name
     sql = f"SELECT {columns} FROM {table} WHERE id = %s AND partner_id = %s AND livemode = %s"  # noqa: S608 - names of the model
     converters = [
         (index, convert)
