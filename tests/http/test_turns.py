@@ -1,6 +1,7 @@
 """Few requests are worked on at a time, and none waits for one that itself waits."""
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -33,7 +34,14 @@ def held(some: Turns, until: threading.Event) -> Callable[[], None]:
 
 
 def free(some: Turns) -> int:
-    return some._free.qsize()
+    return some._free
+
+
+def until(is_true: Callable[[], bool]) -> None:
+    ends = time.monotonic() + 20
+    while not is_true():
+        assert time.monotonic() < ends
+        time.sleep(0.001)
 
 
 def test_never_more_at_a_time_than_there_are_turns(patient: None) -> None:
@@ -54,6 +62,28 @@ def test_never_more_at_a_time_than_there_are_turns(patient: None) -> None:
         list(pool.map(work, range(200)))
     assert most == 2
     assert free(some) == 2
+
+
+def test_they_are_given_in_the_order_in_which_they_are_asked_for(patient: None) -> None:
+    some, got = Turns(1), list[int]()
+
+    def wants(number: int) -> None:
+        with some.turn():
+            got.append(number)
+        # Whoever has just had a turn is awake, and the others are not yet.
+        with some.turn():
+            got.append(number + 10)
+
+    with ThreadPoolExecutor(4) as pool:
+        with some.turn():
+            done = []
+            for number in range(4):
+                done.append(pool.submit(wants, number))
+                until(lambda number=number: len(some._waiting) == number + 1)
+        for each in done:
+            each.result(20)
+    assert got[:4] == [0, 1, 2, 3]
+    assert sorted(got[4:]) == [10, 11, 12, 13]
 
 
 def test_one_that_waits_is_overtaken_and_no_turn_is_lost_or_made() -> None:
