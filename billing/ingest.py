@@ -19,7 +19,7 @@ from psycopg.errors import ProgramLimitExceeded, StatementTooComplex
 
 from billing import agreed_units, metrics, requests_quota
 from billing.partitions import LOCK
-from billing.rollups import adding_sql
+from billing.rollups import adding_cells_sql, cells_sql, days_sql
 from partner_api import prepared
 
 MIXED: Final = "mixed"
@@ -74,10 +74,11 @@ WITH stored AS (
   SELECT {_READ} FROM jsonb_array_elements(%s::jsonb) AS given(line)
   ON CONFLICT DO NOTHING
   RETURNING {_COLUMNS}
-), hourly AS ({adding_sql("usage_hourly", "hour", "stored")}),
-daily AS ({adding_sql("usage_daily", "day", "stored")})
-SELECT count(*), partner_id, date_trunc('hour', at, 'UTC'), livemode, status
-FROM stored GROUP BY 2, 3, 4, 5
+), cells AS ({cells_sql("hour", "stored")}),
+hourly AS ({adding_cells_sql("usage_hourly", "cells")}),
+daily AS ({adding_cells_sql("usage_daily", f"({days_sql('cells')}) AS by_day")})
+SELECT sum(requests)::bigint, partner_id, moment, livemode, status
+FROM cells GROUP BY 2, 3, 4, 5
 """  # noqa: S608 - names of our own
 
 

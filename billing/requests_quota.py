@@ -47,7 +47,7 @@ def is_counted(*, livemode: bool, status: int) -> bool:
     return livemode and status not in {401, 402, 403, 429} and status < 500  # noqa: PLR2004 - HTTP's classes
 
 
-@transaction.atomic
+@transaction.atomic(savepoint=False)
 def count(requests: Mapping[tuple[uuid.UUID, dt.datetime], int]) -> None:
     """Adds so many requests of a partner at a moment. Call it once for each request, with its log row.
 

@@ -34,7 +34,7 @@ def adding_sql(table: str, unit: str, source: str) -> str:
 
 
 def adding_cells_sql(table: str, cells: str) -> str:
-    """The same for rows that were counted by cell already."""
+    """The same for rows that were counted by cell already: by the rollup's period, or more finely."""
     sums = ", ".join(f"{name} = kept.{name} + EXCLUDED.{name}" for name in MEASURES)
     return f"""
 INSERT INTO {table} AS kept ({_GRAIN}, {", ".join(MEASURES)}, {_HISTOGRAM})
@@ -65,6 +65,12 @@ SELECT date_trunc('{unit}', at, 'UTC') AS moment, ({BUCKET_SQL})::smallint AS bu
   sum(deeds) AS deeds, sum(cost_units) AS cost_units,
   sum(bytes_in) AS bytes_in, sum(bytes_out) AS bytes_out
 FROM {source} GROUP BY 1, 2, {", ".join(_DIMENSIONS)}"""  # noqa: S608 - names of our own
+
+
+def days_sql(hours: str) -> str:
+    """A query for the cells of `hours`, with their days instead of their hours."""
+    names = ", ".join(("bucket", *_DIMENSIONS, *MEASURES))
+    return f"SELECT date_trunc('day', moment, 'UTC') AS moment, {names} FROM {hours}"  # noqa: S608 - names of our own
 
 
 def rebuild(first: dt.date, last: dt.date) -> int:
