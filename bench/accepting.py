@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from functools import partial
 
-from bench.harness import SHIPPED, Bench, Figure, at_least, facts, in_turns, measure, ratio
+from bench.harness import Bench, Figure, at_least, facts, in_turns, measure, ratio
 from bench.load import http
 
 ROUNDS = 4
@@ -25,7 +25,7 @@ ACCEPTED = frozenset({"202"})
 
 
 def run(bench: Bench) -> list[Figure]:
-    url = bench.web(workers=SHIPPED, env=OPEN)
+    url = bench.web(workers=None, env=OPEN)
     makers = _makers()
 
     def turn(make: Callable[[int], str], numbers: Iterator[int], seconds: float = SECONDS) -> float:

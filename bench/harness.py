@@ -29,8 +29,6 @@ from partner_api.local.processes import Child, Family
 OK: Final = 200
 SUCCESSES: Final = frozenset({"200", "201", "202"})
 BLANK: Final = "blank"
-# Web processes of a deployment that sets nothing (partner_api.gunicorn_conf).
-SHIPPED: Final = 2
 # How long before its time a run begins to end what it has started.
 _ENDING_SECONDS: Final = 8
 
@@ -88,10 +86,12 @@ class Bench:
         # What is measured in this process says only what went wrong; servers write their logs as ever.
         os.environ.update(env | {"LOG_LEVEL": "ERROR"})
 
-    def web(self, *, workers: int = 1, env: Mapping[str, str] | None = None) -> str:
-        """Starts gunicorn, and returns where it answers."""
+    def web(self, *, workers: int | None = 1, env: Mapping[str, str] | None = None) -> str:
+        """Starts gunicorn, with as many processes as are shipped where None is given; where it answers."""
         address = f"127.0.0.1:{ports.free_port()}"
-        ours = {"WEB_BIND": address, "WEB_WORKERS": str(workers), **(env or {})}
+        ours = {"WEB_BIND": address, **(env or {})}
+        if workers is not None:
+            ours["WEB_WORKERS"] = str(workers)
         arguments = [
             "-m",
             "gunicorn",

@@ -6,7 +6,7 @@ import sys
 from functools import partial
 from typing import Any
 
-from bench.harness import SHIPPED, Bench, Figure, at_least, at_most, facts, in_turns, measure, ratio
+from bench.harness import Bench, Figure, at_least, at_most, facts, in_turns, measure, ratio
 from bench.load import http
 
 ROUNDS = 4
@@ -36,7 +36,7 @@ def run(bench: Bench) -> list[Figure]:
 
 def _rates(bench: Bench, ours: list[str], floor: list[str], packages: list[str]) -> list[Figure]:
     """At saturation."""
-    url = bench.web(workers=SHIPPED)
+    url = bench.web(workers=None)
     for lines in (ours, floor, packages):
         measure(url, lines, seconds=1)  # warm
 
