@@ -115,7 +115,8 @@ def send(entry: LedgerEntry, route: Route, *, invoice_id: str = "") -> tuple[str
             # Stripe's clock is behind ours.
             until = timezone.now() + dt.timedelta(minutes=5)
             raise Wait("clock_skew", until) from refused
-        if refused.code == "no_meter":
+        if refused.param == "event_name":
+            # Its meter is missing or archived, which is no fault of the entry's, and can be mended.
             raise
         raise Rejected(refused.code, refused.message) from refused
     return identifier, outcome == "duplicate"
@@ -135,11 +136,8 @@ def bill_as_item(entry: LedgerEntry, customer: StripeCustomer, *, invoice_id: st
     key = f"item:{identity(entry, customer)}"
     try:
         return _create_item(entry, customer, invoice_id, key), False
-    except stripe_client.KeyReused:
-        is_over = True
-    except stripe_client.Unavailable as fault:
-        is_over = fault.is_replayed
-        if not is_over:
+    except (stripe_client.Unavailable, stripe_client.Refused) as fault:
+        if not (fault.is_replayed or isinstance(fault, stripe_client.KeyReused)):
             raise
     # An earlier call ended otherwise, or is about to: what it made can be seen once it is over.
     made = _made_before(entry, customer)

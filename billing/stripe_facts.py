@@ -52,6 +52,8 @@ class CustomerFacts:
 
 @dataclass(frozen=True)
 class CardFacts:
+    """Of a payment method of another kind only the brand, which is its kind, is certain."""
+
     brand: str
     last4: str
     expires: str
@@ -124,6 +126,16 @@ def read_customer(found: Any) -> CustomerFacts:
     is_deleted = bool(facts.get("deleted"))
     method = (facts.get("invoice_settings") or {}).get("default_payment_method")
     return CustomerFacts(facts["id"], is_deleted, _id(method))
+
+
+def read_card(found: Any) -> CardFacts:
+    """Of a payment method, which has the details of its own kind alone."""
+    facts = found.to_dict()
+    details = facts.get(facts["type"]) or {}
+    year, month = details.get("exp_year"), details.get("exp_month")
+    expires = f"{year}-{month:02}" if year and month else ""
+    brand = details.get("brand") or facts["type"]
+    return CardFacts(brand[:40], (details.get("last4") or "")[:4], expires)
 
 
 def read_subscription(found: Any) -> SubscriptionFacts:

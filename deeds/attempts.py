@@ -4,8 +4,8 @@ import datetime as dt
 
 from django.conf import settings
 
-from deeds.main_api import Said
 from deeds.models import Deed, DeedAttempt
+from deeds.said import Said
 
 
 def note(deed: Deed, outcome: str, *, now: dt.datetime, said: Said | None = None, reason: str = "") -> None:

@@ -47,7 +47,8 @@ class V1Parties(BaseModel):
 
 
 class V1Order(BaseModel):
-    """The first version's body. `data` takes v2's fields, or the Main API's own names."""
+    """The first version's body. `data` takes v2's fields, or the Main API's own names; an empty text in
+    it is a field left out."""
 
     model_config = ConfigDict(extra="forbid")
 

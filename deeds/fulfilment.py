@@ -31,10 +31,11 @@ from deeds import (
 )
 from deeds.catalog import DEED_TYPES
 from deeds.circuit import Admission
-from deeds.main_api import Call, MainApiError, Rendering, Said, render, renderer_for
+from deeds.main_api import Call, MainApiError, Rendering, render, renderer_for
 from deeds.models import Deed
 from deeds.order import Order
 from deeds.pdf import CheckedPdf
+from deeds.said import Said
 from deeds.stores import StoreUnavailable
 from partner_api.http.problems import Problem
 from partner_api.ops import tracing

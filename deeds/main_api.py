@@ -4,9 +4,7 @@ A render is free of side effects there, so a call may be repeated. What may help
 few times within seconds; what may help later is told to the caller; what never will, too.
 """
 
-import json
 import random
-import re
 import threading
 import time
 from collections.abc import Iterator
@@ -19,20 +17,22 @@ import tenacity
 from django.conf import settings
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
-from deeds import metrics, retry_after
+from deeds import metrics, retry_after, said
+from deeds.said import Said
 
-_LIMIT_REASON: Final = 2000
-_LIMIT_ID: Final = 128
-_SECONDS: Final = re.compile(r"\d{1,6}(\.\d{1,9})?")
 _CHUNK: Final = 64 * 1024
 _TOO_MANY: Final = 429
 _REQUEST_TIMEOUT: Final = 408
 _SERVER_ERROR: Final = 500
+_UNAVAILABLE: Final = 503
+# As long as the longest rest of the circuit: who is overloaded is often back before it thought.
+_LONGEST_UNAVAILABLE_SECONDS: Final = 60.0
 # Our own token, or the way to the Main API, is wrong: paths and methods are the catalog's, never the order's.
 _OURS: Final = {401: "our token was refused", 403: "our token was refused"} | dict.fromkeys(
     (404, 405, 421), "there is no such call"
 )
 _OK: Final = 200
+_NOTHING: Final = Said()
 _local = threading.local()
 
 
@@ -60,16 +60,6 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Said:
-    """What is known of the answer, for the attempt log: no fact of the order is in it."""
-
-    status: int | None = None
-    request_id: str = ""
-    generation_seconds: float | None = None
-    calls: int = 1
-
-
-@dataclass(frozen=True)
 class Rendering:
     content: bytes
     said: Said
@@ -89,7 +79,7 @@ class MainApiError(Exception):
         is_temporary: bool,
         is_outage: bool = False,
         retry_after: float | None = None,
-        said: Said = Said(),
+        said: Said = _NOTHING,
         detail: Any = None,
     ) -> None:
         super().__init__(f"{code}: {reason}")
@@ -184,7 +174,7 @@ def _call_once(renderer: Renderer, call: Call) -> Rendering:
         ) as answer:
             if answer.status_code != _OK:
                 raise _refusal(renderer, answer, deadline)
-            return Rendering(_read(renderer, answer, deadline, settings.PDF_MAX_BYTES), _said(answer))
+            return Rendering(_read(renderer, answer, deadline, settings.PDF_MAX_BYTES), Said.by(answer))
     except requests.exceptions.SSLError as error:
         raise MainApiError("main_api_unavailable", "TLS failed", is_temporary=True, is_outage=True) from error
     except requests.exceptions.Timeout as error:
@@ -202,7 +192,7 @@ def _read(renderer: Renderer, answer: requests.Response, deadline: float, limit:
     body = b"".join(_parts(renderer, answer, deadline, at_most=limit + 1))
     if len(body) > limit:
         reason = f"the answer has more than {limit:,} bytes"
-        raise MainApiError("pdf_too_large", reason, is_temporary=False, said=_said(answer))
+        raise MainApiError("pdf_too_large", reason, is_temporary=False, said=Said.by(answer))
     return body
 
 
@@ -214,7 +204,7 @@ def _parts(
     A read timeout bounds each packet only. So each packet is looked at, that the whole ends by `deadline`, or
     a read timeout later.
     """
-    known: dict[str, Any] = {"is_temporary": True, "said": _said(answer)}
+    known: dict[str, Any] = {"is_temporary": True, "said": Said.by(answer)}
     left = at_most
     try:
         while left > 0 and (part := answer.raw.read1(min(left, _CHUNK), decode_content=True)):
@@ -232,12 +222,13 @@ def _parts(
 
 def _refusal(renderer: Renderer, answer: requests.Response, deadline: float) -> MainApiError:
     status = answer.status_code
-    known: dict[str, Any] = {"said": _said(answer)}
+    known: dict[str, Any] = {"said": Said.by(answer)}
     outage = {**known, "is_temporary": True, "is_outage": not renderer.is_sandbox}
     if status == _TOO_MANY:
-        asked = retry_after.seconds(answer.headers.get("Retry-After"))
-        kind = MainApiError if asked > settings.MAIN_API_RETRY_AFTER_MAX_SECONDS else _TryAgain
-        return kind("main_api_busy", "status 429", retry_after=asked, **outage)
+        return _busy("main_api_busy", status, retry_after.seconds(answer.headers.get("Retry-After")), outage)
+    if status == _UNAVAILABLE and "Retry-After" in answer.headers:
+        asked = min(retry_after.seconds(answer.headers["Retry-After"]), _LONGEST_UNAVAILABLE_SECONDS)
+        return _busy("main_api_unavailable", status, asked, outage)
     if status >= _SERVER_ERROR or status == _REQUEST_TIMEOUT:
         return _TryAgain("main_api_unavailable", f"status {status}", **outage)
     if status in _OURS:
@@ -246,40 +237,17 @@ def _refusal(renderer: Renderer, answer: requests.Response, deadline: float) -> 
     if 300 <= status < 400:  # noqa: PLR2004 - the class of redirects
         reason = f"status {status}: a redirect, which is not followed"
         return MainApiError("main_api_unavailable", reason, **outage)
-    detail = _detail(b"".join(_parts(renderer, answer, deadline, at_most=_CHUNK)))
-    reason = _as_text(detail) or f"status {status}"
+    if status < 300:  # noqa: PLR2004 - a success, but not the one with a deed
+        return MainApiError("invalid_pdf", f"status {status}", is_temporary=True, **known)
+    detail = said.detail(b"".join(_parts(renderer, answer, deadline, at_most=_CHUNK)))
+    reason = said.as_text(detail) or f"status {status}"
     return MainApiError("main_api_rejected", reason, is_temporary=False, detail=detail, **known)
 
 
-def _said(answer: requests.Response) -> Said:
-    return Said(
-        status=answer.status_code,
-        request_id=answer.headers.get("X-Request-ID", "")[:_LIMIT_ID],
-        generation_seconds=_seconds(answer.headers.get("X-Generation-Time", "")),
-    )
-
-
-def _seconds(text: str) -> float | None:
-    match = _SECONDS.match(text)
-    return float(match[0]) if match else None
-
-
-def _detail(body: bytes) -> Any:
-    """The `detail` of a 4xx; None when it says nothing readable."""
-    try:
-        return json.loads(body)["detail"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
-
-
-def _as_text(detail: Any) -> str:
-    if isinstance(detail, list):
-        detail = "; ".join(
-            f"{'.'.join(str(part) for part in one.get('loc', []))}: {one.get('msg', '')}"
-            for one in detail
-            if isinstance(one, dict)
-        )
-    return "" if detail is None else str(detail)[:_LIMIT_REASON]
+def _busy(code: str, status: int, asked: float, outage: dict[str, Any]) -> MainApiError:
+    """It says for how many seconds: a short time is waited for here."""
+    kind = MainApiError if asked > settings.MAIN_API_RETRY_AFTER_MAX_SECONDS else _TryAgain
+    return kind(code, f"status {status}", retry_after=asked, **outage)
 
 
 def _session() -> requests.Session:

@@ -14,10 +14,11 @@ from django.utils import timezone
 
 from billing import ledger, quotas
 from deeds import attempts, charges, metrics, refusals, replacing, storage, waiting
-from deeds.main_api import MainApiError, Said
+from deeds.main_api import MainApiError
 from deeds.models import Deed
 from deeds.models.own_deed import own_deed
 from deeds.pdf import CheckedPdf
+from deeds.said import Said
 from deeds.signals import deed_settled
 from partner_api.http.problems import Problem
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from django.conf import settings
 from pypdf import Configuration, PageObject, PdfReader, apply_configuration
 from pypdf.errors import PyPdfError
+from pypdf.generic import DictionaryObject
 
 _LOOKED_AT_PAGES = 5
 _PATIENCE_SECONDS = 5.0
@@ -96,7 +97,7 @@ def _names_one_of(facts: tuple[str, ...], reader: PdfReader, pages: int) -> bool
         plain = _letters(_plain_text(page))
         if any(fact in plain for fact in wanted):
             return True
-        found += _letters(page.extract_text(visitor_operand_before=look))
+        found += _letters(page.extract_text(visitor_operand_before=look) + _filled_in(page))
         # The reader goes on after a form that raised, so it is looked at once more.
         look(b"")
         if any(fact in found for fact in wanted):
@@ -105,6 +106,21 @@ def _names_one_of(facts: tuple[str, ...], reader: PdfReader, pages: int) -> bool
     if not shown:
         raise NotADeed("the PDF is blank")
     return not found
+
+
+def _filled_in(page: PageObject) -> str:
+    """What stands in the fields of a form: a viewer shows it, and the page's own text does not have it."""
+    texts = []
+    for annotation in page.annotations or ():
+        field = annotation.get_object()
+        for _ in range(2):
+            if not isinstance(field, DictionaryObject):
+                break
+            if "/V" in field:
+                texts.append(str(field["/V"]))
+            # Several places of one field have their value with their parent.
+            field = field["/Parent"] if "/Parent" in field else None  # noqa: SIM401 - `get` would give a reference
+    return "".join(texts)
 
 
 def _plain_text(page: PageObject) -> str:

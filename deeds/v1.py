@@ -1,9 +1,10 @@
 """The first version's order body, turned into today's; its errors, turned back into its words.
 
-`data` takes the fields of v2 or the Main API's own names, and money there may be a number. The order
-that results passes the same checks as any other.
+`data` takes the fields of v2 or the Main API's own names; money there may be a number, and an empty text is a
+field left out, because forms send all they have. The order that results passes the same checks as any other.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any, Final
@@ -68,9 +69,11 @@ class _Translation:
         if "order_id" in body:
             self._put("/order_id", body["order_id"], "/order_id")
         data = self._object(body, "data")
+        self._refuse_unknown(data, DATA_FIELDS, "/data")
+        data = {name: value if name == "metadata" else _filled(value) for name, value in _given(data)}
         self._data(data)
         self._parties(self._object(body, "parties"), data)
-        if "property_address" in body:
+        if body.get("property_address", "") != "":
             self._put("/property/address", body["property_address"], "/property_address")
         if self.errors:
             raise invalid(self.errors)
@@ -87,7 +90,6 @@ class _Translation:
         return replace(error, pointer=_DEFAULT_PLACES.get(error.pointer, f"/data{error.pointer}"))
 
     def _data(self, data: dict[str, Any]) -> None:
-        self._refuse_unknown(data, DATA_FIELDS, "/data")
         for name, value in data.items():
             source = pointer_to("/data", name)
             if name in _PROPERTY:
@@ -203,6 +205,17 @@ _DEFAULT_PLACES: Final = {
     "/grantors": "/parties/grantor",
     "/grantees": "/parties/grantee",
 }
+
+
+def _given(members: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    return ((name, value) for name, value in members.items() if value != "")
+
+
+def _filled(value: Any) -> Any:
+    """Without the members of objects in it that are empty texts."""
+    if isinstance(value, dict):
+        return {name: _filled(member) for name, member in _given(value)}
+    return value
 
 
 def _party_list(value: Any) -> Any:

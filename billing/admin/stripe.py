@@ -125,7 +125,9 @@ class StripeCustomerAdmin(ReadOnly):
     def card(self, customer: StripeCustomer) -> str:
         if not customer.has_payment_method:
             return "none"
-        return f"{customer.card_brand} •••• {customer.card_last4}, {customer.card_expires}"
+        number = f" •••• {customer.card_last4}" if customer.card_last4 else ""
+        expires = f", {customer.card_expires}" if customer.card_expires else ""
+        return f"{customer.card_brand}{number}{expires}"
 
 
 @admin.register(StripeInvoice)

@@ -45,7 +45,7 @@ class StripeCustomer(models.Model):
 
     @property
     def has_payment_method(self) -> bool:
-        return bool(self.card_last4)
+        return bool(self.card_brand)
 
 
 class StripeSubscription(models.Model):

@@ -17,23 +17,21 @@ def is_livemode() -> bool:
 
 
 class StripeFault(Exception):
-    """Stripe did not do it, or did not say so. `code` is short and stable, the message is Stripe's."""
+    """Stripe did not do it, or did not say so. `code` is short and stable, the message is Stripe's.
 
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(f"{code}: {message}")
-        self.code = code
-        self.message = message
-
-
-class Unavailable(StripeFault):
-    """No answer, or a 5xx: whether it was done is not known. Ask again, under the same identity.
-
-    `is_replayed` is True for the 5xx of an earlier call, repeated for its idempotency key.
+    `is_replayed` is True for the answer of an earlier call, repeated for its idempotency key: it says nothing
+    about today.
     """
 
     def __init__(self, code: str, message: str, *, is_replayed: bool = False) -> None:
-        super().__init__(code, message)
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        self.message = message
         self.is_replayed = is_replayed
+
+
+class Unavailable(StripeFault):
+    """No answer, or a 5xx: whether it was done is not known. Ask again, under the same identity."""
 
 
 class Busy(StripeFault):
@@ -43,8 +41,8 @@ class Busy(StripeFault):
 class Refused(StripeFault):
     """A 4xx: it was not done, and the same call won't be. `param` names what was wrong."""
 
-    def __init__(self, code: str, message: str, param: str = "") -> None:
-        super().__init__(code, message)
+    def __init__(self, code: str, message: str, param: str = "", *, is_replayed: bool = False) -> None:
+        super().__init__(code, message, is_replayed=is_replayed)
         self.param = param
 
 

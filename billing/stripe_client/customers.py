@@ -28,13 +28,9 @@ def read(customer_id: str) -> CustomerFacts:
     return stripe_facts.read_customer(call(lambda: v1().customers.retrieve(customer_id)))
 
 
-def card(payment_method_id: str) -> CardFacts | None:
-    """What may be shown of a card; None for another kind of payment method."""
-    method = call(lambda: v1().payment_methods.retrieve(payment_method_id))
-    if method.card is None:
-        return None
-    expires = f"{method.card.exp_year}-{method.card.exp_month:02}"
-    return CardFacts(method.card.brand, method.card.last4 or "", expires)
+def card(payment_method_id: str) -> CardFacts:
+    """What may be shown of a payment method; of one that is no card its kind stands for the brand."""
+    return stripe_facts.read_card(call(lambda: v1().payment_methods.retrieve(payment_method_id)))
 
 
 def portal_session(customer_id: str, *, return_url: str, idempotency_key: str | None) -> str:

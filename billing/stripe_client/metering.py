@@ -1,24 +1,33 @@
 """Meters, the events that are counted on them, and what Stripe has counted."""
 
 import datetime as dt
+import re
 import time
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from billing import pacing, stripe_facts
-from billing.stripe_client import Refused, Unavailable
+from billing.stripe_client import KeyReused, Refused, Unavailable
 from billing.stripe_client.sdk import PAGE, all_of, faults, header, made, replayed, under, v1
 from billing.stripe_facts import MeterEvent
 
+# What a refused event is wrong about, by the words of Stripe's answer: most name no `param`.
+_ABOUT: Final = (
+    ("identifier", re.compile(r"identifier|duplicate|already.exists", re.IGNORECASE)),
+    ("timestamp", re.compile(r"timestamp", re.IGNORECASE)),
+    ("event_name", re.compile(r"no_meter|archived_meter|\bmeter\b(?! event)", re.IGNORECASE)),
+)
+
 
 def send(event: MeterEvent, *, idempotency_key: str) -> Literal["accepted", "duplicate"]:
-    """Both answers mean that Stripe has it, once. Raises StripeFault."""
+    """Both answers mean that Stripe has it, once. A Refused names as its `param` what is wrong where Stripe's
+    words say so: `timestamp`, or `event_name` for a meter that is missing. Raises StripeFault."""
     pacing.METER_EVENTS.wait()
     try:
         _send(event, idempotency_key)
-    except Unavailable as fault:
-        if not fault.is_replayed:
+    except (Unavailable, Refused) as fault:
+        if not (fault.is_replayed or isinstance(fault, KeyReused)):
             raise
-        # Stripe repeats a 5xx for a key, done or not. Under another key it must look; the event's
+        # Stripe repeats a key's first answer, done or not. Under another key it must look; the event's
         # identifier still keeps it to one.
         try:
             pacing.METER_EVENTS.wait()
@@ -84,12 +93,20 @@ def _send(event: MeterEvent, idempotency_key: str) -> None:
         with faults():
             answer = v1().billing.meter_events.create(params, under(idempotency_key))
     except Refused as refused:
+        refused.param = refused.param or _about(refused, event)
         is_final = header(refused.__cause__, "stripe-should-retry") == "false"
-        if is_final and "already exists" in refused.message:
+        if is_final and refused.param == "identifier":
             raise _Duplicate from refused
         raise
     if replayed(answer.last_response):
         raise _Duplicate
+
+
+def _about(refused: Refused, event: MeterEvent) -> str:
+    if event.identifier in refused.message:
+        return "identifier"
+    said = f"{refused.code} {refused.message}"
+    return next((name for name, words in _ABOUT if words.search(said)), "")
 
 
 class _Duplicate(Exception):

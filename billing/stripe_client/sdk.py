@@ -44,12 +44,12 @@ def made(
 ) -> Any:
     """What `create` answers, once for the key.
 
-    Stripe repeats a 5xx under its key for a day, done or not. `look` then says whether it is there; what is
-    not is made under another key. Raises StripeFault.
+    Stripe repeats a key's first answer for a day: a 5xx, done or not, and a refusal whose cause may be gone.
+    `look` then says whether it is there; what is not is made under another key. Raises StripeFault.
     """
     try:
         return call(lambda: create(params, under(idempotency_key)))
-    except Unavailable as fault:
+    except (Unavailable, Refused) as fault:
         if not fault.is_replayed:
             raise
     return look() or call(lambda: create(params))
@@ -86,9 +86,9 @@ def faults() -> Iterator[None]:
         raise KeyReused("idempotency_error", _message(error)) from error
     except stripe.InvalidRequestError as error:
         kind = Gone if error.code == "resource_missing" else Refused
-        raise kind(error.code or "invalid_request", _message(error), error.param or "") from error
+        raise _refused(error, kind, error.code or "invalid_request") from error
     except stripe.CardError as error:
-        raise Refused(error.code or "card_error", _message(error), error.param or "") from error
+        raise _refused(error, Refused, error.code or "card_error") from error
     except (stripe.AuthenticationError, stripe.PermissionError) as error:
         raise Misconfigured("stripe_key_refused", _message(error)) from error
     except stripe.APIConnectionError as error:
@@ -108,6 +108,10 @@ def header(answer: Any, name: str) -> str:
 def replayed(answer: Any) -> bool:
     """Whether it is the answer that an earlier call with the same idempotency key was given."""
     return header(answer, "Idempotent-Replayed") == "true"
+
+
+def _refused(error: stripe.InvalidRequestError | stripe.CardError, kind: type[Refused], code: str) -> Refused:
+    return kind(code, _message(error), error.param or "", is_replayed=replayed(error))
 
 
 def _message(error: stripe.StripeError) -> str:

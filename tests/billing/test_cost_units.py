@@ -58,7 +58,7 @@ def test_a_setting_that_nothing_could_be_costed_by_is_refused_at_the_start(
     settings: Any, table: Any, problem: str
 ) -> None:
     settings.USAGE_COST_UNITS = table
-    with pytest.raises(ImproperlyConfigured, match=f"E050 USAGE_COST_UNITS: {problem}"):
+    with pytest.raises(ImproperlyConfigured, match=f"E063 USAGE_COST_UNITS: {problem}"):
         refuse_insecure_start()
     settings.USAGE_COST_UNITS = OWN
     refuse_insecure_start()

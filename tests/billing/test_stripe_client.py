@@ -3,6 +3,7 @@
 import datetime as dt
 import threading
 import time
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -12,7 +13,7 @@ from billing import pacing, stripe_client
 from billing.stripe_client import customers, metering, sdk
 from billing.stripe_facts import MeterEvent
 from partner_api.local.stripe_twin.server import Twin
-from partner_api.local.stripe_twin.world import Fault
+from partner_api.local.stripe_twin.world import Fault, Refusal
 
 
 @pytest.fixture
@@ -34,6 +35,13 @@ def accepted(twin: Twin) -> list[str]:
     return [one.identifier for lane in twin.app.meters.accepted.values() for one in lane]
 
 
+def refuse_events(twin: Twin, monkeypatch: pytest.MonkeyPatch, **error: Any) -> None:
+    def refuse(params: Any, lane: Any, payload: Any) -> None:
+        raise Refusal(400, **error)
+
+    monkeypatch.setattr(twin.app.meters, "_accept", refuse)
+
+
 def test_it_works(twin: Twin, customer: str) -> None:
     one = event(customer)
     assert send(one) == "accepted"
@@ -45,6 +53,53 @@ def test_a_duplicate_identifier_is_done_already(twin: Twin, customer: str) -> No
     send(one)
     assert metering.send(one, idempotency_key="another") == "duplicate"
     assert accepted(twin) == [one.identifier]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"message": "An event already exists with identifier {identifier}."},
+        {"message": "Duplicate identifier", "param": "identifier"},
+        {"message": "{identifier} was used within a day", "code": "duplicate_meter_event"},
+    ],
+)
+def test_a_duplicate_is_known_by_what_it_is_about(
+    twin: Twin, customer: str, monkeypatch: pytest.MonkeyPatch, error: dict[str, str]
+) -> None:
+    one = event(customer)
+    about = error | {"message": error["message"].format(identifier=one.identifier)}
+    refuse_events(twin, monkeypatch, **about, headers={"stripe-should-retry": "false"})
+    assert send(one) == "duplicate"
+
+
+@pytest.mark.parametrize(
+    ("error", "about"),
+    [
+        ({"message": 'No active meter found for event name "x".'}, "event_name"),
+        ({"message": "No such meter", "code": "no_meter", "param": "event_name"}, "event_name"),
+        ({"message": "It is archived", "code": "archived_meter"}, "event_name"),
+        ({"message": "The event timestamp cannot be more than 5 minutes in the future."}, "timestamp"),
+        ({"message": "Too new", "code": "timestamp_in_future"}, "timestamp"),
+        ({"message": "A meter event needs a whole number", "param": "payload[value]"}, "payload[value]"),
+        ({"message": "A meter event needs a whole number"}, ""),
+    ],
+)
+def test_a_refused_event_says_what_is_wrong_with_it(
+    twin: Twin, customer: str, monkeypatch: pytest.MonkeyPatch, error: dict[str, str], about: str
+) -> None:
+    """Stripe answers every one of them with `stripe-should-retry: false`, and some with a message alone."""
+    refuse_events(twin, monkeypatch, **error, headers={"stripe-should-retry": "false"})
+    with pytest.raises(stripe_client.Refused) as refused:
+        send(event(customer))
+    assert refused.value.param == about
+
+
+def test_a_refusal_that_is_over_is_not_repeated_for_a_day(twin: Twin, customer: str) -> None:
+    twin.app.api.customers.delete({}, customer)
+    with pytest.raises(stripe_client.Gone):
+        customers.setup_intent(customer, idempotency_key="k")
+    twin.world.objects[customer]["deleted"] = False
+    assert customers.setup_intent(customer, idempotency_key="k")
 
 
 def test_the_same_call_again_is_the_same_call(twin: Twin, customer: str) -> None:
@@ -153,11 +208,18 @@ def test_an_identifier_has_a_hundred_characters_at_most(twin: Twin, customer: st
 
 
 def test_a_key_for_another_call_is_told_apart(twin: Twin, customer: str) -> None:
-    metering.send(event(customer), idempotency_key="one")
+    customers.portal_session(customer, return_url="https://a.example", idempotency_key="one")
     with pytest.raises(stripe_client.KeyReused):
-        metering.send(event(customer), idempotency_key="one")
+        customers.portal_session(customer, return_url="https://b.example", idempotency_key="one")
     assert twin.world.violations.pop("idempotency_key_reused") == 1
-    assert len(accepted(twin)) == 1
+
+
+def test_an_event_that_an_earlier_version_sent_otherwise_counts_once(twin: Twin, customer: str) -> None:
+    one = event(customer)
+    send(one)
+    assert send(replace(one, dimensions=(("deed_type", "grant"),))) == "duplicate"
+    assert twin.world.violations.pop("idempotency_key_reused") == 1
+    assert accepted(twin) == [one.identifier]
 
 
 def test_a_deleted_customer_is_gone(twin: Twin, customer: str) -> None:

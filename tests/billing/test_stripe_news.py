@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import time_machine
 from django.db import IntegrityError, connection
+from django.test import Client
 from django.utils import timezone
 
 from billing import invoice_mirror, invoicing, ledger, signals, stripe_events, subscribing, syncing, tasks
@@ -58,6 +59,28 @@ def test_a_card_that_was_taken_away_is_shown_no_more(twin: Twin, acme: Partner) 
     twin.app.api.customers.detach(card)
     deliver(twin)
     assert not StripeCustomer.objects.get().has_payment_method
+
+
+@pytest.mark.parametrize(
+    ("kind", "details", "shown"),
+    [
+        ("us_bank_account", {"bank_name": "First Bank", "last4": "6789"}, "us_bank_account •••• 6789"),
+        ("link", {"email": "ap@acme.example"}, "link"),
+    ],
+)
+def test_a_payment_method_that_is_no_card_is_one(
+    twin: Twin, acme: Partner, staff: Client, kind: str, details: dict[str, str], shown: str
+) -> None:
+    """Stripe gives it no member `card` at all."""
+    provisioned(acme)
+    method = twin.app.api.customers.attach(twin.world.all("customer")[0], "pm_card_visa")
+    del method["card"]
+    method |= {"type": kind, kind: details}
+    deliver(twin)
+    assert not StripeEvent.objects.filter(state=State.WAITING).exists()
+    assert StripeCustomer.objects.get().has_payment_method
+    page = staff.get("/admin/billing/stripecustomer/").content.decode()
+    assert f">{shown}<" in page
 
 
 def test_news_of_a_payment_method_that_never_was_a_customers_is_ignored(twin: Twin, acme: Partner) -> None:

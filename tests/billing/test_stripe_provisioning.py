@@ -71,6 +71,19 @@ def test_it_works(twin: Twin, acme: Partner) -> None:
     assert AuditEntry.objects.filter(action="contract.provisioned").count() == 1
 
 
+def test_a_partner_that_pays_by_card_is_subscribed_once_it_has_one(twin: Twin, acme: Partner) -> None:
+    starts_on = timezone.now().date().replace(day=1)
+    agree(acme, starts_on=starts_on, base_fee=Decimal("199.90"), payment_terms_days=0)
+    with pytest.raises(CommandError, match="run it again"):
+        run()
+    assert twin.world.all("subscription") == []
+    (customer,) = twin.world.all("customer")
+    twin.app.api.customers.attach(customer, "pm_card_visa")
+    run()
+    assert len(twin.world.all("subscription")) == 1
+    assert [invoice["status"] for invoice in twin.world.all("invoice")] == ["paid"]
+
+
 def test_run_twice_it_changes_nothing(twin: Twin, acme: Partner) -> None:
     provisioned(acme)
     before = shape(twin)

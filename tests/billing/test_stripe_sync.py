@@ -221,6 +221,19 @@ def test_a_clock_ahead_of_stripes_waits(twin: Twin, acme: Partner) -> None:
     assert syncing.sync().accepted == 1
 
 
+def test_a_meter_that_was_archived_costs_no_entry(twin: Twin, acme: Partner) -> None:
+    provisioned(acme)
+    charge(acme)
+    (meter,) = (one for one in twin.world.all("billing.meter") if one["event_name"] == "partner_api_grant")
+    meter["status"] = "inactive"
+    assert syncing.sync() == syncing.Counts(faults=1)
+    assert states(acme) == [State.PENDING], "finance can mend it"
+    assert "No active meter" in StripeLane.objects.get(item="grant").last_error
+    meter["status"] = "active"
+    unpause()
+    assert syncing.sync() == syncing.Counts(accepted=1), "Stripe's first answer is not taken for today's"
+
+
 def test_what_is_charged_for_later_is_not_sent_before(twin: Twin, acme: Partner) -> None:
     provisioned(acme)
     charge(acme, at=timezone.now() + dt.timedelta(minutes=30))

@@ -164,6 +164,36 @@ def test_an_error_speaks_of_the_body_that_was_sent(
     assert main_api.calls == []
 
 
+def test_an_empty_text_is_a_field_left_out(api: Api, inline: MainApi) -> None:
+    """Forms of the first version's clients send every field they have."""
+    empty = {"escrow_no": "", "covenants": "", "grantors_text": "", "execution_date": "", "tax_sale_ref": ""}
+    given = body(**empty, return_to={"name": "Bob Jones", "address2": ""})
+    given["data"]["dtt"] |= {"exemption_reason": ""}
+    given["property_address"] = ""
+    made = api.post("/v1/deeds/grant", given)
+    assert made.status_code == 200
+    order = Deed.objects.get().order
+    assert order["recording"] == {"requested_by": "Acme Title", "return_to": {"name": "Bob Jones"}}
+    assert "exemption_reason" not in order["transfer_tax"]
+
+
+@pytest.mark.parametrize(
+    ("change", "pointer"),
+    [
+        (lambda data: data.update(apn=""), "/data/apn"),
+        (lambda data: data.update(vesting=""), "/data/vesting"),
+        (lambda data: data["dtt"].update(basis=""), "/data/dtt/basis"),
+        (lambda data: data["dtt"].update(city_name=""), "/data/dtt/city_name"),
+    ],
+)
+def test_an_empty_text_fills_in_nothing(api: Api, change: Any, pointer: str) -> None:
+    given = body()
+    change(given["data"])
+    answer = api.post("/v1/deeds/grant", given)
+    assert errors_of(answer) == {pointer: "required"}
+    assert not Deed.objects.exists()
+
+
 @pytest.mark.parametrize("number", ["1e2000000000", "1e-2000000000", "0e2000000000", "-1e999999999999999999"])
 def test_a_number_of_twenty_bytes_is_not_written_out(api: Api, number: str) -> None:
     given = body(transfer_value="NUMBER")

@@ -16,6 +16,8 @@ from partner_api.local.stripe_twin.world import Fault, Refusal, World
 Environ = dict[str, Any]
 Answer = tuple[int, dict[str, str], bytes]
 _KEPT_SECONDS: Final = 24 * 3600
+# What Stripe refused once it had begun is kept too; what it was too busy for is not.
+_KEPT_REFUSALS: Final = frozenset({400, 402, 404})
 _SERVER_ERROR: Final = {"error": {"type": "api_error", "message": "An error occurred with our service."}}
 METER_EVENTS: Final = "/v1/billing/meter_events"
 
@@ -56,7 +58,7 @@ class TwinApp:
                 self._before(fault)
             answer = self._once(environ, method, path, text, fault)
         except Refusal as refusal:
-            return refusal.status, self._headers() | refusal.headers, json.dumps(refusal.body).encode()
+            return self._refused(refusal)
         if fault:
             self._after(fault)
         return answer
@@ -106,6 +108,10 @@ class TwinApp:
             self._running.add(key)
         try:
             answer = self._do(method, path, text, fault)
+        except Refusal as refusal:
+            if refusal.status not in _KEPT_REFUSALS:
+                raise
+            answer = self._refused(refusal)
         finally:
             with self.world.lock:
                 self._running.discard(key)
@@ -127,6 +133,9 @@ class TwinApp:
         if fault and fault.kind == "500_after":
             return self._server_error()
         return 200, self._headers(), content
+
+    def _refused(self, refusal: Refusal) -> Answer:
+        return refusal.status, self._headers() | refusal.headers, json.dumps(refusal.body).encode()
 
     def _server_error(self) -> Answer:
         """Kept under the idempotency key like any answer: the same call gets this 500 again."""

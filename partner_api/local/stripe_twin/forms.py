@@ -6,7 +6,8 @@ from urllib.parse import parse_qsl
 
 def decode(text: str) -> dict[str, Any]:
     """Nested dicts; members with the keys 0, 1, … become a list. All leaves are text."""
-    if "[" not in text:
+    # In an address the SDK escapes the brackets.
+    if "[" not in text and "%5B" not in text.upper():
         return dict(parse_qsl(text, keep_blank_values=True))
     root: dict[str, Any] = {}
     for name, value in parse_qsl(text, keep_blank_values=True):

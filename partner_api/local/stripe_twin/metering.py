@@ -96,7 +96,7 @@ class Meters:
         customer, event_name = lane
         meters = [meter for meter in self.world.all("billing.meter") if meter["event_name"] == event_name]
         if not any(meter["status"] == "active" for meter in meters):
-            raise Refusal(400, f"No active meter for {event_name!r}", code="no_meter", param="event_name")
+            raise Refusal(400, f'No active meter found for event name "{event_name}".')
         self.world.get("customer", customer, param="payload[stripe_customer_id]")
         identifier = params.get("identifier") or ""
         if not 0 < len(identifier) <= IDENTIFIER_LENGTH:
@@ -111,7 +111,7 @@ class Meters:
         known = self.identifiers.get(identifier)
         if known is not None and now - known < REMEMBERED_SECONDS:
             message = f"An event already exists with identifier {identifier}."
-            raise Refusal(400, message, param="identifier", headers={"stripe-should-retry": "false"})
+            raise Refusal(400, message, headers={"stripe-should-retry": "false"})
         self.identifiers[identifier] = now
         deed_type = payload.get("deed_type", "")
         event = Accepted(identifier, customer, event_name, value, timestamp, time.monotonic(), deed_type)

@@ -23,6 +23,7 @@ class Subscriptions:
         config = params.get("billing_cycle_anchor_config") or {}
         day = int(config.get("day_of_month") or dt.datetime.fromtimestamp(start, dt.UTC).day)
         end = following(day, start)
+        self._refuse_without_card(params, customer)
         subscription = self.world.new(
             "subscription",
             customer=customer["id"],
@@ -87,6 +88,17 @@ class Subscriptions:
         subscription |= {"status": "canceled", "ended_at": self.world.now()}
         self.world.announce("customer.subscription.deleted", subscription)
         return subscription
+
+    def _refuse_without_card(self, params: Params, customer: Thing) -> None:
+        """A first invoice that Stripe is to collect itself needs something to collect it from."""
+        prices = [self.world.objects.get(item.get("price", "")) for item in params.get("items") or []]
+        is_due = any(price and price["recurring"]["usage_type"] == "licensed" for price in prices)
+        is_due = is_due and params.get("proration_behavior") != "none"
+        is_sent = params.get("collection_method") == "send_invoice"
+        has_card = (customer.get("invoice_settings") or {}).get("default_payment_method")
+        if is_due and not is_sent and not has_card:
+            message = "This customer has no attached payment source or default payment method."
+            raise Refusal(400, message, code="resource_missing")
 
     def _item(self, subscription: Thing, params: Params, start: int, end: int) -> Thing:
         price = self.world.get("price", params.get("price", ""), param="items[price]")
