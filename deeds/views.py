@@ -62,7 +62,13 @@ class Deeds(ApiView):
             "Checks the order and queues it. The same order again, with the same body, answers 200 "
             "with the first deed and `Idempotent-Replayed: true`."
         ),
-        parameters=[PREFER, documents.LOCATION, documents.REPLAYED, *documents.QUOTA],
+        parameters=[
+            PREFER,
+            documents.LOCATION,
+            documents.REPLAYED,
+            documents.PREFERENCE_APPLIED,
+            *documents.QUOTA,
+        ],
         request=documents.OrderBody,
         responses={
             200: OpenApiResponse(answers.DeedAnswer, "The same order was placed before."),
@@ -106,6 +112,7 @@ class DeedBatch(ApiView):
         summary="Order up to 500 deeds",
         description="Each order has its own result, in the order given; one that is refused does "
         "not keep the others from being accepted.",
+        parameters=documents.QUOTA,
         request=BatchBody,
         responses={207: documents.BatchAnswer},
         examples=documents.BATCH_EXAMPLES,

@@ -35,6 +35,7 @@ class V1Deed(ApiView):
                 "deed", str, OpenApiParameter.PATH, enum=list(DEED_TYPES), description="The deed type."
             ),
             documents.V1_LOCATION,
+            *documents.QUOTA,
         ],
         request=documents.V1Order,
         responses={

@@ -63,6 +63,13 @@ class InboundWebhook(ApiView):
                     ("X-Webhook-Source", "A source's id; one of many of its system needs it."),
                 )
             ),
+            OpenApiParameter(
+                "Idempotent-Replayed",
+                str,
+                OpenApiParameter.HEADER,
+                description="`true`: it was received before.",
+                response=["200"],
+            ),
         ],
         request=OpenApiTypes.OBJECT,
         responses={

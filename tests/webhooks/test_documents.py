@@ -23,6 +23,7 @@ from webhooks.management.commands.webhook_listen import Listener
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE = (ROOT / "docs" / "webhooks.md").read_text()
+API = (ROOT / "partner_api" / "http" / "api_description.md").read_text()
 BODY = '{"name":"Ñ"}'.encode()
 
 
@@ -52,6 +53,8 @@ def _cases() -> list[tuple[str, dict[str, str], bytes, bool]]:
 
 
 def test_the_python_of_the_page_verifies() -> None:
+    # Who has the API's documentation and no more has it there too.
+    assert f"```python\n{_snippet('python')}```" in API
     space: dict[str, Any] = {}
     exec(_snippet("python"), space)  # noqa: S102 - the page's own code
     for secret, headers, body, expected in _cases():
