@@ -50,7 +50,14 @@ class ProblemError(BaseModel):
     """One thing wrong with the request."""
 
     pointer: str = Field(description="JSON Pointer into the body, or into what `in` names.")
-    code: str
+    code: str = Field(
+        description="Stable. Of an order: `required`, `blank`, `unknown_field`, `invalid_type`, "
+        "`invalid_choice`, `invalid_characters`, `invalid_money`, `invalid_date`, `invalid_format`, "
+        "`invalid_id`, `too_long`, `too_many`, `contradiction`, `unknown_county`, `unknown_deed_type`, "
+        "`unknown_deed`. Of other bodies also `invalid_value`, `unknown_partner`, `unknown_scope`, "
+        "`more_than_own`, `unknown_event_type`, `url_refused`. Of a query `invalid_value`, `invalid_cursor`, "
+        "`unknown_parameter`, `repeated`. Of a header `invalid_idempotency_key`."
+    )
     message: str
     in_: str | None = Field(None, alias="in", description="`query`, `path` or `header`; the body without it.")
 
