@@ -28,7 +28,7 @@ class Errors(TemplateView):
     scopes: ClassVar = {"GET": "public"}
     template_name = "errors.html"
     # Each second part of an advice stood between backticks.
-    extra_context: ClassVar = {
+    extra_context = {
         "codes": [(name, code, code.advice.split("`")) for name, code in CODES.items()],
     }
 
