@@ -125,7 +125,12 @@ class FailureError(BaseModel):
 
 
 class Failure(BaseModel):
-    code: str
+    code: str = Field(
+        description="`main_api_rejected`: the renderer refused the order, see `errors`; `order_refused`: our "
+        "checks do today. `main_api_unavailable`, `main_api_timeout`, `main_api_busy`: it was out of reach "
+        "for a day; `storage_unavailable`: the PDF could not be stored. `invalid_pdf`, `pdf_too_large`: what "
+        "was rendered is not the deed, or too large. `renderer_crashed`: a fault of ours."
+    )
     message: str
     retryable: bool = Field(description="Whether the same order may succeed later.")
     errors: list[FailureError] = Field(description="Facts of the order that the renderer refused.")

@@ -71,12 +71,18 @@ def _header(name: str, description: str, statuses: list[int]) -> OpenApiParamete
 LOCATION = _header("Location", "Where the deed can be read.", [200, 201, 202])
 REPLAYED = _header("Idempotent-Replayed", "`true`: this order had been placed before.", [200])
 V1_LOCATION = _header("Location", "Where the deed can be read.", [202])
+_ORDERED = [200, 201, 202, 207, 402]
 QUOTA = [
-    _header("X-Quota-Limit", "Deeds in this period, where the partner has a quota.", [200, 201, 202]),
-    _header("X-Quota-Remaining", "Deeds that are left of them.", [200, 201, 202]),
-    _header("X-Quota-Reset", "When the next period starts, in Unix seconds.", [200, 201, 202]),
+    _header("X-Quota-Limit", "Deeds in this period, where the partner has a quota.", _ORDERED),
+    _header("X-Quota-Remaining", "Deeds that are left of them.", _ORDERED),
+    _header("X-Quota-Reset", "When the next period starts, in Unix seconds.", _ORDERED),
 ]
+PREFERENCE_APPLIED = _header(
+    "Preference-Applied", "`wait=N`: for how long it was waited at the most.", [200, 201, 202]
+)
 PDF_LOCATION = _header("Location", "The link to the PDF.", [302])
+FILE_LOCATION = _header("Location", "The storage's own address of the PDF.", [302])
+FILE_NAME = _header("Content-Disposition", "An attachment, with the name to save it under.", [200])
 
 # drf-spectacular takes a pydantic model here as it takes a serializer; its types don't know.
 DEED_QUERY: list[Any] = [DeedQuery]

@@ -13,7 +13,7 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework.request import Request
 
-from deeds import answers, downloads, metrics, storage
+from deeds import answers, documents, downloads, metrics, storage
 from deeds.models import Deed, DeedDownload
 from deeds.stores import StoreUnavailable
 from keys.permissions import PUBLIC
@@ -38,6 +38,8 @@ class PdfFile(ApiView):
         parameters=[
             OpenApiParameter("expires", OpenApiTypes.STR, required=True),
             OpenApiParameter("signature", OpenApiTypes.STR, required=True),
+            documents.FILE_LOCATION,
+            documents.FILE_NAME,
         ],
         responses={
             (200, "application/pdf"): OpenApiResponse(OpenApiTypes.BINARY, "The PDF."),

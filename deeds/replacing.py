@@ -30,7 +30,8 @@ def find(deed: Deed, deed_id: uuid.UUID, *, live: Deed | None) -> Deed:
         detail = f"Deed {earlier.pk} was replaced by {live.pk}; reissue that one."
         raise Problem("order_conflict", detail, extra={"deed": str(live.pk)})
     if not live.is_settled:
-        detail = f"Deed {live.pk} is still {live.status}; cancel it, or wait until it is made."
+        way_out = "cancel it, or wait" if live.status == Deed.Status.QUEUED else "wait"
+        detail = f"Deed {live.pk} is still {live.status}; {way_out} until it is made."
         raise Problem("order_conflict", detail, extra={"deed": str(live.pk)})
     return earlier
 

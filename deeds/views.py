@@ -15,7 +15,7 @@ from rest_framework.response import Response
 
 from billing import quotas
 from billing.request_log import note_deeds
-from deeds import answers, documents, downloads, ordering, reading, waiting
+from deeds import answers, catalog, documents, downloads, ordering, reading, waiting
 from deeds.catalog import DEED_TYPES, DeedType
 from deeds.models import Deed, DeedDownload
 from deeds.queries import BatchBody, DeedQuery, parse_batch
@@ -24,7 +24,7 @@ from partner_api.http import request_id
 from partner_api.http.idempotency import Provisional
 from partner_api.http.negotiation import AnyAccept
 from partner_api.http.pagination import page_of
-from partner_api.http.problems import Problem, not_found
+from partner_api.http.problems import FieldError, Problem
 from partner_api.http.reading import read_query
 from partner_api.http.view import ApiView
 
@@ -62,7 +62,13 @@ class Deeds(ApiView):
             "Checks the order and queues it. The same order again, with the same body, answers 200 "
             "with the first deed and `Idempotent-Replayed: true`."
         ),
-        parameters=[PREFER, documents.LOCATION, documents.REPLAYED, *documents.QUOTA],
+        parameters=[
+            PREFER,
+            documents.LOCATION,
+            documents.REPLAYED,
+            documents.PREFERENCE_APPLIED,
+            *documents.QUOTA,
+        ],
         request=documents.OrderBody,
         responses={
             200: OpenApiResponse(answers.DeedAnswer, "The same order was placed before."),
@@ -106,6 +112,7 @@ class DeedBatch(ApiView):
         summary="Order up to 500 deeds",
         description="Each order has its own result, in the order given; one that is refused does "
         "not keep the others from being accepted.",
+        parameters=documents.QUOTA,
         request=BatchBody,
         responses={207: documents.BatchAnswer},
         examples=documents.BATCH_EXAMPLES,
@@ -221,8 +228,16 @@ class DeedTypeDetail(ApiView):
     )
     def get(self, request: PartnerRequest, deed_type: str) -> Response:
         if deed_type not in DEED_TYPES:
-            raise not_found()
+            raise unknown_deed_type(deed_type)
         return Response(_deed_type(DEED_TYPES[deed_type]))
+
+
+def unknown_deed_type(deed_type: str) -> Problem:
+    """For a type in an address: which there are, and which was meant."""
+    near = catalog.nearest(deed_type)
+    hint = f" Did you mean {near!r}?" if near else ""
+    message = f"There is no deed type {deed_type[:60]!r}; there are {', '.join(DEED_TYPES)}.{hint}"
+    return Problem("not_found", message, [FieldError("/deed_type", "unknown_deed_type", message, "path")])
 
 
 def note_placements(request: PartnerRequest, outcomes: Sequence[ordering.Placement | Problem]) -> None:

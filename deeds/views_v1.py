@@ -10,13 +10,13 @@ from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_sche
 from rest_framework.response import Response
 
 from billing import quotas
-from deeds import answers, catalog, documents, ordering, v1, waiting
+from deeds import answers, documents, ordering, v1, waiting
 from deeds.catalog import DEED_TYPES
 from deeds.models import Deed
-from deeds.views import note_placements, origin_of, own_deed, quota_headers
+from deeds.views import note_placements, origin_of, own_deed, quota_headers, unknown_deed_type
 from keys.authentication import PartnerRequest
 from partner_api.http.idempotency import Provisional
-from partner_api.http.problems import FieldError, Problem, not_found
+from partner_api.http.problems import Problem, not_found
 from partner_api.http.view import ApiView
 
 
@@ -35,6 +35,7 @@ class V1Deed(ApiView):
                 "deed", str, OpenApiParameter.PATH, enum=list(DEED_TYPES), description="The deed type."
             ),
             documents.V1_LOCATION,
+            *documents.QUOTA,
         ],
         request=documents.V1Order,
         responses={
@@ -46,7 +47,7 @@ class V1Deed(ApiView):
     )
     def post(self, request: PartnerRequest, deed: str) -> Response:
         if deed not in DEED_TYPES:
-            raise _unknown(deed)
+            raise unknown_deed_type(deed)
         origin = origin_of(request, Deed.Source.V1)
         placement = ordering.place_read(origin, v1.read(deed, request.data))
         note_placements(request, [placement])
@@ -89,10 +90,3 @@ def _answer(placement: ordering.Placement, quota: dict[str, str]) -> dict[str, A
     path = reverse("v1-deed", kwargs={"deed": placed.pk})
     headers["Location"] = f"{settings.PUBLIC_BASE_URL}{path}"
     return {"data": answers.v1_created(placed), "status": 202, "headers": headers}
-
-
-def _unknown(deed_type: str) -> Problem:
-    near = catalog.nearest(deed_type)
-    hint = f" Did you mean {near!r}?" if near else ""
-    message = f"There is no deed type {deed_type[:60]!r}; there are {', '.join(DEED_TYPES)}.{hint}"
-    return Problem("not_found", message, [FieldError("/deed_type", "unknown_deed_type", message, "path")])

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Final
 
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
+from django.urls import is_valid_path
 from django.views import View
 from rest_framework.request import Request
 
@@ -30,7 +31,7 @@ class Nowhere(ApiView):
         super().initial(request, *args, **kwargs)
         if request.auth is None:
             limits.count_public(request)
-        raise problems.not_found()
+        raise _not_found(request._request)  # noqa: SLF001 - DRF wraps Django's request
 
 
 _nowhere = Nowhere.as_view()
@@ -41,12 +42,21 @@ def handler404(request: HttpRequest, exception: Exception) -> HttpResponseBase:
         return problems.handler404(request, exception)
     if request.path_info.startswith(_OF_PARTNERS):
         return _nowhere(request)
-    return _counted(request, exception)
+    return _counted(request)
 
 
-def _counted(request: HttpRequest, exception: Exception) -> HttpResponse:
+def _counted(request: HttpRequest) -> HttpResponse:
     try:
         limits.count_public(request)
     except Problem as problem:
         return problems.respond(request, problem)
-    return problems.handler404(request, exception)
+    return problems.respond(request, _not_found(request))
+
+
+def _not_found(request: HttpRequest) -> Problem:
+    """A slash too many is named: it is the client library's habit, and looks like a wrong key otherwise."""
+    path = request.path_info
+    without = path.rstrip("/")
+    if path != without and is_valid_path(without):
+        return Problem("not_found", f"Addresses have no slash at their end here: {without}.")
+    return problems.not_found()

@@ -14,7 +14,8 @@ from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from django.urls import reverse
 from django.utils import timezone
-from drf_spectacular.utils import OpenApiResponse, extend_schema
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework.response import Response
 
 from keys import bodies, key_cache, lifecycle
@@ -31,6 +32,13 @@ from partner_api.http.view import ApiView
 # drf-spectacular takes a pydantic model here as it takes a serializer; its types don't know.
 _REVOCATION: list[Any] = [bodies.Revocation]
 _PAGE: list[Any] = [PageQuery]
+_LOCATION = OpenApiParameter(
+    "Location",
+    OpenApiTypes.STR,
+    OpenApiParameter.HEADER,
+    description="Where the new key can be read, without its text.",
+    response=["201"],
+)
 
 
 class Keys(ApiView):
@@ -53,6 +61,7 @@ class Keys(ApiView):
         summary="Issue a key",
         description="Of the mode of the key that asks, and with no more than that one has. The answer is "
         "the only one that shows the key; with an `Idempotency-Key`, the key that asked gets it again.",
+        parameters=[_LOCATION],
         request=bodies.NewKey,
         responses={201: OpenApiResponse(bodies.IssuedKeyAnswer, "Issued.")},
         tags=["Keys"],
@@ -142,6 +151,7 @@ class KeyRotation(ApiView):
         description="A new key in this one's place, shown this once; with an `Idempotency-Key`, the key that "
         "asked gets the answer again. The old one stays valid for the overlap, never beyond its own expiry; "
         "answers to it carry `Deprecation` and `Sunset`.",
+        parameters=[_LOCATION],
         request=bodies.Rotation,
         responses={201: OpenApiResponse(bodies.IssuedKeyAnswer, "The new key.")},
         tags=["Keys"],

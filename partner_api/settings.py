@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from celery.schedules import crontab
+from django.templatetags.static import static
 from kombu import Queue
 
 from partner_api.environment import NOT_PRODUCTION, Env, read_files
@@ -453,6 +454,7 @@ UNFOLD = {
     "SHOW_HISTORY": True,
     "SHOW_VIEW_ON_SITE": False,
     "SITE_URL": "/docs/",
+    "STYLES": [lambda _: static("partner_api/staff.css")],
     "ACCOUNT": {
         "navigation": [
             {"title": "Recovery codes", "link": "/admin/recovery-codes/"},

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from django.test import Client
 
+from deeds.answers import Failure
 from partner_api.http.codes import CODES
+from partner_api.http.schema import ProblemError
 
 ROOT = Path(__file__).parent.parent
 CHECKS = ("fields.py", "reading.py", "v1.py", "queries.py")
@@ -37,11 +39,27 @@ def test_every_error_code_is_documented() -> None:
     }
 
 
+def test_the_api_tells_every_code_of_a_failure_and_of_a_field() -> None:
+    """Who has its own documentation alone, or a client made from it."""
+    page = (ROOT / "docs" / "errors.md").read_text()
+    fields, _, failures = page.partition("Codes within `errors`:")[2].partition("## Why a deed fails")
+    codes = set(re.findall(r"`(\w+)`", fields)) - {"errors"}
+    failed = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", failures, re.MULTILINE))))
+    assert {"required", "invalid_value"} <= codes
+    assert {"invalid_pdf", "main_api_busy"} <= failed
+    for model, told in ((ProblemError, codes), (Failure, failed)):
+        description = model.model_fields["code"].description or ""
+        assert {one for one in told if f"`{one}`" not in description} == set()
+
+
 def test_a_problems_type_leads_to_its_explanation(client: Client) -> None:
     link = client.get("/nothing").json()["type"]
     page = client.get(link.removeprefix("http://testserver").partition("#")[0])
     assert page.status_code == 200
-    assert f'id="{link.partition("#")[2]}"' in page.content.decode()
+    text = page.content.decode()
+    assert f'id="{link.partition("#")[2]}"' in text
+    assert "<code>Retry-After</code>" in text
+    assert "`" not in text
 
 
 def test_every_code_of_an_error_in_a_field_is_documented() -> None:

@@ -14,6 +14,29 @@ _HEADERS = {
 }
 
 
+# As the first version's clients send it.
+INBOUND_EXAMPLE: dict[str, Any] = {
+    "order_id": "SP-2026-1",
+    "deed_type": "grant",
+    "property_address": "123 Main St, La Verne, CA 91750",
+    "parties": {"grantor": "ALICE SMITH, an unmarried woman", "grantee": ["BOB JONES"]},
+    "metadata": {
+        "county": "Los Angeles",
+        "apn": "8381-021-001",
+        "legal_description": "LOT 1 OF TRACT NO. 6654, IN THE CITY OF LA VERNE",
+        "vesting": "a single man",
+        "dtt": {
+            "amount": "825.00",
+            "basis": "full_value",
+            "area_type": "city",
+            "city_name": "La Verne",
+            "is_exempt": False,
+        },
+        "branch": "Pomona",
+    },
+}
+
+
 def example_of(event_type: EventType) -> dict[str, Any]:
     """A whole message of this type."""
     return {

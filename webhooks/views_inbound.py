@@ -4,7 +4,7 @@ from typing import IO, Any, ClassVar
 
 from django.conf import settings
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework.parsers import BaseParser
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -16,6 +16,7 @@ from partner_api.http.problems import Problem, not_found
 from partner_api.http.times import rfc3339
 from partner_api.http.view import ApiView
 from webhooks import answers, door, inbound
+from webhooks.documents import INBOUND_EXAMPLE
 from webhooks.systems import SYSTEMS
 
 
@@ -49,8 +50,9 @@ class InboundWebhook(ApiView):
         summary="Send an order from SoftPro or Qualia",
         description=(
             "Signed with HMAC-SHA256 over the raw body, or over `{timestamp}.{raw body}` with "
-            "`X-Webhook-Timestamp`. The order is made after the answer. The same `X-Webhook-Id` (or the "
-            "same body without one) again answers 200 with the first answer, and does nothing."
+            "`X-Webhook-Timestamp`; the key is the text of the source's secret, which we hand over. The "
+            "order is made after the answer. The same `X-Webhook-Id` (or the same body without one) again "
+            "answers 200 with the first answer, and does nothing."
         ),
         parameters=[
             OpenApiParameter("system", str, OpenApiParameter.PATH, enum=sorted(SYSTEMS)),
@@ -63,8 +65,16 @@ class InboundWebhook(ApiView):
                     ("X-Webhook-Source", "A source's id; one of many of its system needs it."),
                 )
             ),
+            OpenApiParameter(
+                "Idempotent-Replayed",
+                str,
+                OpenApiParameter.HEADER,
+                description="`true`: it was received before.",
+                response=["200"],
+            ),
         ],
         request=OpenApiTypes.OBJECT,
+        examples=[OpenApiExample("An order", INBOUND_EXAMPLE, request_only=True, media_type="*/*")],
         responses={
             200: OpenApiResponse(answers.InboundAnswer, "Received before."),
             202: OpenApiResponse(answers.InboundAnswer, "Stored."),

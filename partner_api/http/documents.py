@@ -27,7 +27,10 @@ class Errors(TemplateView):
     http_method_names = ["get", "head"]
     scopes: ClassVar = {"GET": "public"}
     template_name = "errors.html"
-    extra_context = {"codes": CODES}
+    # Each second part of an advice stood between backticks.
+    extra_context = {
+        "codes": [(name, code, code.advice.split("`")) for name, code in CODES.items()],
+    }
 
 
 class Redoc(SpectacularRedocView):

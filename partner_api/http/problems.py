@@ -145,7 +145,7 @@ def _as_problem(exc: Exception, context: Mapping[str, Any]) -> Problem | None:
         return exc
     if isinstance(exc, exceptions.MethodNotAllowed):
         allowed = ", ".join(context["view"].allowed_methods)
-        detail = f"{context['request'].method} is not offered here; {allowed} is."
+        detail = f"{context['request'].method} is not offered here. Offered: {allowed}."
         return Problem("method_not_allowed", detail, headers={"Allow": allowed})
     if isinstance(exc, exceptions.UnsupportedMediaType):
         return Problem("unsupported_media_type", "Send the body as Content-Type: application/json.")

@@ -39,6 +39,16 @@ _SAYS: Final[Says] = {
     "uuid_type": ("invalid_value", "It must be an id, a UUID."),
     "bool_parsing": ("invalid_value", "It must be true or false."),
     "bool_type": ("invalid_value", "It must be true or false."),
+    "string_type": ("invalid_value", "It must be text."),
+    "string_too_short": ("invalid_value", "It is too short: it needs {min_length} or more characters."),
+    "string_too_long": ("invalid_value", "It is too long: it may have {max_length} characters at the most."),
+    "int_type": ("invalid_value", "It must be a whole number."),
+    "int_parsing": ("invalid_value", "It must be a whole number."),
+    "greater_than_equal": ("invalid_value", "It must be {ge} or more."),
+    "less_than_equal": ("invalid_value", "It must be {le} or less."),
+    "list_type": ("invalid_value", "It must be a list."),
+    "too_short": ("invalid_value", "It has too few items: it needs {min_length} or more."),
+    "too_long": ("invalid_value", "It has too many items: it may have {max_length} at the most."),
 }
 _OF_PYDANTIC: Final = frozenset(get_args(core_schema.ErrorType))
 

@@ -8,6 +8,7 @@ from drf_spectacular.plumbing import ResolvedComponent
 from drf_spectacular.utils import OpenApiParameter
 from pydantic import BaseModel, Field
 
+from partner_api.http.answer_headers import COMPONENTS, reference, shared_headers
 from partner_api.http.codes import CODES
 from partner_api.http.idempotency import BARE, QUOTED
 from partner_api.http.parsing import StrictJSONParser
@@ -21,6 +22,17 @@ _WITH_KEY = (
     "partner_suspended",
     "ip_not_allowed",
     "insufficient_scope",
+)
+_GROUPS = (
+    "Deeds",
+    "Deed types",
+    "Webhooks",
+    "Events",
+    "Usage",
+    "Billing",
+    "Keys",
+    "Inbound webhooks",
+    "First version",
 )
 _IDEMPOTENT = ("idempotency_in_progress", "idempotency_mismatch", "validation_error")
 _IDEMPOTENCY_KEY = OpenApiParameter(
@@ -38,7 +50,14 @@ class ProblemError(BaseModel):
     """One thing wrong with the request."""
 
     pointer: str = Field(description="JSON Pointer into the body, or into what `in` names.")
-    code: str
+    code: str = Field(
+        description="Stable. Of an order: `required`, `blank`, `unknown_field`, `invalid_type`, "
+        "`invalid_choice`, `invalid_characters`, `invalid_money`, `invalid_date`, `invalid_format`, "
+        "`invalid_id`, `too_long`, `too_many`, `contradiction`, `unknown_county`, `unknown_deed_type`, "
+        "`unknown_deed`. Of other bodies also `invalid_value`, `unknown_partner`, `unknown_scope`, "
+        "`more_than_own`, `unknown_event_type`, `url_refused`. Of a query `invalid_value`, `invalid_cursor`, "
+        "`unknown_parameter`, `repeated`. Of a header `invalid_idempotency_key`."
+    )
     message: str
     in_: str | None = Field(None, alias="in", description="`query`, `path` or `header`; the body without it.")
 
@@ -53,6 +72,17 @@ class ProblemAnswer(BaseModel):
     code: str = Field(description="Stable; made for programs.")
     request_id: str
     errors: list[ProblemError] | None = None
+    deed: str | None = Field(None, description="With `order_conflict`: the deed that stands for the order.")
+    required_scope: str | None = Field(None, description="With `insufficient_scope`.")
+    quota: str | None = Field(None, description="With `quota_exceeded`: `requests`, if it is not of deeds.")
+    limit: int | str | None = Field(None, description="With `quota_exceeded`; money with `budget_exceeded`.")
+    used: int | str | None = Field(None, description="The same, of what is used.")
+    currency: str | None = Field(None, description="With `budget_exceeded`.")
+    resets_at: str | None = Field(None, description="With both: when the next period starts, RFC 3339.")
+    invoice: str | None = Field(None, description="With `payment_required`: the id of the overdue invoice.")
+    pay_at: str | None = Field(None, description="With `payment_required`: the page to pay it at, if any.")
+    external_deed_id: str | None = Field(None, description="With `deed_failed`.")
+    order_id: str | None = Field(None, description="With `deed_failed`.")
 
 
 class OurPydanticExtension(PydanticExtension):
@@ -86,7 +116,22 @@ class ProblemAwareSchema(AutoSchema):
         bodies: dict[str, Any] = super()._get_response_bodies(direction)
         for status, codes in self._problems().items():
             bodies[str(status)] = self._problem(str(status), codes)
+        for status_text, body in bodies.items():
+            for name in self._shared_headers(status_text):
+                body.setdefault("headers", {}).setdefault(name, reference(name))
         return dict(sorted(bodies.items()))
+
+    def _shared_headers(self, status: str) -> list[str]:
+        return shared_headers(
+            int(status),
+            self._problems().get(int(status), []),
+            has_key=self._has_key(),
+            is_idempotent=self._is_idempotent(),
+        )
+
+    def _has_key(self) -> bool:
+        needed: str = getattr(self.view, "scopes", {})[self.method]
+        return needed != "public"
 
     def _problems(self) -> dict[int, list[str]]:
         """By status, the codes that the operation can answer."""
@@ -94,7 +139,7 @@ class ProblemAwareSchema(AutoSchema):
         is_file = self.view.content_negotiation_class.__name__ == "AnyAccept"
         codes += [] if is_file else ["not_acceptable"]
         codes += ["bad_request", "internal_error", "database_unavailable"]
-        if getattr(self.view, "scopes", {})[self.method] != "public":
+        if self._has_key():
             codes += (*_WITH_KEY, "quota_exceeded")
         codes.append("rate_limited")
         if "{" in self.path:
@@ -125,11 +170,12 @@ class ProblemAwareSchema(AutoSchema):
 
 
 def tidy(result: dict[str, Any], **_: Any) -> dict[str, Any]:
-    """What drf-spectacular can't say: headers of all answers, either key header, no null in a query."""
-    result["components"].setdefault("headers", {})["X-Request-ID"] = {
-        "description": "The request's id: yours if you sent one, else ours. Quote it to support.",
-        "schema": {"type": "string"},
-    }
+    """What drf-spectacular can't say: headers of all answers, either key header, no null in a query.
+
+    And in which order the groups stand: the product first, what is kept for earlier clients last.
+    """
+    result["components"]["headers"] = COMPONENTS
+    result["tags"] = [{"name": name} for name in _GROUPS]
     for path in result["paths"].values():
         for operation in path.values():
             _tidy_operation(operation)
@@ -139,7 +185,7 @@ def tidy(result: dict[str, Any], **_: Any) -> dict[str, Any]:
 def _tidy_operation(operation: dict[str, Any]) -> None:
     for answer in operation["responses"].values():
         headers = answer.setdefault("headers", {})
-        headers["X-Request-ID"] = {"$ref": "#/components/headers/X-Request-ID"}
+        headers["X-Request-ID"] = reference("X-Request-ID")
     for parameter in operation.get("parameters", []):
         schema = parameter["schema"]
         if "anyOf" in schema:

@@ -303,7 +303,13 @@ def test_the_catalog_has_five_types_with_schema_and_example(api: Api) -> None:
     for one in data:
         assert api.get(f"/v2/deed-types/{one['deed_type']}").json() == one
         assert api.post("/v2/deeds/validate", one["example"]).status_code == 200
-    assert api.get("/v2/deed-types/deed").status_code == 404
+
+
+def test_an_unknown_type_says_which_there_are(api: Api) -> None:
+    answer = api.get("/v2/deed-types/gant")
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+    assert "quitclaim" in answer.json()["detail"]
+    assert "Did you mean 'grant'?" in answer.json()["detail"]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from deeds import fulfilment, hints, ordering, sweeping
 from deeds.models import Deed
 from tests.api import Api
 from tests.conftest import MainApi
-from tests.deeds.kept import Orders
+from tests.deeds.kept import Orders, claim
 
 Correct = Callable[..., Deed]
 
@@ -64,6 +64,18 @@ def makes(deed: Deed) -> Deed:
 
 def live() -> Deed:
     return Deed.objects.holding_identity().get()
+
+
+def test_what_can_be_done_about_a_deed_that_is_not_made_yet_is_said(
+    correct: Correct, api: Api, order: Orders
+) -> None:
+    first = correct()
+    corrected = order(order_id="ORD-1", vesting="a widow", reissue_of=str(first.pk))
+    assert "queued; cancel it, or wait" in api.post("/v2/deeds", corrected).json()["detail"]
+    claim(first)
+    detail = api.post("/v2/deeds", corrected).json()["detail"]
+    assert "cancel" not in detail, "a deed that is being rendered can't be"
+    assert "wait until it is made" in detail
 
 
 def test_a_failed_deed_that_was_replaced_is_not_made_as_well(

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from typing import Any
+from uuid import UUID
 
 import pytest
 from django.conf import settings
@@ -31,10 +32,24 @@ def test_an_unknown_path(client: Client, path: str) -> None:
     problem(client.get(path), 404, "not_found")
 
 
+@pytest.mark.parametrize("path", ["/v2/deeds/", "/v2/webhook-endpoints//", f"/v2/keys/{UUID(int=7)}/"])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_slash_too_many_is_named(api: Api, path: str, method: str) -> None:
+    """Who is told only that nothing is here looks for the fault in the key."""
+    body = problem(api.send(method, path), 404, "not_found")
+    assert body["detail"] == f"Addresses have no slash at their end here: {path.rstrip('/')}."
+
+
+@pytest.mark.parametrize("path", ["/v2/nothing/", "/v2/deeds/not-an-id/", "/"])
+def test_a_slash_at_the_end_of_nothing_is_not(api: Api, path: str) -> None:
+    assert "slash" not in problem(api.get(path), 404, "not_found")["detail"]
+
+
 @pytest.mark.parametrize("method", ["put", "patch", "delete", "options", "trace"])
 def test_a_method_that_is_not_offered(api: Api, client: Client, method: str) -> None:
     answer = client.generic(method.upper(), "/v2/deeds", headers={"Authorization": f"Bearer {api.text}"})
-    problem(answer, 405, "method_not_allowed")
+    detail = problem(answer, 405, "method_not_allowed")["detail"]
+    assert detail == f"{method.upper()} is not offered here. Offered: GET, HEAD, POST."
     assert set(answer["Allow"].split(", ")) == {"GET", "HEAD", "POST"}
 
 

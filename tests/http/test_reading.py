@@ -33,6 +33,16 @@ class Body(Strict):
     inner: list[Inner] = []
 
 
+class Bounded(Strict):
+    name: Annotated[str, Field(min_length=1)]
+    rate: Annotated[int, Field(ge=1)]
+    most: Annotated[int, Field(le=8)]
+    one: Annotated[list[int], Field(min_length=1)]
+    two: Annotated[list[int], Field(max_length=2)]
+    text: Annotated[str, Field(max_length=3)]
+    count: Annotated[int, Field(strict=True)]
+
+
 class Query(PageQuery):
     from_: Moment | None = Field(None, alias="from")
     owner: UUID | None = None
@@ -73,11 +83,26 @@ def test_all_that_is_wrong_is_told_at_once_each_with_its_pointer() -> None:
         ("/name", "required", "It is required."),
         ("/number", "odd", "It must be even; 3 is not."),
         ("/at", "invalid_value", time),
-        ("/inner/0/deep", "invalid_value", "Input should be a valid string."),
+        ("/inner/0/deep", "invalid_value", "It must be text."),
         ("/inner/1/a~1b", "unknown_field", "There is no field 'a/b' here."),
         ("/nmae", "unknown_field", "There is no field 'nmae' here; did you mean 'name'?"),
     ]
     assert {error.where for error in told.value.errors} == {"body"}
+
+
+def test_bounds_are_told_in_our_words() -> None:
+    given = {"name": "", "rate": 0, "most": 9, "one": [], "two": [1, 2, 3], "text": "long", "count": "1"}
+    with pytest.raises(Problem) as told:
+        read_body(Bounded, given)
+    assert [error[::2] for error in errors_of(told.value)] == [
+        ("/name", "It is too short: it needs 1 or more characters."),
+        ("/rate", "It must be 1 or more."),
+        ("/most", "It must be 8 or less."),
+        ("/one", "It has too few items: it needs 1 or more."),
+        ("/two", "It has too many items: it may have 2 at the most."),
+        ("/text", "It is too long: it may have 3 characters at the most."),
+        ("/count", "It must be a whole number."),
+    ]
 
 
 def test_a_model_may_say_an_error_in_its_own_words() -> None:

@@ -2,11 +2,13 @@
 
 import re
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 import time_machine
 from django.contrib.sessions.models import Session
+from django.contrib.staticfiles import finders
 from django.db import connection
 from django.test import Client
 
@@ -110,6 +112,16 @@ def test_outside_of_the_allowed_networks_there_is_no_admin(
     assert set(hidden.headers) == set(nothing.headers)
     assert post_login(client, "ada", REMOTE_ADDR=address).status_code == 404
     assert not AuditEntry.objects.exists()
+
+
+def test_no_hash_makes_a_page_wider_than_a_telephone(owner: Any) -> None:
+    """A deed's page, and an audit entry's, could be read on one only by moving them from side to side."""
+    page = log_in(owner).get("/admin/").content.decode()
+    style = re.search(r'href="/static/(partner_api/staff\S*\.css)"', page)
+    assert style is not None
+    found = finders.find(style[1])
+    assert found is not None
+    assert ".readonly { overflow-wrap: anywhere; }" in Path(found).read_text()
 
 
 def test_a_form_without_its_token_is_refused(owner: Any) -> None:

@@ -17,12 +17,17 @@ import requests
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
-from webhooks import documents, signing
+from deeds.models import Deed
+from keys.models import Partner
+from tests.webhooks.conftest import Sources
+from tests.webhooks.inbound_calls import post
+from webhooks import documents, signing, tasks
 from webhooks.event_types import EVENT_TYPES
 from webhooks.management.commands.webhook_listen import Listener
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE = (ROOT / "docs" / "webhooks.md").read_text()
+API = (ROOT / "partner_api" / "http" / "api_description.md").read_text()
 BODY = '{"name":"Ñ"}'.encode()
 
 
@@ -52,10 +57,35 @@ def _cases() -> list[tuple[str, dict[str, str], bytes, bool]]:
 
 
 def test_the_python_of_the_page_verifies() -> None:
+    # Who has the API's documentation and no more has it there too.
+    assert f"```python\n{_snippet('python')}```" in API
     space: dict[str, Any] = {}
     exec(_snippet("python"), space)  # noqa: S102 - the page's own code
     for secret, headers, body, expected in _cases():
         assert space["verify"](secret, headers, body) is expected
+
+
+@pytest.mark.usefixtures("hinted")
+def test_an_order_sent_as_the_page_says_becomes_a_deed(source: Sources, acme: Partner) -> None:
+    source()
+    inbound = PAGE.partition("## Inbound")[2]
+    code = re.search(r"```python\n(.*?)```", inbound, re.DOTALL)
+    body = re.search(r"```json\n(.*?)```", inbound, re.DOTALL)
+    assert code is not None
+    assert body is not None
+    space: dict[str, Any] = {}
+    exec(code[1], space)  # noqa: S102 - the page's own code
+    content = body[1].encode()
+    assert post(content, space["headers_for"]("secret", content)).status_code == 202
+    tasks.process()
+    deed = Deed.objects.get()
+    assert (deed.partner, deed.status) == (acme, "queued")
+    assert deed.order["metadata"] == {"branch": "Pomona"}
+    out = StringIO()
+    call_command("spectacular", "--format", "openapi-json", stdout=out)
+    operation = json.loads(out.getvalue())["paths"]["/v1/webhooks/{system}"]["post"]
+    shown = operation["requestBody"]["content"]["*/*"]["examples"]["AnOrder"]["value"]
+    assert shown == json.loads(body[1])
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
