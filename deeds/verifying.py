@@ -1,8 +1,8 @@
 """Whether the storage still has what the rows say: each PDF is read back now and then, all in turn.
 
-A PDF that is missing, another one, or the only one that can't be read is a finding: a row, an error in the log,
-a metric, and a word to staff (`looks.pdfs_lost`). A storage that can't be reached, or of which nothing can be read,
-is none; the deeds are looked at by the next run.
+A PDF that is missing, another one, or can't be read while others can is a finding: a row, an error in the
+log, a metric, and a word to staff (`looks.pdfs_lost`). A storage that can't be reached, or of which nothing can
+be read, is none; the deeds are looked at by the next run.
 """
 
 import datetime as dt
@@ -24,12 +24,13 @@ from deeds.stores import StoredObject, StoreUnavailable
 log = structlog.get_logger(__name__)
 
 _CHUNK: Final = 500
+_EVENTS: Final = {"missing": "pdf_missing", "differs": "pdf_differs", "unreadable": "pdf_unreadable"}
 
 
 @dataclass
 class Report:
-    """`unreadable` counts deeds whose PDF the storage does not give us, though it gives us others; `unread` those
-    that were not looked at, because it gives us none now.
+    """`unreadable` counts deeds whose PDF the storage does not give us, though it gives us others; `unread`
+    those that were not looked at, because it gives us none now.
     """
 
     right: int = 0
@@ -91,12 +92,12 @@ def _read_back(report: Report, limit: int | None) -> None:
             except StoreUnavailable as error:
                 log.warning("storage_unavailable", deed=str(deed.pk), reason=str(error))
                 refused.append((deed, str(error)))
-                if not _answers():
+                if not storage.answers():
                     # The others would fare the same, each after a timeout.
                     break
             else:
                 setattr(report, outcome, getattr(report, outcome) + 1)
-        if refused and not (report.read and _answers()):
+        if refused and not (report.read and storage.answers()):
             report.unread = sum(rows.count() for rows in due(since)) if limit is None else len(refused)
             return
         # Noted as looked at, or they would be the first of each run, and the others never have their turn.
@@ -106,14 +107,6 @@ def _read_back(report: Report, limit: int | None) -> None:
         if not batch:
             return
         limit = None if limit is None else limit - len(batch)
-
-
-def _answers() -> bool:
-    try:
-        storage.check()
-    except StoreUnavailable:
-        return False
-    return True
 
 
 def due(since: dt.datetime) -> tuple[QuerySet[Deed], ...]:
@@ -148,7 +141,7 @@ def _note(outcome: str, deed: Deed, detail: str = "") -> str:
         return outcome
     finding = StorageFinding(deed=deed, kind=outcome, detail=detail[:300], found_at=now, seen_at=now)
     StorageFinding.objects.bulk_create([finding], ignore_conflicts=True)
-    log.error(f"pdf_{outcome}", deed=str(deed.pk))
+    log.error(_EVENTS[outcome], deed=str(deed.pk))
     return outcome
 
 

@@ -1,6 +1,5 @@
 """POST /v2/deeds/batch at its largest, with its messages sent to a real broker."""
 
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
