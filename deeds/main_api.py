@@ -4,7 +4,6 @@ A render is free of side effects there, so a call may be repeated. What may help
 few times within seconds; what may help later is told to the caller; what never will, too.
 """
 
-import json
 import random
 import re
 import threading
@@ -19,9 +18,8 @@ import tenacity
 from django.conf import settings
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
-from deeds import metrics, retry_after
+from deeds import metrics, refusals, retry_after
 
-_LIMIT_REASON: Final = 2000
 _LIMIT_ID: Final = 128
 _SECONDS: Final = re.compile(r"\d{1,6}(\.\d{1,9})?")
 _CHUNK: Final = 64 * 1024
@@ -246,15 +244,17 @@ def _refusal(renderer: Renderer, answer: requests.Response, deadline: float) -> 
     if 300 <= status < 400:  # noqa: PLR2004 - the class of redirects
         reason = f"status {status}: a redirect, which is not followed"
         return MainApiError("main_api_unavailable", reason, **outage)
-    detail = _detail(b"".join(_parts(renderer, answer, deadline, at_most=_CHUNK)))
-    reason = _as_text(detail) or f"status {status}"
+    if status < 300:  # noqa: PLR2004 - the class of successes
+        return MainApiError("invalid_pdf", f"status {status}: no PDF", is_temporary=True, **known)
+    detail = refusals.detail_of(b"".join(_parts(renderer, answer, deadline, at_most=_CHUNK)))
+    reason = refusals.as_text(detail) or f"status {status}"
     return MainApiError("main_api_rejected", reason, is_temporary=False, detail=detail, **known)
 
 
 def _said(answer: requests.Response) -> Said:
     return Said(
         status=answer.status_code,
-        request_id=answer.headers.get("X-Request-ID", "")[:_LIMIT_ID],
+        request_id=refusals.storable(answer.headers.get("X-Request-ID", ""))[:_LIMIT_ID],
         generation_seconds=_seconds(answer.headers.get("X-Generation-Time", "")),
     )
 
@@ -262,24 +262,6 @@ def _said(answer: requests.Response) -> Said:
 def _seconds(text: str) -> float | None:
     match = _SECONDS.match(text)
     return float(match[0]) if match else None
-
-
-def _detail(body: bytes) -> Any:
-    """The `detail` of a 4xx; None when it says nothing readable."""
-    try:
-        return json.loads(body)["detail"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
-
-
-def _as_text(detail: Any) -> str:
-    if isinstance(detail, list):
-        detail = "; ".join(
-            f"{'.'.join(str(part) for part in one.get('loc', []))}: {one.get('msg', '')}"
-            for one in detail
-            if isinstance(one, dict)
-        )
-    return "" if detail is None else str(detail)[:_LIMIT_REASON]
 
 
 def _session() -> requests.Session:

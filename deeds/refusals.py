@@ -3,6 +3,7 @@
 Also takes the order's facts out of such a text, for those who may read why but not what.
 """
 
+import json
 import re
 from collections.abc import Iterator
 from typing import Any, Final
@@ -43,6 +44,26 @@ _FIELDS: Final = {
 }
 _SHORTEST_FACT: Final = 4
 _LIMIT: Final = 500
+_LIMIT_REASON: Final = 2000
+
+
+def detail_of(body: bytes) -> Any:
+    """The `detail` of a 4xx, of text that can be stored; None when it says nothing readable."""
+    try:
+        return _storable(json.loads(body)["detail"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def as_text(detail: Any) -> str:
+    """What it says in one sentence; empty without one."""
+    if isinstance(detail, list):
+        detail = "; ".join(
+            f"{'.'.join(_parts(one.get('loc')))}: {one.get('msg', '')}"
+            for one in detail
+            if isinstance(one, dict)
+        )
+    return "" if detail is None else str(detail)[:_LIMIT_REASON]
 
 
 def errors_of(detail: Any) -> list[dict[str, str]]:
@@ -77,7 +98,7 @@ def _pointer_of(sentence: str) -> str:
 
 
 def _pointer_at(location: Any) -> str:
-    parts = [str(part) for part in location] if isinstance(location, list) else []
+    parts = _parts(location)
     if parts[:1] == ["body"]:
         del parts[0]
     name = ".".join(parts)
@@ -86,6 +107,23 @@ def _pointer_at(location: Any) -> str:
     if parts and parts[0] in _FIELDS:
         return "/".join([_FIELDS[parts[0]], *parts[1:]])
     return ""
+
+
+def _parts(location: Any) -> list[str]:
+    return [str(part) for part in location] if isinstance(location, list) else []
+
+
+def storable(text: str) -> str:
+    """With a sign in place of what Postgres takes in no text: NUL, and halves of surrogate pairs."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\x00", "\ufffd")
+
+
+def _storable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {storable(name): _storable(member) for name, member in value.items()}
+    if isinstance(value, list):
+        return [_storable(member) for member in value]
+    return storable(value) if isinstance(value, str) else value
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -1,8 +1,8 @@
 """Whether the storage still has what the rows say: each PDF is read back now and then, all in turn.
 
 A PDF that is missing, another one, or can't be read while others can is a finding: a row, an error in the
-log, a metric, and a word to staff (`looks.pdfs_lost`). A storage that can't be reached, or of which nothing can
-be read, is none; the deeds are looked at by the next run.
+log, a metric, and a word to staff (`looks.pdfs_lost`). A storage that can't be reached, or of which nothing
+can be read, is none; the deeds are looked at by the next run.
 """
 
 import datetime as dt
