@@ -3,7 +3,7 @@
 Neither can be filtered by. `manage.py rotate_secrets` finds the fields of every model.
 """
 
-from typing import Any, Final
+from typing import Any, Final, Protocol, runtime_checkable
 
 from django.db import connection, models
 
@@ -16,11 +16,27 @@ from partner_api.encryption import (
     rotate_bytes,
 )
 
-__all__ = ["EncryptedBinaryField", "EncryptedTextField", "decrypt", "encrypt_bytes", "rotate_all"]
+__all__ = [
+    "EncryptedBinaryField",
+    "EncryptedTextField",
+    "decrypt",
+    "encrypt_bytes",
+    "rotate_all",
+    "Rotatable",
+]
 
 _BATCH: Final = 200
 # So begins each of Fernet's tokens: a version, and the first bytes of the time.
 _TOKEN: Final = b"gAAAA"
+
+
+@runtime_checkable
+class Rotatable(Protocol):
+    """A field whose column holds tokens. Any that says how one is renewed is rotated, wherever it is from."""
+
+    column: str
+
+    def rotated(self, token: Any) -> Any: ...
 
 
 class EncryptedTextField(models.TextField):  # type: ignore[type-arg]  # not subscriptable at run time
@@ -63,13 +79,13 @@ class EncryptedBinaryField(models.BinaryField):  # type: ignore[type-arg]  # not
         return rotate_bytes(content) if content.startswith(_TOKEN) else encrypt_bytes(content)
 
 
-def rotate_all(model: type[models.Model], field: EncryptedTextField | EncryptedBinaryField) -> int:
+def rotate_all(model: type[models.Model], field: Rotatable) -> int:
     """Encrypts a column anew by the first key, a batch at a time; how many rows.
 
     One statement a row, which changes nothing when the row has changed meanwhile.
     """
     quote = connection.ops.quote_name
-    names = (model._meta.db_table, str(field.column), str(model._meta.pk.column))  # noqa: SLF001 - Django's documented name
+    names = (model._meta.db_table, field.column, str(model._meta.pk.column))  # noqa: SLF001 - Django's documented name
     table, name, key = (quote(one) for one in names)
     page = f"SELECT {key}, {name} FROM {table} WHERE {name} IS NOT NULL"  # noqa: S608 - our own names
     change = f"UPDATE {table} SET {name} = %s WHERE {key} = %s AND {name} = %s"  # noqa: S608 - the same
