@@ -3,7 +3,7 @@
 Neither can be filtered by. `manage.py rotate_secrets` finds the fields of every model.
 """
 
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Any, Final, Protocol
 
 from django.db import connection, models
 
@@ -19,10 +19,10 @@ from partner_api.encryption import (
 __all__ = [
     "EncryptedBinaryField",
     "EncryptedTextField",
+    "Rotatable",
     "decrypt",
     "encrypt_bytes",
     "rotate_all",
-    "Rotatable",
 ]
 
 _BATCH: Final = 200
@@ -30,9 +30,8 @@ _BATCH: Final = 200
 _TOKEN: Final = b"gAAAA"
 
 
-@runtime_checkable
 class Rotatable(Protocol):
-    """A field whose column holds tokens. Any that says how one is renewed is rotated, wherever it is from."""
+    """A field whose column holds tokens, and that says how one is renewed."""
 
     column: str
 
@@ -77,6 +76,12 @@ class EncryptedBinaryField(models.BinaryField):  # type: ignore[type-arg]  # not
     def rotated(self, token: Any) -> Any:
         content = bytes(token)
         return rotate_bytes(content) if content.startswith(_TOKEN) else encrypt_bytes(content)
+
+
+def rotatable(model: type[models.Model]) -> list[Rotatable]:
+    """Fields of other modules as well: whatever has a `rotated`."""
+    fields: list[Any] = list(model._meta.concrete_fields)  # noqa: SLF001 - Django's documented name
+    return [field for field in fields if hasattr(field, "rotated")]
 
 
 def rotate_all(model: type[models.Model], field: Rotatable) -> int:
