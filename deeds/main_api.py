@@ -232,10 +232,12 @@ def _refusal(renderer: Renderer, answer: requests.Response, deadline: float) -> 
     status = answer.status_code
     known: dict[str, Any] = {"said": _said(answer)}
     outage = {**known, "is_temporary": True, "is_outage": not renderer.is_sandbox}
-    if status == _TOO_MANY:
-        asked = retry_after.seconds(answer.headers.get("Retry-After"))
+    header = answer.headers.get("Retry-After")
+    if status == _TOO_MANY or (status >= _SERVER_ERROR and header is not None):
+        asked = retry_after.seconds(header)
         kind = MainApiError if asked > settings.MAIN_API_RETRY_AFTER_MAX_SECONDS else _TryAgain
-        return kind("main_api_busy", "status 429", retry_after=asked, **outage)
+        code = "main_api_busy" if status == _TOO_MANY else "main_api_unavailable"
+        return kind(code, f"status {status}", retry_after=asked, **outage)
     if status >= _SERVER_ERROR or status == _REQUEST_TIMEOUT:
         return _TryAgain("main_api_unavailable", f"status {status}", **outage)
     if status in _OURS:
