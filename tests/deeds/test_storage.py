@@ -29,6 +29,24 @@ def test_it_works_and_no_draft_is_left(complete: Complete, deed_files: Any) -> N
     assert file.parent.stat().st_mode & 0o777 == 0o700
 
 
+def test_a_new_folder_is_on_the_disk_before_its_pdf_counts_as_kept(
+    complete: Complete, deed_files: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a machine that loses its power loses the folder, and a completed deed's PDF with it."""
+    flushed: list[int] = []
+    fsync = os.fsync
+
+    def noted(number: int) -> None:
+        flushed.append(os.fstat(number).st_ino)
+        fsync(number)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    folder = (deed_files / complete().pdf_name).parent
+    folders = (folder, folder.parent, deed_files, deed_files.parent)
+    assert {path.stat().st_ino for path in folders} <= set(flushed)
+    assert {path.stat().st_mode & 0o777 for path in folders[:3]} == {0o700}
+
+
 def test_of_many_writers_the_first_one_stays(place: Complete, deed_files: Any) -> None:
     deed = place()
     contents = [f"%PDF-{number}".encode() for number in range(8)]
