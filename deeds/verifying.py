@@ -55,6 +55,14 @@ def verify(*, limit: int | None) -> Report:
     return report
 
 
+def note_missing(deed: Deed) -> bool:
+    """Somebody asked for the PDF, and the storage has none: it is a finding before its turn.
+
+    False where the retention has just deleted it, which is no loss.
+    """
+    return _note("missing", deed) == "missing"
+
+
 def orphans(*, older_than: dt.timedelta) -> Iterator[StoredObject]:
     """Objects that no row stands for: of no deed, or of one that has no PDF and is not being made.
 

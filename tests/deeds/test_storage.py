@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from deeds import storage, tasks
 from deeds.checks import storage_is_usable
-from deeds.models import Deed, DeedDownload
+from deeds.models import Deed, DeedDownload, StorageFinding
 from deeds.stores import local
 from partner_api.ops.checks import refuse_insecure_start
 from tests.api import Api
@@ -112,6 +112,19 @@ def test_a_folder_that_is_gone_is_told_by_readyz_and_by_the_link(
     deed_files.with_name("aside").rename(deed_files)
     assert get(client, url).status_code == 200
     assert client.get("/readyz").json()["dependencies"]["storage"]["status"] == "ok"
+
+
+def test_a_lost_pdf_that_is_asked_for_is_found_before_its_turn(
+    complete: Complete, api: Api, client: Client
+) -> None:
+    deed = complete()
+    url = link_of(api, deed)
+    storage.remove(deed)
+    for _ in range(2):
+        assert get(client, url).status_code == 404
+    finding = StorageFinding.objects.get(resolved_at=None)
+    assert (finding.deed, finding.kind) == (deed, "missing")
+    assert not DeedDownload.objects.exists()
 
 
 def test_a_full_disk_is_told_by_readyz(
