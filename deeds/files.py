@@ -13,7 +13,7 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework.request import Request
 
-from deeds import answers, documents, downloads, metrics, storage
+from deeds import answers, documents, downloads, metrics, storage, verifying
 from deeds.models import Deed, DeedDownload
 from deeds.stores import StoreUnavailable
 from keys.permissions import PUBLIC
@@ -77,7 +77,8 @@ def _response(deed: Deed, *, expires_at: dt.datetime) -> HttpResponse:
         return HttpResponseRedirect(elsewhere, headers={"Cache-Control": "private, no-store"})
     content = storage.read(deed)
     if content is None:
-        log.error("pdf_missing", deed=str(deed.pk))
+        if not verifying.note_missing(deed):
+            raise Problem("pdf_deleted", answers.DELETED)
         raise not_found()
     disposition = content_disposition_header(as_attachment=True, filename=storage.file_name(deed)) or ""
     headers = {"Content-Disposition": disposition, "Cache-Control": "private, no-store"}

@@ -5,6 +5,7 @@ storage, then written as done. What dies in between is taken up by the next run.
 """
 
 import datetime as dt
+import uuid
 from typing import Any, Final
 
 import structlog
@@ -22,30 +23,43 @@ from keys.models import Partner
 log = structlog.get_logger(__name__)
 
 BATCH: Final = 500
-# Of marks, each of which may wait for its timeouts, before the rest is left to the next run.
-_MOST_REFUSALS: Final = 5
+# Of a storage that answers, before the rest is left to the next run: each may wait for its timeouts.
+_MOST_REFUSALS: Final = 500
 _LIFECYCLE_ID: Final = "delete-pdfs-after-retention"
 
 
 def delete_outdated() -> int:
     """Deletes the PDFs that were kept long enough, in batches; how many. None without a retention.
 
-    Raises StoreUnavailable; the next run goes on from there.
+    One that can't be deleted keeps no other from it. Raises StoreUnavailable where the storage does not
+    answer; the next run goes on from there.
     """
+    # First, so that nothing that refuses a deletion leaves a hold to the storage's own rule.
+    _mark_holds_again()
     if settings.PDF_RETENTION_DAYS > 0:
         before = timezone.now() - dt.timedelta(days=settings.PDF_RETENTION_DAYS)
         while _tell_rows(before):
             pass
     deleted = 0
-    while batch := list(Deed.objects.half_deleted().order_by("completed_at")[:BATCH]):
+    stuck: list[uuid.UUID] = []
+    while len(stuck) < _MOST_REFUSALS and (batch := _to_delete(stuck)):
         for deed in batch:
-            storage.remove(deed)
-            # Only now is nothing left; a crash before this line repeats the removal, which is harmless.
-            deleted += Deed.objects.half_deleted().filter(pk=deed.pk).update(pdf_name="")
+            try:
+                storage.remove(deed)
+            except StoreUnavailable as error:
+                storage.check()
+                log.error("pdf_not_deleted", deed=str(deed.pk), reason=str(error))  # noqa: TRY400 - of the storage
+                stuck.append(deed.pk)
+            else:
+                # Only now is nothing left; a crash before this line repeats the removal, which is harmless.
+                deleted += Deed.objects.half_deleted().filter(pk=deed.pk).update(pdf_name="")
     if deleted:
         log.info("pdfs_deleted", count=deleted)
-    _mark_holds_again()
     return deleted
+
+
+def _to_delete(stuck: list[uuid.UUID]) -> list[Deed]:
+    return list(Deed.objects.half_deleted().exclude(pk__in=stuck).order_by("completed_at")[:BATCH])
 
 
 def hold(deed: Deed, actor: Actor, reason: str) -> bool:
@@ -121,8 +135,10 @@ def _mark_holds_again() -> None:
     """
     refusals = 0
     for deed in Deed.objects.with_pdf().filter(held_at__isnull=False).iterator():
-        refusals += not _tell_storage(deed)
-        if refusals == _MOST_REFUSALS:
+        if _tell_storage(deed):
+            continue
+        refusals += 1
+        if refusals == _MOST_REFUSALS or not storage.answers():
             return
 
 

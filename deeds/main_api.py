@@ -24,7 +24,6 @@ _CHUNK: Final = 64 * 1024
 _TOO_MANY: Final = 429
 _REQUEST_TIMEOUT: Final = 408
 _SERVER_ERROR: Final = 500
-_UNAVAILABLE: Final = 503
 # As long as the longest rest of the circuit: who is overloaded is often back before it thought.
 _LONGEST_UNAVAILABLE_SECONDS: Final = 60.0
 # Our own token, or the way to the Main API, is wrong: paths and methods are the catalog's, never the order's.
@@ -224,10 +223,11 @@ def _refusal(renderer: Renderer, answer: requests.Response, deadline: float) -> 
     status = answer.status_code
     known: dict[str, Any] = {"said": Said.by(answer)}
     outage = {**known, "is_temporary": True, "is_outage": not renderer.is_sandbox}
+    header = answer.headers.get("Retry-After")
     if status == _TOO_MANY:
-        return _busy("main_api_busy", status, retry_after.seconds(answer.headers.get("Retry-After")), outage)
-    if status == _UNAVAILABLE and "Retry-After" in answer.headers:
-        asked = min(retry_after.seconds(answer.headers["Retry-After"]), _LONGEST_UNAVAILABLE_SECONDS)
+        return _busy("main_api_busy", status, retry_after.seconds(header), outage)
+    if status >= _SERVER_ERROR and header is not None:
+        asked = min(retry_after.seconds(header), _LONGEST_UNAVAILABLE_SECONDS)
         return _busy("main_api_unavailable", status, asked, outage)
     if status >= _SERVER_ERROR or status == _REQUEST_TIMEOUT:
         return _TryAgain("main_api_unavailable", f"status {status}", **outage)
@@ -238,7 +238,7 @@ def _refusal(renderer: Renderer, answer: requests.Response, deadline: float) -> 
         reason = f"status {status}: a redirect, which is not followed"
         return MainApiError("main_api_unavailable", reason, **outage)
     if status < 300:  # noqa: PLR2004 - a success, but not the one with a deed
-        return MainApiError("invalid_pdf", f"status {status}", is_temporary=True, **known)
+        return MainApiError("invalid_pdf", f"status {status}: no PDF", is_temporary=True, **known)
     detail = said.detail(b"".join(_parts(renderer, answer, deadline, at_most=_CHUNK)))
     reason = said.as_text(detail) or f"status {status}"
     return MainApiError("main_api_rejected", reason, is_temporary=False, detail=detail, **known)

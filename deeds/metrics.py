@@ -65,10 +65,10 @@ STORAGE_ERRORS: Final = Counter(
 begin_at_zero(STORAGE_ERRORS, ("store", "read"))
 PDFS_CHECKED: Final = Counter(
     "partner_api_storage_checked_pdfs_total",
-    "PDFs read back from the storage, by whether they were right, missing or another one.",
+    "PDFs read back from the storage, by whether they were right, missing, another one or unreadable.",
     ["outcome"],
 )
-begin_at_zero(PDFS_CHECKED, ("right", "missing", "differs"))
+begin_at_zero(PDFS_CHECKED, ("right", "missing", "differs", "unreadable"))
 
 
 @contextmanager

@@ -150,8 +150,9 @@ def _insert_those_that_are_new(origin: Origin, deeds: list[Deed]) -> dict[Identi
         if room < len(offered):
             there_before = _live_among(origin, offered)
             without_room = set([identity for identity in offered if identity not in there_before][room:])
-        # An order that has a live deed already is passed over by the unique index.
-        inserted = [deed for identity, deed in offered.items() if identity not in without_room]
+        # An order that has a live deed already is passed over by the unique index. Always in one sequence:
+        # two batches that share orders would otherwise wait for each other, and Postgres would end one.
+        inserted = [deed for identity, deed in sorted(offered.items()) if identity not in without_room]
         Deed.objects.bulk_create(inserted, ignore_conflicts=True)
         live = _live_among(origin, offered)
         new = {deed.pk for deed in deeds} & {deed.pk for deed in live.values()}

@@ -3,13 +3,15 @@
 import hashlib
 import io
 import re
+import struct
 import time
 import unicodedata
+import zlib
 from dataclasses import dataclass
 
 from django.conf import settings
 from pypdf import Configuration, PageObject, PdfReader, apply_configuration
-from pypdf.errors import PyPdfError
+from pypdf.errors import DependencyError, PyPdfError
 from pypdf.generic import DictionaryObject
 
 _LOOKED_AT_PAGES = 5
@@ -22,6 +24,13 @@ _LIMITS = Configuration(
     run_length_maximum_output_length=_UNPACKED_BYTES,
     array_based_stream_maximum_output_length=_UNPACKED_BYTES,
     disable_legacy_handling=True,
+)
+# A broken PDF makes the reader fail in many ways, and each of them says: this is no deed. Not `Exception`:
+# the end of a task's time is one.
+_BREAKS = (
+    *(PyPdfError, DependencyError, zlib.error, struct.error),
+    *(ValueError, ArithmeticError, LookupError, TypeError, AttributeError, OSError, EOFError),
+    *(RecursionError, MemoryError, AssertionError, NotImplementedError),
 )
 # A string in a page's content (ISO 32000-1, 7.3.4.2), and what stands for another character in it. Comments
 # and escapes are passed over, and an open string ends with the page: from no character is it begun twice.
@@ -52,10 +61,7 @@ def check(content: bytes, *, grantors: list[str], apn: str) -> CheckedPdf:
             return _read(content, grantors, apn)
     except NotADeed:
         raise
-    # A broken PDF makes the reader fail in many ways, and each of them says: this is no deed.
-    except (PyPdfError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-        raise NotADeed(f"the PDF can't be read ({type(error).__name__})") from error
-    except (RecursionError, MemoryError, AssertionError, NotImplementedError) as error:
+    except _BREAKS as error:
         raise NotADeed(f"the PDF can't be read ({type(error).__name__})") from error
 
 

@@ -77,7 +77,7 @@ def _pointer_of(sentence: str) -> str:
 
 
 def _pointer_at(location: Any) -> str:
-    parts = [str(part) for part in location] if isinstance(location, list) else []
+    parts = _parts(location)
     if parts[:1] == ["body"]:
         del parts[0]
     name = ".".join(parts)
@@ -86,6 +86,10 @@ def _pointer_at(location: Any) -> str:
     if parts and parts[0] in _FIELDS:
         return "/".join([_FIELDS[parts[0]], *parts[1:]])
     return ""
+
+
+def _parts(location: Any) -> list[str]:
+    return [str(part) for part in location] if isinstance(location, list) else []
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -29,15 +29,15 @@ class Said:
     def by(cls, answer: requests.Response) -> "Said":
         return cls(
             status=answer.status_code,
-            request_id=answer.headers.get("X-Request-ID", "")[:_LIMIT_ID],
+            request_id=storable(answer.headers.get("X-Request-ID", ""))[:_LIMIT_ID],
             generation_seconds=_seconds(answer.headers.get("X-Generation-Time", "")),
         )
 
 
 def detail(body: bytes) -> Any:
-    """The `detail` of a 4xx; None when it says nothing readable."""
+    """The `detail` of a 4xx, of text that can be stored; None when it says nothing readable."""
     try:
-        return json.loads(body)["detail"]
+        return _storable(json.loads(body)["detail"])
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
 
@@ -68,3 +68,16 @@ def _seconds(text: str) -> float | None:
     if match is None:
         return None
     return float(match[1]) / 1000 if match[2] else float(match[1])
+
+
+def storable(text: str) -> str:
+    """With a sign in place of what Postgres takes in no text: NUL, and halves of surrogate pairs."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\x00", "\ufffd")
+
+
+def _storable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {storable(name): _storable(member) for name, member in value.items()}
+    if isinstance(value, list):
+        return [_storable(member) for member in value]
+    return storable(value) if isinstance(value, str) else value

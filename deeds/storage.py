@@ -15,7 +15,7 @@ from django.core.files.storage import storages
 from django.urls import reverse
 
 from deeds.models import Deed
-from deeds.stores import EXPIRE, HOLD, StoredObject
+from deeds.stores import EXPIRE, HOLD, StoredObject, StoreUnavailable
 from partner_api.http import signed_links
 
 # The folder of all PDFs; what else lies in a bucket is not ours.
@@ -111,6 +111,15 @@ def remove_object(name: str) -> None:
 def check() -> None:
     """Returns when the storage answers, and raises StoreUnavailable when it doesn't."""
     _store().ping()
+
+
+def answers() -> bool:
+    """Whether what it refused is to be blamed on that one object."""
+    try:
+        check()
+    except StoreUnavailable:
+        return False
+    return True
 
 
 def file_name(deed: Deed) -> str:

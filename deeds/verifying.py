@@ -1,7 +1,8 @@
 """Whether the storage still has what the rows say: each PDF is read back now and then, all in turn.
 
-A PDF that is missing or another one is a finding: a row, an error in the log, a metric, and a word to staff
-(`looks.pdfs_lost`). A storage that can't be reached is none; the deeds are looked at by the next run.
+A PDF that is missing, another one, or can't be read while others can is a finding: a row, an error in the
+log, a metric, and a word to staff (`looks.pdfs_lost`). A storage that can't be reached, or of which nothing
+can be read, is none; the deeds are looked at by the next run.
 """
 
 import datetime as dt
@@ -23,20 +24,28 @@ from deeds.stores import StoredObject, StoreUnavailable
 log = structlog.get_logger(__name__)
 
 _CHUNK: Final = 500
+_EVENTS: Final = {"missing": "pdf_missing", "differs": "pdf_differs", "unreadable": "pdf_unreadable"}
 
 
 @dataclass
 class Report:
-    """`unread` counts deeds whose PDF the storage could not give us now."""
+    """`unreadable` counts deeds whose PDF the storage does not give us, though it gives us others; `unread`
+    those that were not looked at, because it gives us none now.
+    """
 
     right: int = 0
     missing: int = 0
     differs: int = 0
+    unreadable: int = 0
     unread: int = 0
 
     @property
+    def read(self) -> int:
+        return self.right + self.missing + self.differs
+
+    @property
     def is_clean(self) -> bool:
-        return not (self.missing or self.differs or self.unread)
+        return not (self.missing or self.differs or self.unreadable or self.unread)
 
 
 def verify(*, limit: int | None) -> Report:
@@ -44,6 +53,14 @@ def verify(*, limit: int | None) -> Report:
     report = Report()
     _read_back(report, limit)
     return report
+
+
+def note_missing(deed: Deed) -> bool:
+    """Somebody asked for the PDF, and the storage has none: it is a finding before its turn.
+
+    False where the retention has just deleted it, which is no loss.
+    """
+    return _note("missing", deed) == "missing"
 
 
 def orphans(*, older_than: dt.timedelta) -> Iterator[StoredObject]:
@@ -76,13 +93,25 @@ def _read_back(report: Report, limit: int | None) -> None:
     while limit is None or limit > 0:
         size = _CHUNK if limit is None else min(limit, _CHUNK)
         batch = next((found for rows in due(since) if (found := list(rows[:size]))), [])
+        refused: list[tuple[Deed, str]] = []
         for deed in batch:
-            outcome = _look_at(deed)
-            if outcome == "unread":
-                # The others would fare the same, each after a timeout.
-                report.unread = sum(rows.count() for rows in due(since)) if limit is None else 1
-                return
-            setattr(report, outcome, getattr(report, outcome) + 1)
+            try:
+                outcome = _look_at(deed)
+            except StoreUnavailable as error:
+                log.warning("storage_unavailable", deed=str(deed.pk), reason=str(error))
+                refused.append((deed, str(error)))
+                if not storage.answers():
+                    # The others would fare the same, each after a timeout.
+                    break
+            else:
+                setattr(report, outcome, getattr(report, outcome) + 1)
+        if refused and not (report.read and storage.answers()):
+            report.unread = sum(rows.count() for rows in due(since)) if limit is None else len(refused)
+            return
+        # Noted as looked at, or they would be the first of each run, and the others never have their turn.
+        for deed, reason in refused:
+            _note("unreadable", deed, reason)
+        report.unreadable += len(refused)
         if not batch:
             return
         limit = None if limit is None else limit - len(batch)
@@ -98,35 +127,30 @@ def due(since: dt.datetime) -> tuple[QuerySet[Deed], ...]:
 
 
 def _look_at(deed: Deed) -> str:
-    """Reads one back; the name of what to count."""
-    try:
-        content = storage.read(deed)
-    except StoreUnavailable as error:
-        log.warning("storage_unavailable", deed=str(deed.pk), reason=str(error))
-        return "unread"
-    now = timezone.now()
+    """Reads one back; the name of what to count. Raises StoreUnavailable."""
+    content = storage.read(deed)
     if content is None:
-        outcome, detail = "missing", ""
-    elif (found := hashlib.sha256(content).hexdigest()) != deed.pdf_sha256:
-        outcome, detail = "differs", f"{len(content)} bytes, SHA-256 {found}"
-    else:
-        outcome, detail = "right", ""
+        return _note("missing", deed)
+    if (found := hashlib.sha256(content).hexdigest()) != deed.pdf_sha256:
+        return _note("differs", deed, f"{len(content)} bytes, SHA-256 {found}")
+    return _note("right", deed)
+
+
+def _note(outcome: str, deed: Deed, detail: str = "") -> str:
+    """Writes down what was found, and returns what to count."""
+    now = timezone.now()
     # Deleted by retention while we read: that is no loss.
     if not Deed.objects.with_pdf().filter(pk=deed.pk).update(pdf_checked_at=now):
         return "right"
     PDFS_CHECKED.labels(outcome).inc()
-    _note(deed, outcome, detail, now)
-    return outcome
-
-
-def _note(deed: Deed, outcome: str, detail: str, now: dt.datetime) -> None:
     open_ones = StorageFinding.objects.filter(deed=deed, resolved_at=None)
     open_ones.exclude(kind=outcome).update(resolved_at=now)
-    if outcome == "right" or open_ones.filter(kind=outcome).update(seen_at=now, detail=detail):
-        return
-    finding = StorageFinding(deed=deed, kind=outcome, detail=detail, found_at=now, seen_at=now)
+    if outcome == "right" or open_ones.filter(kind=outcome).update(seen_at=now, detail=detail[:300]):
+        return outcome
+    finding = StorageFinding(deed=deed, kind=outcome, detail=detail[:300], found_at=now, seen_at=now)
     StorageFinding.objects.bulk_create([finding], ignore_conflicts=True)
-    log.error("pdf_missing" if outcome == "missing" else "pdf_differs", deed=str(deed.pk))
+    log.error(_EVENTS[outcome], deed=str(deed.pk))
+    return outcome
 
 
 def _without_deed(found: list[StoredObject]) -> Iterator[StoredObject]:

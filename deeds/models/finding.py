@@ -12,6 +12,7 @@ class StorageFinding(models.Model):
     class Kind(models.TextChoices):
         MISSING = "missing", "not in the storage"
         DIFFERS = "differs", "not the PDF that was stored"
+        UNREADABLE = "unreadable", "not given to us, though others are"
 
     id = models.UUIDField(primary_key=True, default=uuid_utils.compat.uuid7, editable=False)
     deed = models.ForeignKey(Deed, on_delete=models.PROTECT, related_name="findings")
@@ -30,7 +31,7 @@ class StorageFinding(models.Model):
                 fields=["deed", "kind"], condition=Q(resolved_at=None), name="one_open_finding_per_deed"
             ),
             models.CheckConstraint(
-                condition=Q(kind__in=["missing", "differs"]), name="finding_kind_is_known"
+                condition=Q(kind__in=["missing", "differs", "unreadable"]), name="finding_kind_is_known"
             ),
         ]
 

@@ -28,7 +28,7 @@ class LocalStore(FileSystemStorage):
         target = Path(self.path(name))
         draft = target.with_name(f"{uuid.uuid4().hex}{_DRAFT}")
         with _refusals():
-            target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            _make(target.parent)
             try:
                 _write(draft, content)
                 if replace:
@@ -84,6 +84,15 @@ class LocalStore(FileSystemStorage):
             if shutil.disk_usage(root).free < _ROOM_BYTES:
                 message = "the disk is full"
                 raise StoreUnavailable(message)
+
+
+def _make(folder: Path) -> None:
+    """The folder and those above it, each with its name on the disk."""
+    if folder.is_dir():
+        return
+    _make(folder.parent)
+    folder.mkdir(exist_ok=True, mode=0o700)
+    _flush(folder.parent)
 
 
 def _write(path: Path, content: bytes) -> None:

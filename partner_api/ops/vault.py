@@ -3,7 +3,7 @@
 Neither can be filtered by. `manage.py rotate_secrets` finds the fields of every model.
 """
 
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from django.db import connection, models
 
@@ -16,11 +16,26 @@ from partner_api.encryption import (
     rotate_bytes,
 )
 
-__all__ = ["EncryptedBinaryField", "EncryptedTextField", "decrypt", "encrypt_bytes", "rotate_all"]
+__all__ = [
+    "EncryptedBinaryField",
+    "EncryptedTextField",
+    "Rotatable",
+    "decrypt",
+    "encrypt_bytes",
+    "rotate_all",
+]
 
 _BATCH: Final = 200
 # So begins each of Fernet's tokens: a version, and the first bytes of the time.
 _TOKEN: Final = b"gAAAA"
+
+
+class Rotatable(Protocol):
+    """A field whose column holds tokens, and that says how one is renewed."""
+
+    column: str
+
+    def rotated(self, token: Any) -> Any: ...
 
 
 class EncryptedTextField(models.TextField):  # type: ignore[type-arg]  # not subscriptable at run time
@@ -63,13 +78,19 @@ class EncryptedBinaryField(models.BinaryField):  # type: ignore[type-arg]  # not
         return rotate_bytes(content) if content.startswith(_TOKEN) else encrypt_bytes(content)
 
 
-def rotate_all(model: type[models.Model], field: EncryptedTextField | EncryptedBinaryField) -> int:
+def rotatable(model: type[models.Model]) -> list[Rotatable]:
+    """Fields of other modules as well: whatever has a `rotated`."""
+    fields: list[Any] = list(model._meta.concrete_fields)  # noqa: SLF001 - Django's documented name
+    return [field for field in fields if hasattr(field, "rotated")]
+
+
+def rotate_all(model: type[models.Model], field: Rotatable) -> int:
     """Encrypts a column anew by the first key, a batch at a time; how many rows.
 
     One statement a row, which changes nothing when the row has changed meanwhile.
     """
     quote = connection.ops.quote_name
-    names = (model._meta.db_table, str(field.column), str(model._meta.pk.column))  # noqa: SLF001 - Django's documented name
+    names = (model._meta.db_table, field.column, str(model._meta.pk.column))  # noqa: SLF001 - Django's documented name
     table, name, key = (quote(one) for one in names)
     page = f"SELECT {key}, {name} FROM {table} WHERE {name} IS NOT NULL"  # noqa: S608 - our own names
     change = f"UPDATE {table} SET {name} = %s WHERE {key} = %s AND {name} = %s"  # noqa: S608 - the same

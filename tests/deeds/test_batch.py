@@ -2,8 +2,13 @@
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import pytest
+from django.db import connection, transaction
+
+from deeds import hints, ordering
 from deeds.models import Deed
 from tests.api import Api
 
@@ -32,3 +37,44 @@ def test_a_batch_sent_again_without_a_key_adds_what_is_missing(api: Api, order: 
     results = api.post("/v2/deeds/batch", {"orders": mended}).json()["data"]
     assert [result["status"] for result in results] == [200, 202]
     assert Deed.objects.count() == 2
+
+
+def test_batches_that_share_orders_in_another_sequence_do_not_wait_for_each_other(
+    api: Api, order: Orders, transactional_db: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one has its first order, and comes to its second while ours waits for that first one."""
+    monkeypatch.setattr(hints, "send", lambda deed_id: None)
+    monkeypatch.setattr(hints, "send_bulk", lambda deed_id: None)
+    first, second = order(order_id="B-1"), order(order_id="B-2")
+    origin = ordering.Origin(api.partner, api.key, Deed.Source.V2, "other")
+
+    def send() -> Any:
+        try:
+            return api.post("/v2/deeds/batch", {"orders": [second, first]})
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(1) as pool, transaction.atomic():
+        ordering.place(origin, first)
+        ours = pool.submit(send)
+        _until_it_waits()
+        ordering.place(origin, second)
+    answer = ours.result(10)
+    assert answer.status_code == 207, answer.content
+    assert [result["status"] for result in answer.json()["data"]] == [200, 200]
+    assert Deed.objects.count() == 2
+
+
+def _until_it_waits() -> None:
+    with connection.cursor() as cursor:
+        for _ in range(500):
+            cursor.execute("SELECT pg_stat_clear_snapshot()")
+            cursor.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+                " AND wait_event_type = 'Lock'"
+            )
+            if cursor.fetchone()[0]:
+                return
+            cursor.execute("SELECT pg_sleep(0.02)")
+    message = "it never waited"
+    raise AssertionError(message)

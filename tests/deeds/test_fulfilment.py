@@ -252,11 +252,30 @@ def test_faults_of_the_network_put_the_deed_back(
         assert len(mock.calls) == times
 
 
-def test_a_long_retry_after_is_kept_by_the_queue(place: Place, main_api: MainApi) -> None:
-    main_api.answer = answering(b"", "429 Too Many Requests", Retry_After="300")
-    deed = run(place())
-    assert len(main_api.calls) == 1
-    assert deed.next_attempt_at - timezone.now() > dt.timedelta(seconds=290)
+@pytest.mark.parametrize(
+    ("status", "asked", "code"),
+    [
+        ("429 Too Many Requests", 300, "main_api_busy"),
+        ("503 Service Unavailable", 50, "main_api_unavailable"),
+        ("502 Bad Gateway", 50, "main_api_unavailable"),
+    ],
+)
+def test_a_long_retry_after_is_kept_by_the_queue_and_by_all_workers(
+    place: Place, main_api: MainApi, status: str, asked: int, code: str
+) -> None:
+    main_api.answer = answering(b"", status, Retry_After=str(asked))
+    deed, other = run(place("FIRST")), run(place("OTHER"))
+    assert len(main_api.calls) == 1, "neither within seconds, nor for another deed"
+    assert deed.put_back_for == code
+    assert deed.next_attempt_at - timezone.now() > dt.timedelta(seconds=asked - 10)
+    assert (other.status, other.attempts) == ("queued", 0)
+
+
+def test_a_short_retry_after_is_waited_for_at_once(place: Place, main_api: MainApi, settings: Any) -> None:
+    settings.MAIN_API_RETRY_SECONDS = 60.0
+    main_api.answer = answering(b"", "503 Service Unavailable", Retry_After="0")
+    assert run(place()).put_back_for == "main_api_unavailable"
+    assert len(main_api.calls) == settings.MAIN_API_ATTEMPTS
 
 
 def test_a_storage_that_refuses_puts_the_deed_back(place: Place, main_api: MainApi, deed_files: Any) -> None:

@@ -3,6 +3,7 @@
 import datetime as dt
 import gzip
 import io
+import re
 import threading
 import time
 import tracemalloc
@@ -72,6 +73,7 @@ def test_it_works() -> None:
         ([{"loc": ["body", "dtt", "is_exempt"], "msg": "x"}], ["/transfer_tax/exempt"]),
         ([{"loc": ["body", "return_to", "zip"], "msg": "x"}], ["/recording/return_to/zip"]),
         ([{"loc": ["body", "page"], "msg": "x"}, "odd", {}], ["", ""]),
+        ([{"loc": None, "msg": "x"}, {"loc": 7, "msg": None}], ["", ""]),
         (None, []),
         (7, []),
     ],
@@ -105,6 +107,50 @@ def test_a_refusal_that_repeats_the_order_tells_it_to_the_partner_alone(
     assert "ALICE SMITH" in deed.failure_message
     assert "ALICE" not in caplog.text
     assert deed.attempt_log.get().reason == "Validation failed: County is wrong for …"
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b'{"detail": [{"loc": null, "msg": "no county"}]}', "no county"),
+        (b'{"detail": [{"loc": 7, "msg": ["no county"]}]}', "no county"),
+        (b'{"detail": "no \\u0000county"}', "no \ufffdcounty"),
+        (b'{"detail": "no \\ud83d county"}', "no \ufffd county"),
+        (b'{"detail": [{"loc": ["body", "return_to", "\\u0000"], "msg": "no county"}]}', "no county"),
+        (b'{"detail": {"county": ["missing"]}}', "county"),
+        (b'{"detail": ' + b"[" * 50_000 + b"]" * 50_000 + b"}", "status 400"),
+        (b'["no county"]', "status 400"),
+        (b"\xff\xfe", "status 400"),
+    ],
+)
+def test_a_refusal_in_any_words_fails_the_order_at_once(
+    place: Place, main_api: MainApi, body: bytes, message: str
+) -> None:
+    """What can't be stored as text would else count as a crash of ours, five times."""
+
+    def odd(environ: Any, start_response: Any) -> list[bytes]:
+        start_response("400 Bad Request", [("X-Request-ID", "r\x01-\xe9")])
+        return [body]
+
+    main_api.answer = odd
+    deed = run(place())
+    assert (deed.status, deed.failure_code) == ("failed", "main_api_rejected")
+    assert message in deed.failure_message
+    assert len(main_api.calls) == 1
+
+
+@pytest.mark.parametrize("status", ["202 Accepted", "204 No Content", "206 Partial Content"])
+def test_a_success_that_is_not_the_whole_pdf_refuses_no_order(
+    place: Place, main_api: MainApi, status: str
+) -> None:
+    def other(environ: Any, start_response: Any) -> list[bytes]:
+        start_response(status, [("Content-Length", "0")])
+        return []
+
+    main_api.answer = other
+    deed = run(place())
+    assert (deed.status, deed.put_back_for) == ("queued", "invalid_pdf")
+    assert deed.attempt_log.get().http_status == int(status[:3])
 
 
 # --- the log of attempts ------------------------------------------------------------------------
@@ -441,6 +487,19 @@ def test_a_zip_bomb_is_not_unpacked() -> None:
         tracemalloc.stop()
     assert peak < 32 << 20
     assert time.process_time() - started < 5
+
+
+def test_what_breaks_the_reader_in_any_way_is_no_deed() -> None:
+    whole = with_content([b"BT /F1 12 Tf (DEED) Tj ET"])
+    broken = {
+        "a place beyond any file": re.sub(rb"startxref\n\d+", b"startxref\n" + b"9" * 30, whole),
+        "a packing that is not installed": whole.replace(b"/FlateDecode", b"/BrotliDecode"),
+        "a picture packed as no page is": whole.replace(b"/FlateDecode", b"/JBIG2Decode"),
+    }
+    for name, content in broken.items():
+        assert content != whole, name
+        with pytest.raises(pdf.NotADeed):
+            pdf.check(content, grantors=["Alice Smith"], apn="8381-021-001")
 
 
 def test_forms_drawn_within_forms_take_a_bounded_time() -> None:

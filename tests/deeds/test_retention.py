@@ -72,11 +72,66 @@ def test_a_deletion_that_was_interrupted_is_taken_up(
 
     with monkeypatch.context() as patch:
         patch.setattr(storage, "remove", away)
+        patch.setattr(storage, "check", lambda: away(deeds[1]))
         tasks.delete_old_pdfs()
     assert storage.read(deeds[1]) is not None
     assert keeping.delete_outdated() == 2
     assert [storage.read(deed) for deed in deeds] == [None] * 3
     assert keeping.delete_outdated() == 0
+
+
+def test_a_pdf_that_can_not_be_deleted_holds_up_no_other(
+    complete: Complete, settings: Any, deed_files: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    stuck, other = (complete(f"O-{number}", days_ago=31 + number) for number in (1, 0))
+    storage.remove(stuck)
+    (deed_files / stuck.pdf_name).mkdir()
+    settings.PDF_RETENTION_DAYS = 30
+    tasks.delete_old_pdfs()
+    assert storage.read(other) is None
+    other.refresh_from_db()
+    assert other.pdf_name == ""
+    assert [str(stuck.pk) in str(r.msg) for r in caplog.records if r.levelname == "ERROR"] == [True]
+    (deed_files / stuck.pdf_name).rmdir()
+    assert keeping.delete_outdated() == 1, "it has its turn again"
+
+
+def test_holds_are_marked_though_nothing_can_be_deleted(
+    complete: Complete, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a rule of the storage's own would delete what a hold should keep."""
+    complete("OLD", days_ago=31)
+    held = complete("HELD")
+    keeping.hold(held, SYSTEM, "lawsuit")
+    settings.PDF_RETENTION_DAYS = 30
+    marked: list[Deed] = []
+
+    def refuses(*_: Any) -> None:
+        raise StoreUnavailable
+
+    monkeypatch.setattr(storage, "remove", refuses)
+    monkeypatch.setattr(storage, "check", refuses)
+    monkeypatch.setattr(storage, "mark_held", marked.append)
+    tasks.delete_old_pdfs()
+    assert marked == [held]
+
+
+def test_many_holds_that_can_not_be_marked_keep_no_other_from_it(
+    complete: Complete, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = [complete(f"O-{number}") for number in range(7)]
+    for deed in held:
+        keeping.hold(deed, SYSTEM, "lawsuit")
+    marked: list[Deed] = []
+
+    def marks_one(deed: Deed) -> None:
+        if deed != held[-1]:
+            raise StoreUnavailable
+        marked.append(deed)
+
+    monkeypatch.setattr(storage, "mark_held", marks_one)
+    keeping.delete_outdated()
+    assert marked == [held[-1]]
 
 
 def test_a_hold_that_can_not_be_marked_stops_nothing(

@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from deeds import storage, tasks
 from deeds.checks import storage_is_usable
-from deeds.models import Deed, DeedDownload
+from deeds.models import Deed, DeedDownload, StorageFinding
 from deeds.stores import local
 from partner_api.ops.checks import refuse_insecure_start
 from tests.api import Api
@@ -27,6 +27,24 @@ def test_it_works_and_no_draft_is_left(complete: Complete, deed_files: Any) -> N
     assert hashlib.sha256(file.read_bytes()).hexdigest() == deed.pdf_sha256
     assert file.stat().st_mode & 0o777 == 0o600
     assert file.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_new_folder_is_on_the_disk_before_its_pdf_counts_as_kept(
+    complete: Complete, deed_files: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a machine that loses its power loses the folder, and a completed deed's PDF with it."""
+    flushed: list[int] = []
+    fsync = os.fsync
+
+    def noted(number: int) -> None:
+        flushed.append(os.fstat(number).st_ino)
+        fsync(number)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    folder = (deed_files / complete().pdf_name).parent
+    folders = (folder, folder.parent, deed_files, deed_files.parent)
+    assert {path.stat().st_ino for path in folders} <= set(flushed)
+    assert {path.stat().st_mode & 0o777 for path in folders[:3]} == {0o700}
 
 
 def test_of_many_writers_the_first_one_stays(place: Complete, deed_files: Any) -> None:
@@ -94,6 +112,19 @@ def test_a_folder_that_is_gone_is_told_by_readyz_and_by_the_link(
     deed_files.with_name("aside").rename(deed_files)
     assert get(client, url).status_code == 200
     assert client.get("/readyz").json()["dependencies"]["storage"]["status"] == "ok"
+
+
+def test_a_lost_pdf_that_is_asked_for_is_found_before_its_turn(
+    complete: Complete, api: Api, client: Client
+) -> None:
+    deed = complete()
+    url = link_of(api, deed)
+    storage.remove(deed)
+    for _ in range(2):
+        assert get(client, url).status_code == 404
+    finding = StorageFinding.objects.get(resolved_at=None)
+    assert (finding.deed, finding.kind) == (deed, "missing")
+    assert not DeedDownload.objects.exists()
 
 
 def test_a_full_disk_is_told_by_readyz(

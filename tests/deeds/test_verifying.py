@@ -73,6 +73,36 @@ def test_a_storage_that_is_away_is_no_finding(complete: Complete, deed_files: An
     assert not StorageFinding.objects.exists()
 
 
+def test_a_pdf_that_alone_can_not_be_read_is_found_and_holds_up_no_other(
+    complete: Complete, deed_files: Any
+) -> None:
+    unreadable, *others = (complete(f"O-{number}") for number in range(3))
+    storage.remove(others[-1])
+    _make_unreadable(deed_files, unreadable)
+    first = verifying.verify(limit=2)
+    assert (first.right, first.unreadable, first.unread) == (1, 1, 0)
+    assert StorageFinding.objects.get().kind == "unreadable"
+    assert "Is a directory" in StorageFinding.objects.get().detail
+    assert verifying.verify(limit=1).missing == 1, "the next ones have their turn"
+    with pytest.raises(CommandError, match="not as the deeds say"):
+        call_command("check_storage", "--all", stdout=(out := io.StringIO()))
+    assert out.getvalue().startswith("right 1, missing 1, another PDF 0, unreadable 1,")
+
+
+def test_a_storage_of_which_nothing_can_be_read_is_no_finding(complete: Complete, deed_files: Any) -> None:
+    deeds = [complete(f"O-{number}") for number in range(2)]
+    for deed in deeds:
+        _make_unreadable(deed_files, deed)
+    assert verifying.verify(limit=5).unread == 2
+    assert not StorageFinding.objects.exists()
+
+
+def _make_unreadable(deed_files: Any, deed: Deed) -> None:
+    """As a bad sector does, or a key at KMS that is disabled."""
+    storage.remove(deed)
+    (deed_files / deed.pdf_name).mkdir()
+
+
 def test_a_pdf_that_was_deleted_as_agreed_is_no_finding(complete: Complete, settings: Any) -> None:
     complete(days_ago=31)
     settings.PDF_RETENTION_DAYS = 30

@@ -122,6 +122,20 @@ def test_kept_secrets_outlive_the_key_that_encrypted_them(db: None, settings: An
             kept.values_list(field).get()
 
 
+def test_a_request_is_answered_as_before_after_the_key_that_encrypted_its_answer(
+    api: Api, order: Any, settings: Any
+) -> None:
+    old, new = Fernet.generate_key().decode(), Fernet.generate_key().decode()
+    settings.FIELD_ENCRYPTION_KEYS = [old]
+    first = api.post("/v2/deeds", order(), Idempotency_Key="k-1")
+    settings.FIELD_ENCRYPTION_KEYS = [new, old]
+    call_command("rotate_secrets", stdout=(out := StringIO()))
+    assert "kept_answers.headers_and_body: 1 rows" in out.getvalue().splitlines()
+    settings.FIELD_ENCRYPTION_KEYS = [new]
+    again = api.post("/v2/deeds", order(), Idempotency_Key="k-1")
+    assert (again.status_code, again.content) == (first.status_code, first.content)
+
+
 def test_redis_takes_two_passwords_while_one_is_changed(tmp_path: Path) -> None:
     """As the runbook has it; and those who are connected are not cut off when the old one ends."""
     child, url = start_redis(tmp_path / "redis", password="old", log=tmp_path / "log", durable=False)

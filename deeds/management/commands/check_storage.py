@@ -25,7 +25,7 @@ class Command(BaseCommand):
         report = verifying.verify(limit=None if options["all"] else options["sample"])
         self.stdout.write(
             f"right {report.right}, missing {report.missing}, another PDF {report.differs}, "
-            f"not readable now {report.unread}"
+            f"unreadable {report.unreadable}, not readable now {report.unread}"
         )
         if not report.is_clean:
             message = "The storage is not as the deeds say; see Storage findings in the admin."

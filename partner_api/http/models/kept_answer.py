@@ -14,13 +14,20 @@ from rest_framework.renderers import JSONRenderer
 from rest_framework.response import Response
 
 from partner_api import prepared
-from partner_api.encryption import decrypt, encrypt
+from partner_api.encryption import decrypt, encrypt, rotate
 
 STORED: Final = ("scope", "key", "fingerprint", "status", "headers_and_body", "expires_at")
 _STORE: Final = f"""
 INSERT INTO kept_answers ({", ".join(STORED)}) VALUES ({", ".join(["%s"] * len(STORED))})
 ON CONFLICT (scope, key) DO UPDATE SET {", ".join(f"{name} = EXCLUDED.{name}" for name in STORED[2:])}
 """  # noqa: S608 - names of our own
+
+
+class EncryptedAnswerField(models.TextField):  # type: ignore[type-arg]  # not subscriptable at run time
+    """What `hold` has encrypted. `manage.py rotate_secrets` asks for it anew, by the first key."""
+
+    def rotated(self, token: str) -> str:
+        return rotate(token)
 
 
 class KeptAnswerQuerySet(models.QuerySet["KeptAnswer"]):
@@ -37,7 +44,7 @@ class KeptAnswer(models.Model):
     fingerprint = models.CharField(max_length=64)
     status = models.PositiveSmallIntegerField()
     # Encrypted: an answer can hold a new key's secret, and always holds what a partner sent.
-    headers_and_body = models.TextField()
+    headers_and_body = EncryptedAnswerField()
     expires_at = models.DateTimeField()
 
     objects = KeptAnswerQuerySet.as_manager()

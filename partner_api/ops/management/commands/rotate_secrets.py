@@ -9,11 +9,10 @@ from partner_api.ops import vault
 
 
 class Command(BaseCommand):
-    help = "Encrypt secrets and inbound bodies anew, by the first of FIELD_ENCRYPTION_KEYS. Safe to repeat."
+    help = "Encrypt all that is kept encrypted anew, by the first of FIELD_ENCRYPTION_KEYS. Safe to repeat."
 
     def handle(self, *args: Any, **options: Any) -> None:
         for model in apps.get_models():
-            for field in model._meta.concrete_fields:  # noqa: SLF001 - Django's documented name
-                if isinstance(field, vault.EncryptedTextField | vault.EncryptedBinaryField):
-                    count = vault.rotate_all(model, field)
-                    self.stdout.write(f"{model._meta.db_table}.{field.column}: {count} rows")  # noqa: SLF001
+            for field in vault.rotatable(model):
+                count = vault.rotate_all(model, field)
+                self.stdout.write(f"{model._meta.db_table}.{field.column}: {count} rows")  # noqa: SLF001 - Django's documented name
