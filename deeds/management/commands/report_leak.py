@@ -15,7 +15,7 @@ from deeds import leaks
 from deeds.leaks import Leak
 from deeds.models import Deed
 from keys.audit import Actor
-from keys.management.finding import moment
+from keys.management.finding import moment, reason
 from keys.models import AuditEntry
 
 
@@ -25,7 +25,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("source", help="a key, a file that may hold keys, or - for standard input")
         parser.add_argument("--since", type=moment, help="RFC 3339, with its zone; 30 days ago unless given")
-        parser.add_argument("--reason", default="Leaked")
+        parser.add_argument("--reason", default="Leaked", type=reason)
         parser.add_argument(
             "--also-issued",
             action="store_true",
