@@ -68,6 +68,8 @@ class ApiKeyAuthentication(BaseAuthentication):
         structlog.contextvars.bind_contextvars(partner=str(key.partner_id), key=key.prefix)
         code = key.refusal_at(now) or (None if _is_allowed(known, address) else "ip_not_allowed")
         if code is not None:
+            # For the request log alone: to all else a refused key is no key.
+            request._request.refused_key = key  # type: ignore[attr-defined]  # noqa: SLF001 - as below
             refuse(request, code, DETAILS[code], challenge=PARTNERS)
         # On Django's request too: what comes after the view (headers, the request log) sees only that one.
         request._request.api_key = key  # type: ignore[attr-defined]  # noqa: SLF001

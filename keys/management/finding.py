@@ -70,7 +70,7 @@ def money(text: str) -> Decimal:
 
 
 def reason(text: str) -> str:
-    """The type of an option that says why. Raises ArgumentTypeError for nothing, and for control characters."""
+    """The type of an option that says why. Raises ArgumentTypeError for nothing, and for several lines."""
     read = text.strip()
     if not read or not read.isprintable():
         raise argparse.ArgumentTypeError("say why, in words: it stands in the audit trail")
