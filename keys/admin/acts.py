@@ -13,6 +13,7 @@ from django.core.exceptions import PermissionDenied, ValidationError
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
+from django.utils.crypto import salted_hmac
 from unfold.admin import ModelAdmin
 from unfold.widgets import UnfoldAdminTextInputWidget
 
@@ -29,6 +30,35 @@ def reason_field() -> forms.CharField:
 
 class ReasonForm(forms.Form):
     reason = reason_field()
+
+
+class EditForm(forms.ModelForm):
+    """An edit: asks for its reason, and is refused where the object is no more what its page showed.
+
+    A page sends all of its fields. One that was opened before a key was narrowed would widen it again.
+    """
+
+    reason = reason_field()
+    seen = forms.CharField(required=False, widget=forms.HiddenInput())
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.initial["seen"] = self._as_it_is()
+
+    def clean(self) -> Any:
+        cleaned = super().clean()
+        if self.data.get("seen", self.initial["seen"]) != self.initial["seen"]:
+            self.add_error(None, "It was changed since this page was opened. Open the page again to see how.")
+        return cleaned
+
+    def _as_it_is(self) -> str:
+        """A digest of what the page shows for editing. It tells two states apart, and nothing of either."""
+        shown = []
+        for name in sorted(self.fields.keys() - {"reason", "seen"}):
+            value = self.get_initial_for_field(self.fields[name], name)
+            # A person's roles come in any order.
+            shown.append((name, sorted(map(repr, value)) if isinstance(value, list) else repr(value)))
+        return salted_hmac("keys.admin.acts.seen", repr(shown)).hexdigest()
 
 
 class NothingMore(forms.Form):
