@@ -108,6 +108,13 @@ def test_bad_keys_are_slowed_down_and_good_ones_of_the_same_address_are_not(api:
     assert api.get("/v2/deeds").status_code == 200
 
 
+def test_a_guesser_with_a_whole_ipv6_network_is_one_guesser(client: Any, db: None, settings: Any) -> None:
+    settings.FAILED_AUTH_PER_MINUTE, settings.FAILED_AUTH_BURST = 1, 2
+    answers = [client.get("/v2/deeds", REMOTE_ADDR=f"2001:db8:1:2::{number:x}") for number in range(4)]
+    assert [answer.status_code for answer in answers] == [401, 401, 429, 429]
+    assert client.get("/v2/deeds", REMOTE_ADDR="2001:db8:1:3::1").status_code == 401
+
+
 def test_no_key_at_all_counts_as_well(client: Any, db: None, settings: Any) -> None:
     settings.FAILED_AUTH_PER_MINUTE, settings.FAILED_AUTH_BURST = 1, 2
     assert [client.get("/v2/deeds").status_code for _ in range(3)] == [401, 401, 429]
