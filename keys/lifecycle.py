@@ -21,6 +21,7 @@ from keys.audit import Actor
 from keys.models import ApiKey, Partner
 from keys.signals import key_revoked, key_rotated
 from partner_api.ops.checks import MAX_ROTATION_OVERLAP_SECONDS
+from partner_api.ops.redaction import redact
 
 EDITABLE: Final = (
     "name",
@@ -83,7 +84,7 @@ def revoke(actor: Actor, key: ApiKey, *, reason: str) -> bool:
     """Ends the key for good, from the next request on. False when it had ended before."""
     with key_cache.changing([key]), transaction.atomic():
         audit.lock()
-        is_revoked = key.revoke(now=timezone.now(), reason=reason)
+        is_revoked = key.revoke(now=timezone.now(), reason=redact(reason))
         if is_revoked:
             audit.record(actor, "key.revoked", key, partner=key.partner, reason=reason)
             key_revoked.send(sender=ApiKey, key=key)

@@ -18,10 +18,18 @@ from unfold.admin import ModelAdmin
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from keys import roles
+from partner_api.ops.redaction import redact
+
+
+class ReasonField(forms.CharField):
+    """Without the secrets in it: it comes into the history, where whoever may look would find them."""
+
+    def to_python(self, value: Any) -> str:
+        return redact(str(super().to_python(value)))
 
 
 def reason_field() -> forms.CharField:
-    return forms.CharField(
+    return ReasonField(
         max_length=200,
         widget=UnfoldAdminTextInputWidget(),
         help_text="It stands in the audit trail.",

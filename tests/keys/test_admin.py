@@ -131,6 +131,26 @@ def test_a_key_is_revoked_with_a_reason(staff: Client, api: Api) -> None:
     assert (entry.actor, entry.reason) == ("root", "leaked")
 
 
+def test_a_key_that_is_pasted_into_its_reason_is_nowhere_after(staff: Client, api: Api) -> None:
+    """With an overlap it still works, and those who may only read see the history."""
+    text = KeyText.parse(api.text)
+    assert text is not None
+    url = f"/admin/keys/apikey/{api.key.pk}/"
+    form = {"overlap": "86400", "reason": f"{api.text} is in a repository"}
+    assert staff.post(f"{url}rotate/", form).status_code == 200
+    _is_nowhere(staff, text, api.key)
+    assert staff.post(f"{url}revoke/", {"reason": f"used: {api.text}"}).status_code == 302
+    _is_nowhere(staff, text, api.key)
+    assert ApiKey.objects.get(pk=api.key.pk).revoked_reason == f"used: {text.prefix}[redacted]"
+
+
+def test_a_name_is_no_place_for_a_key(staff: Client, acme: Partner) -> None:
+    other = KeyText.generate("live").text
+    page = _issue(staff, acme, name=f"in place of {other}")
+    assert "can&#x27;t stand here" in page.content.decode()
+    assert not ApiKey.objects.exists()
+
+
 def test_the_secret_partner_and_mode_of_a_key_can_not_be_edited(
     staff: Client, api: Api, stranger: Api
 ) -> None:
