@@ -156,11 +156,26 @@ def test_nor_reach_further_live_longer_or_call_faster(acme: Partner) -> None:
     }
     same = admin.post("/v2/keys", {"name": "Same"}).json()
     assert (same["allowed_cidrs"], same["rate_limit_per_minute"]) == (["127.0.0.0/8"], 100)
-    # Rotated, it still grants what it was given, and no more.
-    assert admin.post(f"/v2/keys/{key.pk}/rotate", {"overlap_seconds": 60}).status_code == 201
-    assert admin.post("/v2/keys", {"name": "Same"}).json()["expires_at"] == same["expires_at"]
-    more = {"name": "More", "expires_at": LATER}
-    assert errors_of(admin.post("/v2/keys", more)) == {"/expires_at": "more_than_own"}
+
+
+def test_a_key_that_was_rotated_leaves_nothing_behind_that_outlives_it(acme: Partner) -> None:
+    """It was rotated because somebody else may have it: nor can it take its successor's place."""
+    admin = Api.of(acme, scopes=["key:manage"])
+    new = admin.post(f"/v2/keys/{admin.key.pk}/rotate", {"overlap_seconds": 3600}).json()
+    ends = ApiKey.objects.get(pk=admin.key.pk).expires_at
+    issued = admin.post("/v2/keys", {"name": "Foothold"}).json()
+    assert dt.datetime.fromisoformat(issued["expires_at"]) == ends
+    for answer in (
+        admin.post("/v2/keys", {"name": "Foothold", "expires_at": LATER}),
+        admin.patch(f"/v2/keys/{issued['id']}", {"expires_at": None}),
+        admin.post(f"/v2/keys/{new['id']}/rotate", {}),
+    ):
+        assert errors_of(answer) == {"/expires_at": "more_than_own"}
+    assert ApiKey.objects.get(pk=new["id"]).replaced_by is None
+    successor = Api(acme, ApiKey.objects.get(pk=new["id"]), new["api_key"])
+    assert successor.post("/v2/keys", {"name": "Branch"}).json()["expires_at"] is None
+    # Taking one back is never too much.
+    assert admin.delete(f"/v2/keys/{issued['id']}").status_code == 204
 
 
 def _networks(count: int) -> list[str]:
