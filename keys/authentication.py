@@ -7,6 +7,7 @@ that doesn't look alike.
 import datetime as dt
 import ipaddress
 from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote
 
 import structlog
 from django.conf import settings
@@ -56,7 +57,8 @@ class ApiKeyAuthentication(BaseAuthentication):
 
         Raises Problem: 401 for credentials that don't hold, `rate_limited` for too many requests.
         """
-        if PATTERN.search(request.META.get("QUERY_STRING", "")):
+        query = request.META.get("QUERY_STRING", "")
+        if PATTERN.search(query) or ("%" in query and PATTERN.search(unquote(query))):
             detail = "A key must never stand in an address, which is logged on its way: have it revoked."
             refuse(request, "invalid_api_key", detail, challenge=PARTNERS)
         offered = _offered(request)

@@ -62,11 +62,13 @@ def issue(
 def change(actor: Actor, key: ApiKey, *, reason: str = "", **fields: Any) -> None:
     """Changes EDITABLE fields, never the secret; nothing is written when nothing differs.
 
-    Raises ValidationError by field.
+    Raises ValidationError by field, and for a key that was revoked.
     """
     _refuse_other(fields, EDITABLE)
     with key_cache.changing([key]), transaction.atomic():
         kept = _locked(key)
+        if kept.revoked_at is not None:
+            raise ValidationError("The key was revoked, for good; nothing of it can be changed.")
         if kept.replaced_by_id is not None and "expires_at" in fields:
             raise ValidationError({"expires_at": ["The key was rotated; it ends when its overlap does."]})
         before, after = _apply(kept, fields)

@@ -10,6 +10,7 @@ from typing import Any
 
 from django import forms
 from django.core.exceptions import PermissionDenied, ValidationError
+from django.db import models
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
@@ -132,6 +133,20 @@ class ActingAdmin(ModelAdmin):
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 
+    def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
+        """From the address: whose the new object is. An id that is none, or a time, would break the page."""
+        initial: dict[str, Any] = super().get_changeform_initial_data(request)
+        owners = [field for field in self.opts.fields if isinstance(field, models.ForeignKey)]
+        return {
+            field.name: initial[field.name]
+            for field in owners
+            if field.name in initial and _is_id(field, initial[field.name])
+        }
+
+    def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> Any:
+        """Lists refuse a NUL, a field's search does not, and Postgres can't compare with it."""
+        return super().get_search_results(request, queryset, search_term.replace("\x00", ""))
+
     def get_urls(self) -> list[URLPattern]:
         own = [
             path(
@@ -193,3 +208,11 @@ class ActingAdmin(ModelAdmin):
 
     def _url(self, act: Act, obj: Any) -> str:
         return reverse(f"admin:{self._url_name(act)}", args=[obj.pk])
+
+
+def _is_id(field: Any, value: Any) -> bool:
+    try:
+        field.target_field.to_python(value)
+    except ValidationError:
+        return False
+    return True

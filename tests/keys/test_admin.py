@@ -144,6 +144,19 @@ def test_a_key_that_is_pasted_into_its_reason_is_nowhere_after(staff: Client, ap
     assert ApiKey.objects.get(pk=api.key.pk).revoked_reason == f"used: {text.prefix}[redacted]"
 
 
+def test_what_no_page_of_ours_asks_for_breaks_none(staff: Client, acme: Partner) -> None:
+    """Addresses that somebody typed, or a link of another version."""
+    page = staff.get("/admin/keys/apikey/add/?partner=abc&scopes=x&expires_at=y")
+    assert page.status_code == 200
+    assert (
+        f'value="{acme.pk}" selected'
+        in staff.get(f"/admin/keys/apikey/add/?partner={acme.pk}").content.decode()
+    )
+    found = "/admin/autocomplete/?app_label=keys&model_name=apikey&field_name=partner&term="
+    assert [one["text"] for one in staff.get(f"{found}Acme").json()["results"]] == ["Acme Title"]
+    assert staff.get(f"{found}%00").status_code == 200
+
+
 def test_a_name_is_no_place_for_a_key(staff: Client, acme: Partner) -> None:
     other = KeyText.generate("live").text
     page = _issue(staff, acme, name=f"in place of {other}")

@@ -97,6 +97,18 @@ def test_a_policy_of_a_hundred_years_is_the_longest(api: Api) -> None:
     assert api.get("/v2/keys").json()["data"][0]["rotation_due_at"].startswith("21")
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [("--key-max-age-days", "0", "a day at the least"), ("--budget-cap", "-1", "can't be negative")],
+)
+def test_a_bound_that_makes_no_sense_is_refused_in_words(
+    api: Api, option: str, value: str, said: str
+) -> None:
+    with pytest.raises(CommandError, match=said) as refused:
+        call_command("change_partner", "Acme Title", option, value, "--reason", "x")
+    assert "Constraint" not in str(refused.value)
+
+
 def test_a_key_is_revoked(api: Api) -> None:
     call_command("revoke_key", api.key.prefix, reason="leaked")
     assert api.get("/v2/deeds").json()["code"] == "api_key_revoked"

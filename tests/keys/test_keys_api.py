@@ -4,6 +4,7 @@ import datetime as dt
 from typing import Any
 
 import pytest
+from django.core.management import CommandError, call_command
 from django.utils import timezone
 
 from keys.models import ApiKey, AuditEntry, Partner
@@ -176,6 +177,19 @@ def test_a_key_that_was_rotated_leaves_nothing_behind_that_outlives_it(acme: Par
     assert successor.post("/v2/keys", {"name": "Branch"}).json()["expires_at"] is None
     # Taking one back is never too much.
     assert admin.delete(f"/v2/keys/{issued['id']}").status_code == 204
+
+
+def test_a_revoked_key_is_not_changed_any_more(admin: Api) -> None:
+    """An answer of 200 to another expiry would say that it works again."""
+    made = admin.post("/v2/keys", {"name": "Branch"}).json()
+    admin.delete(f"/v2/keys/{made['id']}")
+    for change in ({"expires_at": LATER}, {"name": "Renamed"}):
+        answer = admin.patch(f"/v2/keys/{made['id']}", change)
+        assert errors_of(answer) == {"": "invalid_value"}
+        assert "was revoked" in answer.json()["detail"]
+    with pytest.raises(CommandError, match="was revoked"):
+        call_command("change_key", made["prefix"], "--name", "Renamed")
+    assert [entry.action for entry in AuditEntry.objects.order_by("id")] == ["key.issued", "key.revoked"]
 
 
 def _networks(count: int) -> list[str]:
