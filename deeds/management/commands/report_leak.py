@@ -4,10 +4,12 @@ import argparse
 import datetime as dt
 import io
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
@@ -20,6 +22,10 @@ from keys.management.finding import moment, reason
 from keys.models import AuditEntry
 from keys.secret import PATTERN
 from partner_api.ops.redaction import redact
+
+# What web processes take to store what they logged, pause included; a report is due within a minute.
+_LONGEST_PAUSE_SECONDS: Final = 15.0
+_STORING_SECONDS: Final = 1.0
 
 
 class Command(BaseCommand):
@@ -43,7 +49,10 @@ class Command(BaseCommand):
             raise CommandError("No key of ours was found in it.")
         if options["also_issued"]:
             found += leaks.revoke_issued(actor, found, since=since)
-        # What this machine's processes have logged and not stored yet belongs to the report.
+        # What was logged and not stored yet belongs to the report: the last requests before the end. Web
+        # processes store theirs by themselves; here is what those of this machine left that have ended.
+        if settings.USAGE_DRAIN_SECONDS:
+            time.sleep(min(settings.USAGE_DRAIN_SECONDS, _LONGEST_PAUSE_SECONDS) + _STORING_SECONDS)
         drain()
         for leak in found:
             leaks.look_back(leak, since=since)
