@@ -18,8 +18,10 @@ _TOO_MANY_REQUESTS: Final = 429
 
 def rate_limited_keys() -> Iterator[Finding]:
     """By the request log of the last minutes, each key with WATCH_RATE_LIMITED_PER_KEY refusals or more."""
+    # A revoked key that is tried again and again is refused by address: its rows have no partner.
+    lately = ApiUsage.objects.filter(at__gte=timezone.now() - WINDOW, partner__isnull=False)
     refused = (
-        ApiUsage.objects.filter(at__gte=timezone.now() - WINDOW, status=_TOO_MANY_REQUESTS, key__isnull=False)
+        lately.filter(status=_TOO_MANY_REQUESTS, key__isnull=False)
         .values("key_id")
         .annotate(refusals=Count("id"))
         .filter(refusals__gte=settings.WATCH_RATE_LIMITED_PER_KEY)

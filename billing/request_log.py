@@ -101,6 +101,8 @@ def _row(
     request: HttpRequest, at: float, started: float, *, status: int, length: int, code: str
 ) -> tuple[Any, ...]:
     key = getattr(request, "api_key", None)
+    # Known, but refused: who tries it is worth keeping, and whose request it was not.
+    tried = key or getattr(request, "refused_key", None)
     deeds: Mapping[str, int] = getattr(request, "new_deeds", {})
     method = method_of(request)
     route = route_of(request)
@@ -108,7 +110,7 @@ def _row(
         str(uuid_utils.uuid7()),
         at,
         None if key is None else str(key.partner_id),
-        None if key is None else str(key.pk),
+        None if tried is None else str(tried.pk),
         None if key is None else key.livemode,
         method,
         route,

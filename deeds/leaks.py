@@ -29,6 +29,16 @@ _REFUSED = 400
 _LIST: Final = ("GET", "/v2/deeds")
 
 
+@dataclass(frozen=True)
+class Tried:
+    """Requests with the whole key, from one address, that were refused for one reason. The time is UTC."""
+
+    address: str
+    code: str
+    requests: int
+    last_at: dt.datetime
+
+
 @dataclass
 class Leak:
     """One key that was found, and what it did since the time asked for. Times are UTC."""
@@ -48,6 +58,8 @@ class Leak:
     listed: int = 0
     acts: list[AuditEntry] = field(default_factory=list)
     issued: list[ApiKey] = field(default_factory=list)
+    # By whom was last there.
+    tried: list[Tried] = field(default_factory=list)
 
 
 def revoke_found(actor: Actor, texts: Iterable[str], *, reason: str) -> list[Leak]:
@@ -99,6 +111,10 @@ def look_back(leak: Leak, *, since: dt.datetime) -> None:
         leak.ordered = list(_told_apart(leak.key).filter(api_key=leak.key, created_at__gte=since))
         leak.acts = list(_acts_of(leak.key, since=since))
         leak.issued = _issued_with(leak.key, since=since)
+        leak.tried = [
+            Tried(row["address"] or "(unknown)", row["error_code"], row["n"], row["last"])
+            for row in refusals_counted(leak.key, since=since)
+        ]
 
 
 def _look_at_log(leak: Leak, *, since: dt.datetime) -> None:
@@ -122,6 +138,14 @@ def answers_counted(key: ApiKey, *, since: dt.datetime) -> QuerySet[ApiUsage, An
     """The key's requests by route, status and address, in one look at the log: months of it may be long."""
     by = _rows_of(key, since=since).values("method", "route", "status", "address").order_by()
     return by.annotate(n=Count("id"), first=Min("at"), last=Max("at"))
+
+
+def refusals_counted(key: ApiKey, *, since: dt.datetime) -> QuerySet[ApiUsage, Any]:
+    """Requests with the key that were refused, by address and code: they are nobody's, and so without a
+    partner."""
+    rows = ApiUsage.objects.filter(partner=None, key=key.pk, at__gte=since)
+    by = rows.values("address", "error_code").order_by()
+    return by.annotate(n=Count("id"), last=Max("at")).order_by("-last")
 
 
 def deeds_named(key: ApiKey, *, since: dt.datetime) -> QuerySet[ApiUsage, Any]:

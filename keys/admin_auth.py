@@ -104,7 +104,7 @@ def refuse_unless_on(request: Request, *, is_on: bool) -> None:
 
 
 def _claims(text: str) -> dict[str, Any] | None:
-    """None for a token that does not hold, whatever the reason."""
+    """None for a token that does not hold, or names nobody, whatever the reason."""
     if settings.ADMIN_JWT_SECRET and settings.ADMIN_JWKS_URL:
         message = "ADMIN_JWT_SECRET and ADMIN_JWKS_URL are both set; tokens are checked by one of them."
         raise ImproperlyConfigured(message)
@@ -126,7 +126,12 @@ def _claims(text: str) -> dict[str, Any] | None:
         )
     except (jwt.InvalidTokenError, ValueError, OverflowError):
         return None
-    return claims
+    return claims if _is_name(claims["sub"]) else None
+
+
+def _is_name(subject: Any) -> bool:
+    """Whether it can stand in the audit trail as who did it: not empty, and text that Postgres can keep."""
+    return isinstance(subject, str) and bool(subject.strip()) and subject.isprintable()
 
 
 def _roles(claims: dict[str, Any]) -> frozenset[str]:

@@ -22,6 +22,7 @@ from django.utils import timezone
 from keys.models import ApiKey, AuditEntry, AuditHead, Partner
 from partner_api.http import request_id
 from partner_api.http.client_address import address_of
+from partner_api.ops.redaction import redact
 
 log = structlog.get_logger(__name__)
 
@@ -91,7 +92,8 @@ def record(
             partner=partner,
             before=_plain(before),
             after=_plain(after),
-            reason=reason[:500],
+            # What is written here stays, and many may read it: whoever reports a leak pastes the key.
+            reason=redact(reason)[:500],
             address=actor.address,
             request_id=actor.request_id,
             previous_hash=head.hash,
@@ -146,5 +148,14 @@ def hash_of(entry: AuditEntry) -> str:
 
 def _plain(facts: dict[str, Any] | None) -> dict[str, Any]:
     """As JSON keeps it, so that the hash of what was read back is the hash of what was written."""
-    plain: dict[str, Any] = json.loads(json.dumps(facts or {}, default=str))
+    plain: dict[str, Any] = _without_secrets(json.loads(json.dumps(facts or {}, default=str)))
     return plain
+
+
+def _without_secrets(value: Any) -> Any:
+    """None should be in it. A name or an address may hold one that somebody pasted."""
+    if isinstance(value, dict):
+        return {name: _without_secrets(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_without_secrets(one) for one in value]
+    return redact(value) if isinstance(value, str) else value

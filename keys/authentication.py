@@ -7,6 +7,7 @@ that doesn't look alike.
 import datetime as dt
 import ipaddress
 from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote
 
 import structlog
 from django.conf import settings
@@ -56,19 +57,15 @@ class ApiKeyAuthentication(BaseAuthentication):
 
         Raises Problem: 401 for credentials that don't hold, `rate_limited` for too many requests.
         """
-        if PATTERN.search(request.META.get("QUERY_STRING", "")):
+        query = request.META.get("QUERY_STRING", "")
+        if PATTERN.search(query) or ("%" in query and PATTERN.search(unquote(query))):
             detail = "A key must never stand in an address, which is logged on its way: have it revoked."
             refuse(request, "invalid_api_key", detail, challenge=PARTNERS)
         offered = _offered(request)
         if offered is None:
             return None
-        known, decision = _known(request, offered)
-        key, address, now = known.key, address_of(request), timezone.now()
-        # Before anything is refused: the log says whose key it was.
-        structlog.contextvars.bind_contextvars(partner=str(key.partner_id), key=key.prefix)
-        code = key.refusal_at(now) or (None if _is_allowed(known, address) else "ip_not_allowed")
-        if code is not None:
-            refuse(request, code, DETAILS[code], challenge=PARTNERS)
+        address, now = address_of(request), timezone.now()
+        key, decision = _admitted(request, offered, address, now)
         # On Django's request too: what comes after the view (headers, the request log) sees only that one.
         request._request.api_key = key  # type: ignore[attr-defined]  # noqa: SLF001
         request._request.rate_decision = decision  # type: ignore[attr-defined]  # noqa: SLF001
@@ -83,8 +80,13 @@ class ApiKeyAuthentication(BaseAuthentication):
         return PARTNERS
 
 
-def _known(request: Request, offered: str) -> tuple[KnownKey, Decision]:
-    """The key as it is now, its request counted. Raises Problem `invalid_api_key`."""
+def _admitted(
+    request: Request, offered: str, address: str | None, now: dt.datetime
+) -> tuple[ApiKey, Decision]:
+    """The key as it is now, its request counted. Raises Problem for one that may not be used, or not now.
+
+    Who may not use it is not counted: a thief outside of its networks would use up the room of its owner.
+    """
     text = KeyText.parse(offered)
     if text is None:
         refuse(request, "invalid_api_key", NOT_OURS, challenge=PARTNERS)
@@ -92,10 +94,19 @@ def _known(request: Request, offered: str) -> tuple[KnownKey, Decision]:
         known = key_cache.recall(text.id) or _load(text.id)
         if known is None or not known.key.matches(text):
             refuse(request, "invalid_api_key", NOT_OURS, challenge=PARTNERS)
-        limit = Limit(known.key.rate_limit_per_minute, known.key.rate_limit_burst)
-        decision = gate.count(text.id, known.tag, limit)
-        if decision is not None:
-            return known, decision
+        key = known.key
+        # Before anything is refused: the log says whose key it was.
+        structlog.contextvars.bind_contextvars(partner=str(key.partner_id), key=key.prefix)
+        code = key.refusal_at(now) or (None if _is_allowed(known, address) else "ip_not_allowed")
+        if code is None:
+            limit = Limit(key.rate_limit_per_minute, key.rate_limit_burst)
+            decision = gate.count(text.id, known.tag, limit)
+            if decision is not None:
+                return key, decision
+        elif not known.tag or gate.tag_of(text.id) == known.tag:
+            # For the request log alone: to all else a refused key is no key.
+            request._request.refused_key = key  # type: ignore[attr-defined]  # noqa: SLF001 - as above
+            refuse(request, code, DETAILS[code], challenge=PARTNERS)
         key_cache.forget(text.id)
     detail = "The key is being changed; send the request again."
     raise Problem("rate_limited", detail, headers={"Retry-After": "1"})

@@ -21,6 +21,7 @@ from keys.audit import Actor
 from keys.models import ApiKey, Partner
 from keys.signals import key_revoked, key_rotated
 from partner_api.ops.checks import MAX_ROTATION_OVERLAP_SECONDS
+from partner_api.ops.redaction import redact
 
 EDITABLE: Final = (
     "name",
@@ -61,11 +62,13 @@ def issue(
 def change(actor: Actor, key: ApiKey, *, reason: str = "", **fields: Any) -> None:
     """Changes EDITABLE fields, never the secret; nothing is written when nothing differs.
 
-    Raises ValidationError by field.
+    Raises ValidationError by field, and for a key that was revoked.
     """
     _refuse_other(fields, EDITABLE)
     with key_cache.changing([key]), transaction.atomic():
         kept = _locked(key)
+        if kept.revoked_at is not None:
+            raise ValidationError("The key was revoked, for good; nothing of it can be changed.")
         if kept.replaced_by_id is not None and "expires_at" in fields:
             raise ValidationError({"expires_at": ["The key was rotated; it ends when its overlap does."]})
         before, after = _apply(kept, fields)
@@ -83,7 +86,7 @@ def revoke(actor: Actor, key: ApiKey, *, reason: str) -> bool:
     """Ends the key for good, from the next request on. False when it had ended before."""
     with key_cache.changing([key]), transaction.atomic():
         audit.lock()
-        is_revoked = key.revoke(now=timezone.now(), reason=reason)
+        is_revoked = key.revoke(now=timezone.now(), reason=redact(reason))
         if is_revoked:
             audit.record(actor, "key.revoked", key, partner=key.partner, reason=reason)
             key_revoked.send(sender=ApiKey, key=key)

@@ -1,4 +1,4 @@
-"""Limits of those who have no key: by the address that a request comes from."""
+"""Limits of those who have no key: by the address that a request comes from, of IPv6 by its /64."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from django.conf import settings
 
 from keys import gate, metrics
 from keys.rate_limit import Decision, Limit
-from partner_api.http.client_address import address_of
+from partner_api.http.client_address import counted_as
 from partner_api.http.problems import Problem
 
 
@@ -30,16 +30,16 @@ def count_failure(request: Any) -> None:
     Raises Problem `rate_limited` in place of the refusal once there are too many.
     """
     limit = Limit(settings.FAILED_AUTH_PER_MINUTE, settings.FAILED_AUTH_BURST)
-    refuse_too_many(gate.take(f"failed:{address_of(request)}", limit), "auth")
+    refuse_too_many(gate.take(f"failed:{counted_as(request)}", limit), "auth")
 
 
 def count_login(request: Any) -> None:
     """Counts a login to the admin before its password is looked at. Raises Problem `rate_limited`."""
     limit = Limit(settings.STAFF_LOGINS_PER_MINUTE, settings.STAFF_LOGINS_BURST)
-    refuse_too_many(gate.take(f"login:{address_of(request)}", limit), "login")
+    refuse_too_many(gate.take(f"login:{counted_as(request)}", limit), "login")
 
 
 def count_public(request: Any) -> None:
     """Counts a request to a route that needs no key. Raises Problem `rate_limited`."""
     limit = Limit(settings.PUBLIC_RATE_LIMIT_PER_MINUTE, settings.PUBLIC_RATE_LIMIT_BURST)
-    refuse_too_many(gate.take(f"public:{address_of(request)}", limit), "public")
+    refuse_too_many(gate.take(f"public:{counted_as(request)}", limit), "public")

@@ -475,7 +475,7 @@ AXES_COOLOFF_TIME = timedelta(seconds=env.int("STAFF_LOCKOUT_SECONDS", default=9
 AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
 AXES_RESET_ON_SUCCESS = True
 AXES_USERNAME_CALLABLE = "keys.staff.events.counted_name"
-AXES_CLIENT_IP_CALLABLE = "partner_api.http.client_address.address_of"
+AXES_CLIENT_IP_CALLABLE = "partner_api.http.client_address.counted_as"
 AXES_SENSITIVE_PARAMETERS = ["username", "ip_address", "token", "csrfmiddlewaretoken"]
 AXES_LOCKOUT_CALLABLE = "keys.staff.site.locked_out"
 # The audit trail has logins and failures; a second list beside it could only differ.

@@ -12,7 +12,7 @@ from django.conf import settings
 from keys import gate
 from keys.limits import refuse_too_many
 from keys.rate_limit import Limit
-from partner_api.http.client_address import address_of
+from partner_api.http.client_address import counted_as
 from partner_api.http.problems import Problem
 
 # Refused before it was known that a source of ours has sent it. A signature of another time may be a
@@ -24,7 +24,7 @@ def count_refusal(request: Any, problem: Problem) -> None:
     """Raises Problem `rate_limited` in place of the refusal once there are too many from the address."""
     if problem.code in _UNPROVEN:
         limit = Limit(settings.FAILED_AUTH_PER_MINUTE, settings.FAILED_AUTH_BURST)
-        refuse_too_many(gate.take(f"signature:{address_of(request)}", limit), "signature")
+        refuse_too_many(gate.take(f"signature:{counted_as(request)}", limit), "signature")
 
 
 def count_source(source_id: uuid.UUID) -> None:

@@ -12,8 +12,9 @@ from keys.models import ApiKey, Partner
 class ApiUsage(models.Model):
     """One request that reached the API.
 
-    The id is made with the request, so that storing a row twice is storing it once. `partner`, `key` and
-    `livemode` are null where no key was accepted; `route` is empty where no route fits the path.
+    The id is made with the request, so that storing a row twice is storing it once. `partner` and `livemode`
+    are null where no key was accepted, `key` too unless its secret was right and it was refused all the same;
+    `route` is empty where no route fits the path.
     """
 
     pk = models.CompositePrimaryKey("at", "id")

@@ -10,17 +10,27 @@ from typing import Any
 
 from django import forms
 from django.core.exceptions import PermissionDenied, ValidationError
+from django.db import models
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
+from django.utils.crypto import salted_hmac
 from unfold.admin import ModelAdmin
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from keys import roles
+from partner_api.ops.redaction import redact
+
+
+class ReasonField(forms.CharField):
+    """Without the secrets in it: it comes into the history, where whoever may look would find them."""
+
+    def to_python(self, value: Any) -> str:
+        return redact(str(super().to_python(value)))
 
 
 def reason_field() -> forms.CharField:
-    return forms.CharField(
+    return ReasonField(
         max_length=200,
         widget=UnfoldAdminTextInputWidget(),
         help_text="It stands in the audit trail.",
@@ -29,6 +39,35 @@ def reason_field() -> forms.CharField:
 
 class ReasonForm(forms.Form):
     reason = reason_field()
+
+
+class EditForm(forms.ModelForm):
+    """An edit: asks for its reason, and is refused where the object is no more what its page showed.
+
+    A page sends all of its fields. One that was opened before a key was narrowed would widen it again.
+    """
+
+    reason = reason_field()
+    seen = forms.CharField(required=False, widget=forms.HiddenInput())
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.initial["seen"] = self._as_it_is()
+
+    def clean(self) -> Any:
+        cleaned = super().clean()
+        if self.data.get("seen", self.initial["seen"]) != self.initial["seen"]:
+            self.add_error(None, "It was changed since this page was opened. Open the page again to see how.")
+        return cleaned
+
+    def _as_it_is(self) -> str:
+        """A digest of what the page shows for editing. It tells two states apart, and nothing of either."""
+        shown = []
+        for name in sorted(self.fields.keys() - {"reason", "seen"}):
+            value = self.get_initial_for_field(self.fields[name], name)
+            # A person's roles come in any order.
+            shown.append((name, sorted(map(repr, value)) if isinstance(value, list) else repr(value)))
+        return salted_hmac("keys.admin.acts.seen", repr(shown)).hexdigest()
 
 
 class NothingMore(forms.Form):
@@ -94,6 +133,20 @@ class ActingAdmin(ModelAdmin):
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 
+    def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
+        """From the address: whose the new object is. An id that is none, or a time, would break the page."""
+        initial: dict[str, Any] = super().get_changeform_initial_data(request)
+        owners = [field for field in self.opts.fields if isinstance(field, models.ForeignKey)]
+        return {
+            field.name: initial[field.name]
+            for field in owners
+            if field.name in initial and _is_id(field, initial[field.name])
+        }
+
+    def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> Any:
+        """Lists refuse a NUL, a field's search does not, and Postgres can't compare with it."""
+        return super().get_search_results(request, queryset, search_term.replace("\x00", ""))
+
     def get_urls(self) -> list[URLPattern]:
         own = [
             path(
@@ -155,3 +208,11 @@ class ActingAdmin(ModelAdmin):
 
     def _url(self, act: Act, obj: Any) -> str:
         return reverse(f"admin:{self._url_name(act)}", args=[obj.pk])
+
+
+def _is_id(field: Any, value: Any) -> bool:
+    try:
+        field.target_field.to_python(value)
+    except ValidationError:
+        return False
+    return True

@@ -17,7 +17,7 @@ from unfold.widgets import (
 )
 
 from keys import lifecycle
-from keys.admin.acts import Act, ActingAdmin, ReasonForm, reason_field
+from keys.admin.acts import Act, ActingAdmin, EditForm, ReasonForm
 from keys.audit import Actor
 from keys.models import ApiKey
 from keys.scopes import GRANTABLE
@@ -79,8 +79,8 @@ class ApiKeyForm(forms.ModelForm):
         )
 
 
-class ApiKeyEditForm(ApiKeyForm):
-    reason = reason_field()
+class ApiKeyEditForm(EditForm, ApiKeyForm):
+    pass
 
 
 class RotationForm(ReasonForm):

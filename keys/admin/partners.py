@@ -2,27 +2,22 @@
 
 from typing import Any
 
-from django import forms
 from django.contrib import admin
 from django.db.models import Count, Q, QuerySet
 from django.http import HttpRequest
 from unfold.decorators import display
 
 from keys import lifecycle
-from keys.admin.acts import Act, ActingAdmin, reason_field
+from keys.admin.acts import Act, ActingAdmin, EditForm
 from keys.audit import Actor
 from keys.models import Partner
 
 STATUSES = {Partner.Status.ACTIVE: "success", Partner.Status.SUSPENDED: "danger"}
 
 
-class PartnerEditForm(forms.ModelForm):
-    reason = reason_field()
-
-
 @admin.register(Partner)
 class PartnerAdmin(ActingAdmin):
-    edit_form = PartnerEditForm
+    edit_form = EditForm
     list_display = ("name", "state", "contact_email", "keys_in_use", "key_max_age_days", "created_at")
     list_filter = ("status",)
     search_fields = ("name", "contact_email")
@@ -55,7 +50,7 @@ class PartnerAdmin(ActingAdmin):
     def get_fields(self, request: HttpRequest, obj: Partner | None = None) -> Any:
         if obj is None:
             return self.fields
-        asked = ("reason",) if self.is_edited(request, obj) else ()
+        asked = ("reason", "seen") if self.is_edited(request, obj) else ()
         return (*self.fields, *asked, "status", "id", "created_at")
 
     def get_readonly_fields(self, request: HttpRequest, obj: Partner | None = None) -> Any:
@@ -79,7 +74,7 @@ class PartnerAdmin(ActingAdmin):
     def save_model(self, request: HttpRequest, obj: Partner, form: Any, change: bool) -> None:
         given = form.cleaned_data
         if change:
-            fields = {name: given[name] for name in form.changed_data if name != "reason"}
+            fields = {name: given[name] for name in form.changed_data if name in self.fields}
             lifecycle.change_partner(Actor.staff(request), obj, reason=given["reason"], **fields)
             return
         obj.pk = lifecycle.create_partner(Actor.staff(request), **given).pk

@@ -17,7 +17,7 @@ from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationFo
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
 
 from keys import audit
-from keys.admin.acts import Act, ActingAdmin, reason_field
+from keys.admin.acts import Act, ActingAdmin, EditForm, reason_field
 from keys.audit import Actor
 from keys.models import Authenticator, RecoveryCodes
 
@@ -25,8 +25,8 @@ admin.site.unregister(Group)
 admin.site.unregister(User)
 
 
-class StaffEditForm(UserChangeForm):
-    reason = reason_field()
+class StaffEditForm(EditForm, UserChangeForm):
+    pass
 
 
 class PasswordForm(AdminPasswordChangeForm):
@@ -106,7 +106,7 @@ class StaffAdmin(ActingAdmin, UserAdmin):  # type: ignore[misc]  # both have a t
         return bool(obj.is_enrolled)
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
-        asked = [(None, {"fields": ("reason",)})] if self.is_edited(request, obj) else []
+        asked = [(None, {"fields": ("reason", "seen")})] if self.is_edited(request, obj) else []
         return [*super().get_fieldsets(request, obj), *asked]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:

@@ -4,6 +4,7 @@ import argparse
 import datetime as dt
 from collections.abc import Iterator
 from contextlib import contextmanager
+from decimal import Decimal, InvalidOperation
 
 from django.core.exceptions import ValidationError
 from django.core.management.base import CommandError
@@ -41,7 +42,7 @@ def key_named(wanted: str) -> ApiKey:
 
 
 def moment(text: str) -> dt.datetime:
-    """The type of an option that is a time. Raises ArgumentTypeError for one without its zone."""
+    """The type of an option that is a time; in UTC. Raises ArgumentTypeError for one without its zone."""
     message = "give the time with its zone: 2026-11-24T08:00:00Z"
     try:
         read = dt.datetime.fromisoformat(text)
@@ -49,6 +50,30 @@ def moment(text: str) -> dt.datetime:
         raise argparse.ArgumentTypeError(message) from error
     if read.tzinfo is None:
         raise argparse.ArgumentTypeError(message)
+    try:
+        return read.astimezone(dt.UTC)
+    except OverflowError as error:
+        # Postgres would keep it, and nobody could read the row again: its year is beyond Python's calendar.
+        raise argparse.ArgumentTypeError("give a time of the years 1 to 9999 in UTC") from error
+
+
+def money(text: str) -> Decimal:
+    """The type of an option that is an amount of money. Raises ArgumentTypeError for what is none."""
+    message = "give an amount such as 500.00"
+    try:
+        read = Decimal(text)
+    except InvalidOperation as error:
+        raise argparse.ArgumentTypeError(message) from error
+    if not read.is_finite():
+        raise argparse.ArgumentTypeError(message)
+    return read
+
+
+def reason(text: str) -> str:
+    """The type of an option that says why. Raises ArgumentTypeError for nothing, and for several lines."""
+    read = text.strip()
+    if not read or not read.isprintable():
+        raise argparse.ArgumentTypeError("say why, in words: it stands in the audit trail")
     return read
 
 

@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from keys.models.partner import Partner
 from keys.scopes import GRANTABLE, why_not_grantable
-from keys.secret import KeyText
+from keys.secret import PATTERN, KeyText
 from partner_api.http.client_address import unmapped
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -174,6 +174,8 @@ class ApiKey(models.Model):
         for name, most in (("scopes", MAX_SCOPES), ("allowed_cidrs", MAX_NETWORKS)):
             if len(getattr(self, name)) > most:
                 raise ValidationError({name: [f"At most {most}."]})
+        if PATTERN.search(self.name):
+            errors["name"] = ["A key's text can't stand here: a name is shown to many."]
         unknown = [reason for scope in self.scopes if (reason := why_not_grantable(scope))]
         if unknown:
             errors["scopes"] = unknown

@@ -3,6 +3,7 @@
 from typing import Final
 
 import uuid_utils.compat
+from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator
 from django.db import models
 from django.db.models import Q
@@ -60,3 +61,13 @@ class Partner(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    def clean(self) -> None:
+        """Says what the constraints hold in words. Raises ValidationError by field."""
+        errors = {}
+        if self.budget_cap is not None and self.budget_cap < 0:
+            errors["budget_cap"] = ["It can't be negative; 0 stops what costs, empty is no bound."]
+        if self.key_max_age_days is not None and self.key_max_age_days < 1:
+            errors["key_max_age_days"] = ["It is a day at the least; empty is no policy."]
+        if errors:
+            raise ValidationError(errors)

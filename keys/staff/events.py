@@ -10,6 +10,7 @@ from typing import Any
 from axes.signals import user_locked_out
 from django.contrib.auth import get_user_model
 from django.contrib.auth.signals import user_logged_in, user_logged_out, user_login_failed
+from django.db.models import Q
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.crypto import salted_hmac
@@ -19,7 +20,7 @@ from keys.audit import Actor
 from keys.models import AuditEntry, Authenticator, RecoveryCodes
 from keys.staff import gate
 from partner_api.http import request_id
-from partner_api.http.client_address import address_of
+from partner_api.http.client_address import address_of, counted_network
 
 UNKNOWN = "(unknown)"
 UNKNOWN_AN_HOUR = 20
@@ -86,13 +87,17 @@ def _locked_out(sender: Any, request: HttpRequest, username: str | None, **_: An
 
 def _has_tried_enough(actor: Actor) -> bool:
     """Made-up names are locked out one by one, so their entries need a bound of their own, by address."""
-    recent = AuditEntry.objects.filter(
-        action__in=["staff.login_failed", "staff.locked_out"],
-        target_id="",
-        address=actor.address,
-        at__gt=timezone.now() - dt.timedelta(hours=1),
-    )
+    since = timezone.now() - dt.timedelta(hours=1)
+    failures = AuditEntry.objects.filter(action__in=["staff.login_failed", "staff.locked_out"], at__gt=since)
+    recent = failures.filter(_is_of_same_line(actor.address), target_id="")
     return recent[:UNKNOWN_AN_HOUR].count() >= UNKNOWN_AN_HOUR
+
+
+def _is_of_same_line(address: str | None) -> Q:
+    if address is None:
+        return Q(address=None)
+    network = counted_network(address)
+    return Q(address__range=(str(network.network_address), str(network.broadcast_address)))
 
 
 def _user(name: Any) -> Any:

@@ -27,6 +27,21 @@ def address_of(request: Any) -> str | None:
     return _read(text)
 
 
+def counted_as(request: Any) -> str | None:
+    """What a limit by address counts: of IPv6 the first address of its /64, otherwise the address.
+
+    A /64 is what one line is given. Whoever has it has 2^64 addresses to send from, one for each guess.
+    """
+    address = address_of(request)
+    network = None if address is None else counted_network(address)
+    return None if network is None else str(network.network_address)
+
+
+def counted_network(address: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    """All the addresses that are counted together with this one (as `address_of` gives it)."""
+    return ipaddress.ip_network(f"{address}/{64 if ':' in address else 32}", strict=False)
+
+
 # One request asks several times, and a partner's requests come from few addresses.
 @lru_cache(maxsize=4096)
 def _read(text: str) -> str | None:

@@ -124,6 +124,19 @@ def test_a_refused_request_is_logged_with_its_code(
     assert (row.deeds, row.cost_units) == (0, 0 if status == 401 else 1)
 
 
+def test_a_refused_key_is_logged_and_its_partner_is_not(api: Api, logged: Logged, acme: Partner) -> None:
+    """Whoever tries a revoked key is nobody's client: the partner's usage has no such request."""
+    own = Api.of(acme)
+    own.delete(f"/v2/keys/{api.key.pk}")
+    assert api.get("/v2/deeds").status_code == 401
+    *_, row = logged()
+    assert (row.status, row.error_code, row.cost_units) == (401, "api_key_revoked", 0)
+    assert (row.partner_id, row.key_id, row.livemode) == (None, api.key.pk, None)
+    usage = own.get("/v2/usage?group_by=key").json()
+    assert (usage["totals"]["requests"], usage["totals"]["errors"]) == (1, 0)
+    assert {line["key_prefix"] for line in usage["data"]} == {own.key.prefix}
+
+
 def test_a_request_over_the_limit_is_logged_and_free(
     api: Api, logged: Logged, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -101,6 +101,22 @@ def test_pages_of_lists_say_how_many_deeds_they_may_have_shown(
     )
 
 
+def test_from_where_a_revoked_key_is_still_tried_is_told(api: Api, stranger: Api, settings: Any) -> None:
+    """The thief's address, and the partner's forgotten machine."""
+    settings.TRUSTED_PROXY_HOPS = 1
+    assert "Refused with the key: 0\n" in _report(api.text)
+    for address in ("203.0.113.9", "198.51.100.7", "203.0.113.9"):
+        assert api.get("/v2/deeds", X_Forwarded_For=address).json()["code"] == "api_key_revoked"
+    wrong = Api(api.partner, api.key, KeyText("live", api.key.key_id, "0" * 43).text)
+    wrong.get("/v2/deeds", X_Forwarded_For="192.0.2.1")
+    stranger.get("/v2/deeds", X_Forwarded_For="192.0.2.2")
+    said = _report(api.text)
+    assert "Refused with the key: 3\n           2  203.0.113.9  api_key_revoked, the last 20" in said
+    assert "           1  198.51.100.7  api_key_revoked, the last 20" in said
+    assert "No request since" in said, "what was refused is not what it did"
+    assert "192.0.2." not in said, "nobody fills the report who has only the id"
+
+
 def test_what_was_left_behind_is_listed(api: Api, settings: Any) -> None:
     """A key and an endpoint would let whoever took the key go on without it."""
     settings.WEBHOOKS_ALLOW_HTTP, settings.WEBHOOKS_ALLOW_PRIVATE_ADDRESSES = True, ["127.0.0.0/8"]
@@ -150,7 +166,11 @@ def test_a_log_of_many_rows_is_looked_through_by_its_index(api: Api) -> None:
     _log_requests(api, every=50, of=200_000)
     # Wherever the month begins, this partition has half of the rows or more.
     most = Month.of(now - dt.timedelta(days=15)).table
-    for rows in (leaks.answers_counted(api.key, since=since), leaks.deeds_named(api.key, since=since)):
+    for rows in (
+        leaks.answers_counted(api.key, since=since),
+        leaks.deeds_named(api.key, since=since),
+        leaks.refusals_counted(api.key, since=since),
+    ):
         plan = rows.explain()
         assert f"{most}_partner_id_at_idx" in plan, plan
         assert f"Seq Scan on {most}" not in plan, plan
@@ -172,6 +192,11 @@ def test_every_key_of_a_file_is_found_wherever_it_lies(acme: Partner, tmp_path: 
     assert ApiKey.objects.filter(revoked_at=None).count() == 0
 
 
+@pytest.mark.parametrize("paste", ["Authorization: Bearer {}", "  {}\n", "{},", "'{}'", "KEY={} # prod"])
+def test_a_key_is_found_however_it_was_pasted(api: Api, paste: str) -> None:
+    assert "is revoked now" in _report(paste.format(api.text))
+
+
 def test_a_key_that_is_not_ours_harms_nobody(api: Api, tmp_path: Path) -> None:
     """The right id with another secret, and a key of another system."""
     other = KeyText("live", api.key.key_id, "0" * 43).text
@@ -190,6 +215,11 @@ def test_only_what_came_since_is_told(api: Api, time_machine: Any) -> None:
     assert "was revoked before" in _report(api.text)
 
 
+def test_the_time_asked_for_is_told_in_utc(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    call_command("report_leak", api.text, "--since", "2026-11-24T08:00:00-08:00")
+    assert "since 2026-11-24 16:00 UTC" in capsys.readouterr().out
+
+
 def test_a_moment_without_a_zone_is_refused(api: Api) -> None:
     with pytest.raises(CommandError, match="with its zone"):
         call_command("report_leak", api.text, "--since", "2026-11-24T08:00:00")
@@ -197,8 +227,15 @@ def test_a_moment_without_a_zone_is_refused(api: Api) -> None:
 
 
 def test_a_source_that_is_not_there_is_named(db: None) -> None:
-    with pytest.raises(CommandError, match="can't be read"):
+    with pytest.raises(CommandError, match=r"paste\.txt can't be read"):
         _report("/nowhere/paste.txt")
+
+
+def test_what_is_left_of_a_key_is_not_repeated(api: Api) -> None:
+    cut = api.text[:-3]
+    with pytest.raises(CommandError, match="can't be read") as refused:
+        _report(f"Bearer {cut}")
+    assert cut[-20:] not in str(refused.value)
 
 
 def _log_requests(api: Api, *, every: int, of: int) -> None:

@@ -1,5 +1,7 @@
 """Keys over several processes: what one learns holds on the next request to any other."""
 
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -89,3 +91,21 @@ def test_redis_killed_under_load_costs_no_request(
     logged = deployment.children[0].log.read_text()
     workers = 2
     assert 1 <= logged.count("limiter_without_redis") <= 2 * workers
+
+
+def test_a_report_on_a_leak_has_what_the_key_did_up_to_the_end(deployment: Deployment, acme: Partner) -> None:
+    """Web processes keep the last rows for a moment, and the last request of a thief is among them."""
+    deployment.start_web(USAGE_DRAIN_SECONDS="6", WEB_WORKERS="2")
+    api = Api.of(acme)
+    for _ in range(5):
+        answer = requests.get(f"{deployment.url}/v2/deeds", headers={"X-API-Key": api.text}, timeout=10)
+        assert answer.status_code == 200
+    said = subprocess.run(
+        [sys.executable, "manage.py", "report_leak", api.text],
+        env=deployment.env,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    ).stdout
+    assert "5 requests since" in said, said

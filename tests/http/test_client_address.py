@@ -3,7 +3,7 @@
 import pytest
 from django.test import RequestFactory
 
-from partner_api.http.client_address import address_of, is_within
+from partner_api.http.client_address import address_of, counted_as, is_within
 
 
 @pytest.mark.parametrize(
@@ -37,3 +37,18 @@ def test_an_address_is_one_that_others_can_read(rf: RequestFactory, peer: str, a
     request = rf.get("/", REMOTE_ADDR=peer)
     assert address_of(request) == address
     assert not is_within(address_of(request), ["198.51.100.0/24"])
+
+
+@pytest.mark.parametrize(
+    ("peer", "counted"),
+    [
+        ("203.0.113.9", "203.0.113.9"),
+        ("::ffff:203.0.113.9", "203.0.113.9"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+        ("2001:db8:1:2::1", "2001:db8:1:2::"),
+        ("2001:db8:1:3::1", "2001:db8:1:3::"),
+        ("nonsense", None),
+    ],
+)
+def test_addresses_of_one_line_are_counted_as_one(rf: RequestFactory, peer: str, counted: str | None) -> None:
+    assert counted_as(rf.get("/", REMOTE_ADDR=peer)) == counted

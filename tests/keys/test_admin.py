@@ -10,7 +10,7 @@ from django.contrib.sessions.models import Session
 from django.test import Client
 from django.utils import timezone
 
-from keys import audit, lifecycle
+from keys import audit, lifecycle, roles
 from keys.models import ApiKey, AuditEntry, Partner
 from keys.secret import PATTERN, KeyText
 from tests.api import Api
@@ -131,6 +131,39 @@ def test_a_key_is_revoked_with_a_reason(staff: Client, api: Api) -> None:
     assert (entry.actor, entry.reason) == ("root", "leaked")
 
 
+def test_a_key_that_is_pasted_into_its_reason_is_nowhere_after(staff: Client, api: Api) -> None:
+    """With an overlap it still works, and those who may only read see the history."""
+    text = KeyText.parse(api.text)
+    assert text is not None
+    url = f"/admin/keys/apikey/{api.key.pk}/"
+    form = {"overlap": "86400", "reason": f"{api.text} is in a repository"}
+    assert staff.post(f"{url}rotate/", form).status_code == 200
+    _is_nowhere(staff, text, api.key)
+    assert staff.post(f"{url}revoke/", {"reason": f"used: {api.text}"}).status_code == 302
+    _is_nowhere(staff, text, api.key)
+    assert ApiKey.objects.get(pk=api.key.pk).revoked_reason == f"used: {text.prefix}[redacted]"
+
+
+def test_what_no_page_of_ours_asks_for_breaks_none(staff: Client, acme: Partner) -> None:
+    """Addresses that somebody typed, or a link of another version."""
+    page = staff.get("/admin/keys/apikey/add/?partner=abc&scopes=x&expires_at=y")
+    assert page.status_code == 200
+    assert (
+        f'value="{acme.pk}" selected'
+        in staff.get(f"/admin/keys/apikey/add/?partner={acme.pk}").content.decode()
+    )
+    found = "/admin/autocomplete/?app_label=keys&model_name=apikey&field_name=partner&term="
+    assert [one["text"] for one in staff.get(f"{found}Acme").json()["results"]] == ["Acme Title"]
+    assert staff.get(f"{found}%00").status_code == 200
+
+
+def test_a_name_is_no_place_for_a_key(staff: Client, acme: Partner) -> None:
+    other = KeyText.generate("live").text
+    page = _issue(staff, acme, name=f"in place of {other}")
+    assert "can&#x27;t stand here" in page.content.decode()
+    assert not ApiKey.objects.exists()
+
+
 def test_the_secret_partner_and_mode_of_a_key_can_not_be_edited(
     staff: Client, api: Api, stranger: Api
 ) -> None:
@@ -196,6 +229,48 @@ def test_an_edit_without_a_reason_changes_nothing(staff: Client, api: Api, reaso
     assert ApiKey.objects.get().name == api.key.name
     assert Partner.objects.get().name == "Acme Title"
     assert not AuditEntry.objects.filter(action__endswith=".changed").exists()
+
+
+def test_a_page_that_was_opened_before_a_key_was_narrowed_does_not_widen_it(staff: Client, api: Api) -> None:
+    url = f"/admin/keys/apikey/{api.key.pk}/change/"
+    form = {**KEY_FORM, "scopes": list(api.key.scopes), "seen": _seen(staff, url)}
+    command = audit.Actor.command("test")
+    lifecycle.change(command, api.key, scopes=["deed:read"], allowed_cidrs=["10.0.0.0/8"])
+    late = staff.post(url, form)
+    assert late.status_code == 200
+    assert "It was changed since this page was opened." in late.content.decode()
+    kept = ApiKey.objects.get()
+    assert (kept.name, kept.scopes, kept.allowed_cidrs) == (api.key.name, ["deed:read"], ["10.0.0.0/8"])
+    assert staff.post(url, {**form, "seen": _seen(staff, url)}).status_code == 302
+
+
+def test_nor_does_one_of_a_partner_or_a_person(quick_passwords: None, api: Api) -> None:
+    owner, clerk = log_in(hire("owner", "owner")), hire("clerk", "support", "finance")
+    finance = clerk.groups.get(name=roles.TITLES["finance"])
+    partner_url = f"/admin/keys/partner/{api.partner.pk}/change/"
+    clerk_url = f"/admin/auth/user/{clerk.pk}/change/"
+    of_partner = {"name": "Acme", "reason": "renamed", "seen": _seen(owner, partner_url)}
+    groups = [str(group.pk) for group in clerk.groups.all()]
+    of_clerk = {"username": "clerk", "email": "c@d.example", "groups": groups, "reason": "moved"}
+    of_clerk["seen"] = _seen(owner, clerk_url)
+    lifecycle.change_partner(audit.Actor.command("test"), api.partner, monthly_deed_quota=5)
+    clerk.groups.remove(finance)
+    for url, form in ((partner_url, of_partner), (clerk_url, of_clerk)):
+        assert "It was changed since this page was opened." in owner.post(url, form).content.decode()
+    assert Partner.objects.get().monthly_deed_quota == 5
+    assert not clerk.groups.filter(pk=finance.pk).exists()
+    of_clerk |= {"groups": groups[:1], "seen": _seen(owner, clerk_url)}
+    assert owner.post(clerk_url, of_clerk).status_code == 302
+    assert owner.post(partner_url, {**of_partner, "seen": _seen(owner, partner_url)}).status_code == 302
+
+
+def _seen(staff: Client, url: str) -> str:
+    """What a browser sends with the form that it was shown."""
+    field = re.search(r'<input[^>]*name="seen"[^>]*>', staff.get(url).content.decode())
+    assert field is not None
+    value = re.search(r'value="([^"]+)"', field[0])
+    assert value is not None
+    return value[1]
 
 
 def test_who_may_only_look_is_asked_for_no_reason(quick_passwords: None, api: Api) -> None:

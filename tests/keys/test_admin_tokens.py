@@ -55,6 +55,11 @@ BAD: dict[str, Callable[[], str]] = {
     "not yet valid": lambda: token(nbf=int(time.time()) + 60),
     "issued in the future": lambda: token(iat=int(time.time()) + FAR),
     "no subject": lambda: token(sub=None),
+    "an empty subject": lambda: token(sub=""),
+    "a blank subject": lambda: token(sub=" "),
+    "a subject with a NUL": lambda: token(sub="maria\x00"),
+    "a subject of two lines": lambda: token(sub="maria\nroot"),
+    "a subject that is half a character": lambda: token(sub="\ud800"),
     "cut": lambda: token()[:-2],
     "changed": lambda: ".".join(
         (token().split(".")[0], token("owner", sub="x").split(".")[1], token().split(".")[2])

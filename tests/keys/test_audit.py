@@ -10,6 +10,7 @@ from django.db import DatabaseError, connection, transaction
 
 from keys import audit
 from keys.models import AuditEntry, AuditHead, Partner
+from keys.secret import KeyText
 
 
 def test_an_entry_says_who_did_what(acme: Partner) -> None:
@@ -21,6 +22,25 @@ def test_an_entry_says_who_did_what(acme: Partner) -> None:
     assert (kept.target_kind, kept.target_id, kept.partner) == ("keys.partner", str(acme.pk), acme)
     assert kept.previous_hash == audit.GENESIS
     assert kept.hash == entry.hash == audit.hash_of(kept)
+
+
+def test_a_secret_that_somebody_pastes_is_not_kept(acme: Partner) -> None:
+    """It could never be taken out again."""
+    text, signing = KeyText.generate("live"), "whsec_c2VjcmV0IG9mIGFuIGVuZHBvaW50"
+    audit.record(
+        audit.Actor.command("x"),
+        "partner.changed",
+        acme,
+        before={"name": f"Acme {text.text}"},
+        after={"urls": [{"url": f"https://acme.example/{signing}"}], "quota": 5},
+        reason=f"{text.text} is in a public repository",
+    )
+    kept = AuditEntry.objects.get()
+    assert kept.reason == f"{text.prefix}[redacted] is in a public repository"
+    assert (kept.before["name"], kept.after["quota"]) == (f"Acme {text.prefix}[redacted]", 5)
+    assert text.secret not in repr(AuditEntry.objects.values())
+    assert signing not in repr(AuditEntry.objects.values())
+    assert audit.hash_of(kept) == kept.hash
 
 
 def test_each_entry_is_chained_to_the_one_before(acme: Partner) -> None:

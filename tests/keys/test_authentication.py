@@ -283,6 +283,14 @@ def test_a_key_in_the_address_is_refused_whatever_its_name(api: Api, client: Cli
         assert api.text not in answer.content.decode()
 
 
+def test_nor_is_it_accepted_when_it_is_escaped(api: Api, client: Client) -> None:
+    """Whoever reads the log of a proxy has it all the same."""
+    escaped = api.text.replace("_", "%5F")
+    answer = client.get(f"/v2/deeds?api_key={escaped}", headers={"X-API-Key": api.text})
+    assert (answer.status_code, answer.json()["code"]) == (401, "invalid_api_key")
+    assert "have it revoked" in answer.json()["detail"]
+
+
 def test_a_key_that_is_not_valid_yet_is_told_so(acme: Partner, client: Client, time_machine: Any) -> None:
     begins = timezone.now() + dt.timedelta(hours=1)
     _, text = ApiKey.issue(acme, name="x", environment="live", scopes=["deed:read"], not_before=begins)

@@ -55,11 +55,58 @@ def test_a_time_without_its_zone_is_refused(api: Api, option: str, time: str) ->
         call_command("change_key", api.key.prefix, option, time)
 
 
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-01:00"])
+@pytest.mark.parametrize("option", ["--expires-at", "--not-before"])
+def test_a_time_that_no_calendar_has_spoils_no_key(api: Api, option: str, time: str) -> None:
+    """Postgres would keep it, and every request with the key, and every list with it, would crash."""
+    with pytest.raises(CommandError, match="years 1 to 9999"):
+        call_command("change_key", api.key.prefix, option, time)
+    assert api.get("/v2/keys").json()["data"][0]["expires_at"] is None
+
+
+@pytest.mark.parametrize("amount", ["abc", "NaN", "sNaN", "Infinity", ""])
+def test_an_amount_that_is_none_is_refused_in_words(api: Api, amount: str) -> None:
+    with pytest.raises(CommandError, match=r"an amount such as 500\.00"):
+        call_command("change_partner", "Acme Title", "--budget-cap", amount, "--reason", "x")
+
+
+@pytest.mark.parametrize("seconds", ["-1", "604801", str(10**18), str(-(10**18))])
+def test_an_overlap_out_of_bounds_is_refused_in_words(api: Api, seconds: str) -> None:
+    with pytest.raises(CommandError, match="from 0 to 604800"):
+        call_command("rotate_key", api.key.prefix, "--overlap-seconds", seconds)
+    assert ApiKey.objects.count() == 1
+
+
+@pytest.mark.parametrize("reason", ["", "  ", "a\nb"])
+def test_a_reason_has_to_say_something(api: Api, reason: str) -> None:
+    for command in (
+        ["revoke_key", api.key.prefix],
+        ["change_partner", "Acme Title", "--status", "suspended"],
+        ["report_leak", api.text],
+    ):
+        with pytest.raises(CommandError, match="say why"):
+            call_command(*command, "--reason", reason)
+    assert api.get("/v2/deeds").status_code == 200
+    assert not AuditEntry.objects.exists()
+
+
 def test_a_policy_of_a_hundred_years_is_the_longest(api: Api) -> None:
     call_command("change_partner", "Acme Title", key_max_age_days=36_500, reason="x")
     with pytest.raises(CommandError, match="36500"):
         call_command("change_partner", "Acme Title", key_max_age_days=10**9, reason="x")
     assert api.get("/v2/keys").json()["data"][0]["rotation_due_at"].startswith("21")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [("--key-max-age-days", "0", "a day at the least"), ("--budget-cap", "-1", "can't be negative")],
+)
+def test_a_bound_that_makes_no_sense_is_refused_in_words(
+    api: Api, option: str, value: str, said: str
+) -> None:
+    with pytest.raises(CommandError, match=said) as refused:
+        call_command("change_partner", "Acme Title", option, value, "--reason", "x")
+    assert "Constraint" not in str(refused.value)
 
 
 def test_a_key_is_revoked(api: Api) -> None:

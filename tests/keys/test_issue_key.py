@@ -32,6 +32,12 @@ def test_a_partner_can_be_made(db: None) -> None:
     assert Partner.objects.get().name == "New Escrow"
 
 
+def test_a_partner_is_not_made_for_a_key_that_is_refused(db: None) -> None:
+    with pytest.raises(CommandError, match="did you mean 'deed:read'"):
+        call_command("issue_key", "New Escrow", name="CLI", create_partner=True, scope=["deed:raed"])
+    assert not Partner.objects.exists()
+
+
 def test_a_misspelt_scope_is_refused(acme: Partner) -> None:
     with pytest.raises(CommandError, match="did you mean 'deed:read'"):
         call_command("issue_key", "Acme Title", name="CLI", scope=["deed:raed"])

@@ -4,6 +4,7 @@ import datetime as dt
 from typing import Any
 
 import pytest
+from django.core.management import CommandError, call_command
 from django.utils import timezone
 
 from keys.models import ApiKey, AuditEntry, Partner
@@ -156,11 +157,39 @@ def test_nor_reach_further_live_longer_or_call_faster(acme: Partner) -> None:
     }
     same = admin.post("/v2/keys", {"name": "Same"}).json()
     assert (same["allowed_cidrs"], same["rate_limit_per_minute"]) == (["127.0.0.0/8"], 100)
-    # Rotated, it still grants what it was given, and no more.
-    assert admin.post(f"/v2/keys/{key.pk}/rotate", {"overlap_seconds": 60}).status_code == 201
-    assert admin.post("/v2/keys", {"name": "Same"}).json()["expires_at"] == same["expires_at"]
-    more = {"name": "More", "expires_at": LATER}
-    assert errors_of(admin.post("/v2/keys", more)) == {"/expires_at": "more_than_own"}
+
+
+def test_a_key_that_was_rotated_leaves_nothing_behind_that_outlives_it(acme: Partner) -> None:
+    """It was rotated because somebody else may have it: nor can it take its successor's place."""
+    admin = Api.of(acme, scopes=["key:manage"])
+    new = admin.post(f"/v2/keys/{admin.key.pk}/rotate", {"overlap_seconds": 3600}).json()
+    ends = ApiKey.objects.get(pk=admin.key.pk).expires_at
+    issued = admin.post("/v2/keys", {"name": "Foothold"}).json()
+    assert dt.datetime.fromisoformat(issued["expires_at"]) == ends
+    for answer in (
+        admin.post("/v2/keys", {"name": "Foothold", "expires_at": LATER}),
+        admin.patch(f"/v2/keys/{issued['id']}", {"expires_at": None}),
+        admin.post(f"/v2/keys/{new['id']}/rotate", {}),
+    ):
+        assert errors_of(answer) == {"/expires_at": "more_than_own"}
+    assert ApiKey.objects.get(pk=new["id"]).replaced_by is None
+    successor = Api(acme, ApiKey.objects.get(pk=new["id"]), new["api_key"])
+    assert successor.post("/v2/keys", {"name": "Branch"}).json()["expires_at"] is None
+    # Taking one back is never too much.
+    assert admin.delete(f"/v2/keys/{issued['id']}").status_code == 204
+
+
+def test_a_revoked_key_is_not_changed_any_more(admin: Api) -> None:
+    """An answer of 200 to another expiry would say that it works again."""
+    made = admin.post("/v2/keys", {"name": "Branch"}).json()
+    admin.delete(f"/v2/keys/{made['id']}")
+    for change in ({"expires_at": LATER}, {"name": "Renamed"}):
+        answer = admin.patch(f"/v2/keys/{made['id']}", change)
+        assert errors_of(answer) == {"": "invalid_value"}
+        assert "was revoked" in answer.json()["detail"]
+    with pytest.raises(CommandError, match="was revoked"):
+        call_command("change_key", made["prefix"], "--name", "Renamed")
+    assert [entry.action for entry in AuditEntry.objects.order_by("id")] == ["key.issued", "key.revoked"]
 
 
 def _networks(count: int) -> list[str]:

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 from django.db import connections
+from django.test import Client
 from django_redis import get_redis_connection
 from prometheus_client import REGISTRY
 
-from keys import audit, gate, lifecycle
+from keys import audit, gate, key_cache, lifecycle
 from keys.models import ApiKey, Partner
 from keys.rate_limit import Limit, MemoryLimiter, decide
 from tests.api import Api
@@ -20,9 +21,9 @@ from tests.api import Api
 MINUTE_US = 60_000_000
 
 
-def _limited(acme: Partner, per_minute: int, burst: int) -> Api:
-    limits = {"rate_limit_per_minute": per_minute, "rate_limit_burst": burst}
-    key, text = ApiKey.issue(acme, name="x", environment="live", scopes=["deed:read"], **limits)
+def _limited(acme: Partner, per_minute: int, burst: int, **fields: Any) -> Api:
+    limits: dict[str, Any] = {"rate_limit_per_minute": per_minute, "rate_limit_burst": burst}
+    key, text = ApiKey.issue(acme, name="x", environment="live", scopes=["deed:read"], **limits, **fields)
     return Api(acme, key, text)
 
 
@@ -106,6 +107,34 @@ def test_bad_keys_are_slowed_down_and_good_ones_of_the_same_address_are_not(api:
     assert [answer.status_code for answer in answers] == [401] * 5 + [429] * 2
     assert 0 < int(answers[-1]["Retry-After"]) <= 60
     assert api.get("/v2/deeds").status_code == 200
+
+
+def test_whoever_may_not_use_a_key_uses_up_none_of_its_room(acme: Partner, settings: Any) -> None:
+    """A thief outside of its networks would stop the partner, who has done nothing."""
+    settings.FAILED_AUTH_PER_MINUTE, settings.FAILED_AUTH_BURST = 1, 2
+    api = _limited(acme, per_minute=60, burst=3, allowed_cidrs=["203.0.113.0/24"])
+    own: dict[str, Any] = {"HTTP_AUTHORIZATION": f"Bearer {api.text}", "REMOTE_ADDR": "203.0.113.9"}
+    thief = {**own, "REMOTE_ADDR": "198.51.100.7"}
+    assert Client().get("/v2/deeds", **own).status_code == 200
+    answers = [Client().get("/v2/deeds", **thief).status_code for _ in range(9)]
+    assert answers == [401] * 2 + [429] * 7
+    assert [Client().get("/v2/deeds", **own).status_code for _ in range(3)] == [200, 200, 429]
+
+
+def test_networks_that_were_widened_hold_for_the_next_request_of_who_was_refused(acme: Partner) -> None:
+    api = _limited(acme, per_minute=60, burst=3, allowed_cidrs=["203.0.113.0/24"])
+    assert [api.get("/v2/deeds").status_code for _ in range(2)] == [401, 401]
+    # As another process does it: this one still remembers the key.
+    with key_cache.changing([api.key]):
+        ApiKey.objects.filter(pk=api.key.pk).update(allowed_cidrs=[])
+    assert api.get("/v2/deeds").status_code == 200
+
+
+def test_a_guesser_with_a_whole_ipv6_network_is_one_guesser(client: Any, db: None, settings: Any) -> None:
+    settings.FAILED_AUTH_PER_MINUTE, settings.FAILED_AUTH_BURST = 1, 2
+    answers = [client.get("/v2/deeds", REMOTE_ADDR=f"2001:db8:1:2::{number:x}") for number in range(4)]
+    assert [answer.status_code for answer in answers] == [401, 401, 429, 429]
+    assert client.get("/v2/deeds", REMOTE_ADDR="2001:db8:1:3::1").status_code == 401
 
 
 def test_no_key_at_all_counts_as_well(client: Any, db: None, settings: Any) -> None:

@@ -29,6 +29,16 @@ def test_five_failures_lock_out_one_name_from_one_address(owner: Any) -> None:
     assert "wrong" not in repr(list(AuditEntry.objects.values()))
 
 
+def test_another_address_of_the_same_ipv6_network_is_no_way_around_it(owner: Any) -> None:
+    for number in range(5):
+        last = post_login(Client(REMOTE_ADDR=f"2001:db8:1:2::{number:x}"), "ada", "", "wrong")
+    assert last.status_code == 429
+    assert post_login(Client(REMOTE_ADDR="2001:db8:1:2::9"), "ada", code_of(owner)).status_code == 429
+    addresses = set(AuditEntry.objects.values_list("address", flat=True))
+    assert "2001:db8:1:2::3" in addresses, "the trail has the address itself"
+    assert log_in(owner, Client(REMOTE_ADDR="2001:db8:1:3::9"))
+
+
 def test_many_names_from_one_address_are_limited_together(owner: Any, settings: Any) -> None:
     settings.STAFF_LOGINS_PER_MINUTE, settings.STAFF_LOGINS_BURST = 1, 6
     answers = [post_login(Client(), f"name{number}").status_code for number in range(6)]
@@ -75,12 +85,11 @@ def test_an_unknown_name_is_not_kept(client: Client, db: None) -> None:
     assert "my password" not in repr(kept)
 
 
-def test_made_up_names_do_not_fill_the_trail(
-    client: Client, db: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("address", ["198.51.100.7", "2001:db8:1:2::{}"])
+def test_made_up_names_do_not_fill_the_trail(db: None, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     monkeypatch.setattr("keys.staff.events.UNKNOWN_AN_HOUR", 3)
     for number in range(5):
-        post_login(client, f"made up {number}", "", "x")
+        post_login(Client(REMOTE_ADDR=address.format(number)), f"made up {number}", "", "x")
     assert AuditEntry.objects.count() == 3
     post_login(Client(REMOTE_ADDR="203.0.113.9"), "made up", "", "x")
     assert AuditEntry.objects.count() == 4

@@ -180,6 +180,16 @@ def _refused(api: Api, number: int, *, minutes_ago: float = 0.0, status: int = 4
         )
 
 
+def test_a_revoked_key_that_is_tried_without_end_is_no_busy_partner(
+    db: None, chat: list[str], api: Api, settings: Any
+) -> None:
+    settings.WATCH_RATE_LIMITED_PER_KEY = 3
+    _refused(api, 9)
+    ApiUsage.objects.update(partner=None, livemode=None)
+    watching.watch()
+    assert chat == []
+
+
 def test_a_key_that_is_refused_often_is_told_by_its_prefix(
     db: None, chat: list[str], api: Api, stranger: Api, settings: Any
 ) -> None:

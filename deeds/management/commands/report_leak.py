@@ -2,21 +2,30 @@
 
 import argparse
 import datetime as dt
+import io
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
 from billing.draining import drain
 from deeds import leaks
-from deeds.leaks import Leak
+from deeds.leaks import Leak, Tried
 from deeds.models import Deed
 from keys.audit import Actor
-from keys.management.finding import moment
+from keys.management.finding import moment, reason
 from keys.models import AuditEntry
+from keys.secret import PATTERN
+from partner_api.ops.redaction import redact
+
+# What web processes take to store what they logged, pause included; a report is due within a minute.
+_LONGEST_PAUSE_SECONDS: Final = 15.0
+_STORING_SECONDS: Final = 1.0
 
 
 class Command(BaseCommand):
@@ -25,7 +34,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("source", help="a key, a file that may hold keys, or - for standard input")
         parser.add_argument("--since", type=moment, help="RFC 3339, with its zone; 30 days ago unless given")
-        parser.add_argument("--reason", default="Leaked")
+        parser.add_argument("--reason", default="Leaked", type=reason)
         parser.add_argument(
             "--also-issued",
             action="store_true",
@@ -40,7 +49,10 @@ class Command(BaseCommand):
             raise CommandError("No key of ours was found in it.")
         if options["also_issued"]:
             found += leaks.revoke_issued(actor, found, since=since)
-        # What this machine's processes have logged and not stored yet belongs to the report.
+        # What was logged and not stored yet belongs to the report: the last requests before the end. Web
+        # processes store theirs by themselves; here is what those of this machine left that have ended.
+        if settings.USAGE_DRAIN_SECONDS:
+            time.sleep(min(settings.USAGE_DRAIN_SECONDS, _LONGEST_PAUSE_SECONDS) + _STORING_SECONDS)
         drain()
         for leak in found:
             leaks.look_back(leak, since=since)
@@ -68,6 +80,9 @@ class Command(BaseCommand):
                 f" up to {leak.listed} deeds."
             )
         self._list(f"Changes made: {len(leak.acts)}", map(_act, leak.acts))
+        self._list(
+            f"Refused with the key: {sum(one.requests for one in leak.tried)}", map(_tried, leak.tried)
+        )
         now = timezone.now()
         issued = (f"{one.prefix}  {one.name} ({one.state_at(now)})" for one in leak.issued)
         self._list(f"Keys issued: {len(leak.issued)}", issued)
@@ -84,6 +99,10 @@ def _deed(deed: Deed) -> str:
     return f"{deed.pk}  {deed.order_id} ({deed.deed_type}, {deed.status})"
 
 
+def _tried(tried: Tried) -> str:
+    return f"{tried.requests:>8}  {tried.address}  {tried.code}, the last {tried.last_at:%Y-%m-%d %H:%M:%S}"
+
+
 def _act(entry: AuditEntry) -> str:
     """With what an act made, where that is an address that news is sent to."""
     about = entry.after.get("url") or entry.after.get("prefix") or entry.after.get("new_key") or ""
@@ -94,11 +113,15 @@ def _act(entry: AuditEntry) -> str:
 def _texts(source: str) -> list[str]:
     if source == "-":
         return list(leaks.keys_in(sys.stdin))
-    if source.startswith(("dp_live_", "dp_test_")):
-        return [source.strip()]
+    if source.startswith(("dp_live_", "dp_test_")) or PATTERN.search(source):
+        # However it was pasted: with `Bearer` before it, or a comma after.
+        return list(leaks.keys_in(io.StringIO(source)))
     try:
         with Path(source).open(encoding="utf-8", errors="replace") as file:
             return list(leaks.keys_in(file))
     except OSError as error:
-        message = f"{source} can't be read: {error.strerror}. Give a key, a file, or - for standard input."
+        # It may be a key that was cut off.
+        message = (
+            f"{redact(source)} can't be read: {error.strerror}. Give a key, a file, or - for standard input."
+        )
         raise CommandError(message) from error

@@ -1,14 +1,13 @@
 """Suspends or reactivates a partner, or sets what it may use, from the command line."""
 
 import argparse
-from decimal import Decimal
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
 from keys import lifecycle
 from keys.audit import Actor
-from keys.management.finding import partner_named, refusals_as_command_errors
+from keys.management.finding import money, partner_named, reason, refusals_as_command_errors
 from keys.models import Partner
 
 
@@ -22,7 +21,7 @@ class Command(BaseCommand):
         parser.add_argument("--contact-email", help="empty for none")
         parser.add_argument("--monthly-deed-quota", type=int)
         parser.add_argument("--monthly-request-quota", type=int)
-        parser.add_argument("--budget-cap", type=Decimal)
+        parser.add_argument("--budget-cap", type=money)
         parser.add_argument("--key-max-age-days", type=int)
         parser.add_argument(
             "--clear",
@@ -31,7 +30,7 @@ class Command(BaseCommand):
             choices=["monthly_deed_quota", "monthly_request_quota", "budget_cap", "key_max_age_days"],
             help="no such bound any more; may be repeated",
         )
-        parser.add_argument("--reason", required=True)
+        parser.add_argument("--reason", required=True, type=reason)
 
     def handle(self, *args: Any, **options: Any) -> None:
         partner = partner_named(options["partner"])

@@ -4,6 +4,7 @@ import argparse
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
+from django.db import transaction
 
 from keys import lifecycle
 from keys.audit import Actor
@@ -36,7 +37,8 @@ class Command(BaseCommand):
             "not_before": options.get("not_before"),
             "expires_at": options.get("expires_at"),
         }
-        with refusals_as_command_errors():
+        # A partner that was made for the key is made with it, or not at all.
+        with refusals_as_command_errors(), transaction.atomic():
             partner = self._partner(options["partner"], create=options["create_partner"])
             key, text = lifecycle.issue(
                 BY,

@@ -7,7 +7,7 @@ from django.core.management.base import BaseCommand
 
 from keys import lifecycle
 from keys.audit import Actor
-from keys.management.finding import key_named
+from keys.management.finding import key_named, reason
 
 
 class Command(BaseCommand):
@@ -15,7 +15,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("key", help="its prefix or id")
-        parser.add_argument("--reason", required=True)
+        parser.add_argument("--reason", required=True, type=reason)
 
     def handle(self, *args: Any, **options: Any) -> None:
         key = key_named(options["key"])

@@ -4,11 +4,12 @@ import argparse
 import datetime as dt
 from typing import Any
 
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 
 from keys import lifecycle
 from keys.audit import Actor
 from keys.management.finding import key_named, refusals_as_command_errors
+from partner_api.ops.checks import MAX_ROTATION_OVERLAP_SECONDS
 
 
 class Command(BaseCommand):
@@ -22,6 +23,10 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         old = key_named(options["key"])
         seconds = options["overlap_seconds"]
+        if seconds is not None and not 0 <= seconds <= MAX_ROTATION_OVERLAP_SECONDS:
+            # Before it is made a timedelta, which has a bound of its own.
+            message = f"The overlap must be from 0 to {MAX_ROTATION_OVERLAP_SECONDS} seconds."
+            raise CommandError(message)
         overlap = None if seconds is None else dt.timedelta(seconds=seconds)
         with refusals_as_command_errors():
             new, text = lifecycle.rotate(
