@@ -79,7 +79,7 @@ def test_they_are_given_in_the_order_in_which_they_are_asked_for(patient: None) 
             done = []
             for number in range(4):
                 done.append(pool.submit(wants, number))
-                until(lambda number=number: len(some._waiting) == number + 1)
+                until(lambda: len(some._waiting) == len(done))
         for each in done:
             each.result(20)
     assert got[:4] == [0, 1, 2, 3]
