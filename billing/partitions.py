@@ -12,8 +12,8 @@ from typing import Final, Literal
 
 from django.db import connection, transaction
 
-# Whoever adds rows to the log and its rollups, makes rollups anew, or makes or drops a month holds this lock
-# until its transaction ends.
+# Whoever adds rows to the log shares this lock until its transaction ends; whoever makes rollups anew, or
+# makes or drops a month, holds it alone.
 LOCK: Final = 0x7573616765  # "usage"
 
 _NAME: Final = re.compile(r"api_usage_(\d{4})_(\d{2})")

@@ -67,6 +67,15 @@ SELECT date_trunc('{unit}', at, 'UTC') AS moment, ({BUCKET_SQL})::smallint AS bu
 FROM {source} GROUP BY 1, 2, {", ".join(_DIMENSIONS)}"""  # noqa: S608 - names of our own
 
 
+def given_cells_sql(given: str) -> str:
+    """A query for cells that `cells_sql` has counted, of a JSON list of them."""
+    kinds = ("uuid", "uuid", "boolean", "text", "text", "smallint", "text")
+    names = (f"{name} {kind}" for name, kind in zip(_DIMENSIONS, kinds, strict=True))
+    sums = (f"{name} bigint" for name in MEASURES)
+    columns = ", ".join(("moment timestamptz", "bucket smallint", *names, *sums))
+    return f"SELECT * FROM jsonb_to_recordset({given}) AS given({columns})"  # noqa: S608 - names of our own
+
+
 def days_sql(hours: str) -> str:
     """A query for the cells of `hours`, with their days instead of their hours."""
     names = ", ".join(("bucket", *_DIMENSIONS, *MEASURES))

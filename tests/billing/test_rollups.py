@@ -97,6 +97,18 @@ def test_a_row_twice_in_one_batch_counts_once(db: None) -> None:
     assert UsageDaily.objects.get(level=Level.TOTAL).requests == 1
 
 
+def test_many_rows_at_once_are_stored_in_pieces_and_all_or_none(apis: list[Api]) -> None:
+    rows = _some(7, 3 * ingest._PIECE + 20, apis)
+    assert log(rows[: ingest._PIECE]) == ingest._PIECE
+    assert log(rows) == len(rows) - ingest._PIECE, "what was stored before adds nothing"
+    assert ApiUsage.objects.count() == len(rows)
+    assert _differences() == []
+    broken = [line(values) for values in _some(8, 2 * ingest._PIECE, apis)]
+    broken[-3] = b'["this is no row"]'
+    assert ingest.store(broken) == len(broken) - 1, "one that is no row costs no other"
+    assert _differences() == []
+
+
 def test_late_rows_are_in_their_hour_at_once(db: None) -> None:
     log(requests(1, at=NOON))
     log(requests(2, at=NOON - dt.timedelta(days=3, minutes=1)), requests(1, at=NOON))
