@@ -26,7 +26,7 @@ from partner_api import prepared
 
 MIXED: Final = "mixed"
 # Rows of one statement: about a millisecond's work for Postgres, and a pause in which requests go first.
-_PIECE: Final = 50
+_PIECE: Final = 64
 _PAUSE_SECONDS: Final = 0.01
 # Held from the rollups on until the transaction ends.
 _TURN: Final = 0x726F6C6C7570  # "rollup"
