@@ -25,8 +25,8 @@ from billing.rollups import adding_cells_sql, cells_sql, days_sql, given_cells_s
 from partner_api import prepared
 
 MIXED: Final = "mixed"
-# Rows of one statement: about a millisecond's work for Postgres, and a pause in which requests go first.
-_PIECE: Final = 64
+# Rows of one statement: about two milliseconds' work for Postgres, and a pause in which requests go first.
+_PIECE: Final = 128
 _PAUSE_SECONDS: Final = 0.01
 # Held from the rollups on until the transaction ends.
 _TURN: Final = 0x726F6C6C7570  # "rollup"
