@@ -6,16 +6,17 @@ The reasons that gunicorn would log quote the request, and with it perhaps a key
 import contextlib
 import http
 import json
-import select
-import threading
+import selectors
 import time
+from functools import partial
 from typing import Any, Final
 
 import structlog
 from gunicorn import glogging, util
 from gunicorn.http import errors
-from gunicorn.workers.gthread import ThreadWorker
+from gunicorn.workers import gthread
 
+from partner_api.http.lingering import Lingering
 from partner_api.http.sharing import OpenConnections
 from partner_api.http.turns import Turns
 
@@ -31,8 +32,6 @@ _REFUSALS: tuple[tuple[type[Exception], str, str], ...] = (
 )
 
 
-# A client that is busy sends its next request within this after an answer.
-_LINGER_MS: Final = 10
 # Requests of one process that are worked on at a time: one, and another for while it waits.
 _AT_ONCE: Final = 2
 # A process that has more connections than another lets it take a new one, and takes those that nobody took
@@ -45,21 +44,25 @@ _READS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 open_connections: Final = OpenConnections()
 
 
-class ProblemWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
-    """Keeps a thread at its connection for a moment after an answer, in case the next request follows; lets
-    few threads work at a time (partner_api.http.turns); and has the processes of a server share its
-    connections (partner_api.http.sharing).
-
-    gunicorn would hand the connection to its main thread and get it back from there; under load this costs
-    more than all else that a request does. Half the threads at most linger, and none while work is waiting.
+class ProblemWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
+    """Keeps a thread at its connection for a moment after an answer (partner_api.http.lingering); lets few
+    threads work at a time (partner_api.http.turns); and has the processes of a server share its connections
+    (partner_api.http.sharing).
     """
 
     _open: int
+    _lingering: Lingering
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._may_linger = threading.BoundedSemaphore(max(1, self.cfg.threads // 2))
         self._turns = Turns(_AT_ONCE)
+        # Connections that the pool has, or that wait for one of its threads. Only the main thread counts.
+        self._with_the_pool = 0
+
+    def get_thread_pool(self) -> Any:
+        # After the fork: whom a process calls back are its own threads. Half of them at most linger.
+        self._lingering = Lingering(max(1, self.cfg.threads // 2), self._is_work_waiting)
+        return super().get_thread_pool()
 
     @property
     def nr_conns(self) -> int:
@@ -76,6 +79,39 @@ class ProblemWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no type
         if open_connections.ahead_of_least(self.age) > 1:
             time.sleep(_YIELD_SECONDS)
         super().accept(listener)
+
+    def enqueue_req(self, conn: Any) -> None:
+        if not (conn.initialized or conn.data_ready):
+            self._watch(conn)
+            return
+        self._with_the_pool += 1
+        super().enqueue_req(conn)
+        if self._is_work_waiting():
+            self._lingering.call_back()
+
+    def finish_request(self, conn: Any, fs: Any) -> None:
+        self._with_the_pool -= 1
+        super().finish_request(conn, fs)
+
+    def _watch(self, conn: Any) -> None:
+        """A new connection waits for its first request without a thread: gunicorn would give it one for five
+        seconds, and clients that connect ahead or say nothing would soon have them all.
+        """
+        conn.sock.setblocking(False)  # noqa: FBT003 - socket's signature
+        conn.set_timeout()
+        self.pending_conns.append(conn)
+        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_pending_socket_readable, conn))
+
+    def murder_pending(self) -> None:
+        """Closes those that never said anything; soon, once this process ends: gunicorn would wait."""
+        if not self.alive:
+            deadline = time.monotonic() + gthread.STOP_KEEPALIVE_LINGER
+            for conn in self.pending_conns:
+                conn.timeout = min(conn.timeout, deadline)
+        super().murder_pending()
+
+    def _is_work_waiting(self) -> bool:
+        return bool(self._with_the_pool > self.cfg.threads)
 
     def handle(self, conn: Any) -> Any:
         """What gunicorn makes of it: True for a connection that is kept open."""
@@ -99,15 +135,7 @@ class ProblemWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no type
         # What was read ahead no longer makes the socket readable; gunicorn looks for it itself.
         if not self.alive or conn.parser.unreader.buf.getvalue():
             return False
-        if self.tpool._work_queue.qsize() or not self._may_linger.acquire(blocking=False):  # noqa: SLF001 - nobody else knows
-            return False
-        try:
-            poll = select.poll()
-            poll.register(conn.sock, select.POLLIN)
-            # A connection that the client closes is readable, too: gunicorn closes it.
-            return bool(poll.poll(_LINGER_MS)) and self.alive
-        finally:
-            self._may_linger.release()
+        return self._lingering.has_next(conn.sock) and self.alive
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:
         for kind, code, detail in _REFUSALS:
