@@ -22,6 +22,7 @@ __all__ = [
     "Rotatable",
     "decrypt",
     "encrypt_bytes",
+    "rotatable",
     "rotate_all",
 ]
 
