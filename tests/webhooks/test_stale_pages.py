@@ -13,7 +13,7 @@ from tests.staff import STALE, seen
 from tests.webhooks.conftest import Receiver, Register
 from tests.webhooks.inbound_calls import FIRST
 from tests.webhooks.test_admin import _audited, _receive
-from webhooks import delivery, tasks
+from webhooks import delivery, registering, tasks
 from webhooks.models import Endpoint, InboundEvent, Source
 
 URL = "https://93.184.216.34/"
@@ -221,3 +221,23 @@ def test_a_correction_of_another_is_not_undone(staff: Client, source: Callable[.
     assert InboundEvent.objects.get().corrected_body == hers
     assert STALE not in _post(staff, url, body=json.dumps(FIRST), reason="both", seen=seen(staff, url))
     assert InboundEvent.objects.get().corrected_body == json.dumps(FIRST)
+
+
+def test_a_partner_may_be_faster_than_the_look_up_of_a_name(
+    staff: Client, register: Register, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint = register(URL)
+    path, url = f"/v2/webhook-endpoints/{endpoint.pk}", f"/admin/webhooks/endpoint/{endpoint.pk}/edit/"
+    looked_up = registering.why_refused
+
+    def slowly(address: str) -> Any:
+        monkeypatch.setattr(registering, "why_refused", looked_up)
+        assert api.patch(path, {"url": f"{URL}theirs"}).status_code == 200
+        return looked_up(address)
+
+    form = {"event_types": ["*"], "description": "ours", "reason": "by phone", "seen": seen(staff, url)}
+    monkeypatch.setattr(registering, "why_refused", slowly)
+    assert STALE in _post(staff, url, url=f"{URL}ours", **form)
+    endpoint.refresh_from_db()
+    assert (endpoint.url, endpoint.description) == (f"{URL}theirs", "")
+    assert [(entry.actor_kind, entry.action) for entry in _audited()] == [("key", "webhook_endpoint.changed")]

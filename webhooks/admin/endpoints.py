@@ -19,7 +19,7 @@ from django.utils.html import format_html
 
 from keys import audit
 from keys.admin.acts import Act, ActingAdmin
-from keys.admin.forms import NothingMore
+from keys.admin.forms import CHANGED, NothingMore
 from keys.audit import Actor
 from partner_api.http.problems import Problem
 from partner_api.http.reading import read_body
@@ -167,7 +167,7 @@ class EndpointAdmin(ActingAdmin, ReadOnly):
             # A description can be changed while the name in the URL has no address.
             changed = {name: value for name, value in form.body.items() if name in form.changed_data}
             body = read_body(EndpointChange, changed)
-            registering.change(Actor.staff(request), endpoint, body, reason=reason)
+            registering.change(Actor.staff(request), endpoint, body, reason=reason, as_read=True)
             self.log_change(request, endpoint, f"Changed: {reason}")
             self.message_user(request, "The endpoint is changed.")
             return self.back(endpoint)
@@ -236,6 +236,8 @@ class EndpointAdmin(ActingAdmin, ReadOnly):
                 return act()
             except Problem as problem:
                 form.add_problem(problem)
+            except registering.Overtaken:
+                form.add_error(None, CHANGED)
         return self.page_of(request, "endpoint_form", form=form, opts=self.opts, **context)
 
 
