@@ -14,6 +14,7 @@ from tests.webhooks.conftest import Receiver, Register
 from tests.webhooks.inbound_calls import FIRST
 from tests.webhooks.test_admin import _audited, _receive
 from webhooks import delivery, registering, tasks
+from webhooks.addresses import why_refused
 from webhooks.models import Endpoint, InboundEvent, Source
 
 URL = "https://93.184.216.34/"
@@ -228,12 +229,11 @@ def test_a_partner_may_be_faster_than_the_look_up_of_a_name(
 ) -> None:
     endpoint = register(URL)
     path, url = f"/v2/webhook-endpoints/{endpoint.pk}", f"/admin/webhooks/endpoint/{endpoint.pk}/edit/"
-    looked_up = registering.why_refused
 
     def slowly(address: str) -> Any:
-        monkeypatch.setattr(registering, "why_refused", looked_up)
+        monkeypatch.setattr(registering, "why_refused", why_refused)
         assert api.patch(path, {"url": f"{URL}theirs"}).status_code == 200
-        return looked_up(address)
+        return why_refused(address)
 
     form = {"event_types": ["*"], "description": "ours", "reason": "by phone", "seen": seen(staff, url)}
     monkeypatch.setattr(registering, "why_refused", slowly)
