@@ -1,21 +1,20 @@
-"""Deeds for staff: find one, read its way, open its PDF, put one on hold. See `admin_acts` for more."""
+"""Deeds for staff: find one, read its way, open its PDF. What may be done stands in `admin_acts`."""
 
 import json
 from typing import Any
 from uuid import UUID
 
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
 from django.db import connection
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
-from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.functional import cached_property
 from django.utils.html import format_html, format_html_join
 
-from deeds import downloads, keeping, storage
+from deeds import downloads, storage
 from deeds.admin_acts import DeedActs
 from deeds.models import Deed, DeedAttempt, DeedDownload, StorageFinding
 from keys import audit
@@ -53,7 +52,6 @@ class DeedAdmin(DeedActs, NotEditable):
     show_full_result_count = False
     paginator = EstimatingPaginator
     ordering = ("-id",)
-    change_form_template = "admin/deeds/deed/change_form.html"
     fieldsets = (
         (None, {"fields": ("id", "partner", "order_id", "deed_type", "livemode", "status", "pdf")}),
         ("Keeping", {"fields": ("hold", "given_to", "findings")}),
@@ -128,12 +126,13 @@ class DeedAdmin(DeedActs, NotEditable):
         site = self.admin_site.admin_view
         return [
             path("<uuid:deed_pk>/pdf/", site(self.pdf_view), name="deeds_deed_pdf"),
-            path("<uuid:deed_pk>/hold/", site(self.hold_view), name="deeds_deed_hold"),
             *super().get_urls(),
         ]
 
     def pdf_view(self, request: HttpRequest, deed_pk: str) -> HttpResponse:
-        deed = self._deed(request, deed_pk)
+        deed: Deed | None = self.get_object(request, str(deed_pk))
+        if deed is None:
+            raise Http404
         if not self.has_view_permission(request, deed):
             raise PermissionDenied
         if not deed.has_pdf:
@@ -142,34 +141,6 @@ class DeedAdmin(DeedActs, NotEditable):
         # It is personal data: who looks at it is on record.
         audit.record(Actor.staff(request), "deed.pdf_opened", deed, partner=deed.partner)
         return HttpResponseRedirect(storage.link_to(deed, now=timezone.now()).url)
-
-    def hold_view(self, request: HttpRequest, deed_pk: str) -> HttpResponse:
-        """Asks for a reason, and puts the deed on hold, or ends its hold, on POST."""
-        deed = self._deed(request, deed_pk)
-        if not self.has_change_permission(request, deed):
-            raise PermissionDenied
-        reason = request.POST.get("reason", "").strip()
-        if request.method != "POST" or not reason:
-            title = f"{'End the hold of' if deed.held_at else 'Hold'} {deed}"
-            context = {**self.admin_site.each_context(request), "deed": deed, "title": title}
-            context["error"] = "Give the reason." if request.method == "POST" else ""
-            return TemplateResponse(request, "admin/deeds/deed/hold.html", context)
-        actor = Actor.staff(request)
-        if deed.held_at is not None:
-            is_done = keeping.release(deed, actor, reason)
-        else:
-            is_done = keeping.hold(deed, actor, reason)
-        if is_done:
-            self.message_user(request, f"The hold is {'on' if deed.held_at else 'ended'}.")
-        else:
-            self.message_user(request, "Nothing was changed: another was faster.", messages.ERROR)
-        return HttpResponseRedirect(reverse("admin:deeds_deed_change", args=[deed.pk]))
-
-    def _deed(self, request: HttpRequest, deed_pk: str) -> Deed:
-        deed: Deed | None = self.get_object(request, str(deed_pk))
-        if deed is None:
-            raise Http404
-        return deed
 
 
 def _told(note: DeedAttempt) -> str:

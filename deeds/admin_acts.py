@@ -1,4 +1,5 @@
-"""What staff may do with deeds: queue failed ones again, cancel a queued one, render a lost PDF again."""
+"""What staff may do with deeds: queue failed ones again, cancel a queued one, render a lost PDF again, and
+keep one by a legal hold."""
 
 from typing import Any, Final
 
@@ -9,16 +10,24 @@ from django.db import IntegrityError, transaction
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 
-from deeds import ordering, remaking
+from deeds import keeping, ordering, remaking
 from deeds.models import Deed
 from deeds.remaking import NotRemade
 from keys import audit
-from keys.admin.acts import Act, ActingAdmin, ReasonForm
+from keys.admin.acts import Act, ActingAdmin
+from keys.admin.forms import ReasonForm, reason_field
 from keys.audit import Actor
 from partner_api.http.problems import Problem
 
 # As many as a request has time for; who selects more does it again.
 _AT_ONCE: Final = 500
+_HELD: Final = ("deed.held", "deed.released")
+
+
+class HoldForm(ReasonForm):
+    """A case has a longer name than other reasons."""
+
+    reason = reason_field(max_length=500)
 
 
 class DeedActs(ActingAdmin):
@@ -32,6 +41,7 @@ class DeedActs(ActingAdmin):
             "replay",
             permission="change",
             is_harmful=False,
+            overtaken_by=("deed.requeued",),
         ),
         Act(
             "cancel",
@@ -40,6 +50,7 @@ class DeedActs(ActingAdmin):
             "charged, and the partner is told as if they had cancelled it themselves.",
             "cancel",
             permission="change",
+            overtaken_by=("deed.requeued",),
         ),
         Act(
             "render_again",
@@ -50,13 +61,39 @@ class DeedActs(ActingAdmin):
             "print",
             permission="change",
         ),
+        Act(
+            "hold",
+            "Legal hold",
+            "The PDF of order {object.order_id} of {object.partner} will not be deleted while the hold is "
+            "on.",
+            "lock",
+            form=HoldForm,
+            permission="change",
+            is_harmful=False,
+            overtaken_by=_HELD,
+        ),
+        Act(
+            "release",
+            "End legal hold",
+            "The PDF of order {object.order_id} of {object.partner} is on hold (“{object.hold_reason}”). "
+            "Without the hold it is deleted once its time is up.",
+            "lock_open",
+            form=HoldForm,
+            permission="change",
+            overtaken_by=_HELD,
+        ),
     )
 
     def is_open(self, act: Act, obj: Any) -> bool:
-        if act.name == "cancel":
-            return bool(obj.status == Deed.Status.QUEUED)
-        if act.name == "render_again":
-            return bool(obj.has_pdf)
+        match act.name:
+            case "cancel":
+                return bool(obj.status == Deed.Status.QUEUED)
+            case "render_again":
+                return bool(obj.has_pdf)
+            case "hold":
+                return bool(obj.held_at is None and obj.pdf_deleted_at is None)
+            case "release":
+                return obj.held_at is not None
         return bool(obj.status == Deed.Status.FAILED and obj.superseded_at is None)
 
     def do_requeue(self, request: HttpRequest, deed: Deed, reason: str) -> str:
@@ -90,6 +127,20 @@ class DeedActs(ActingAdmin):
             raise ValidationError(str(error)) from error
         self.log_change(request, deed, f"Rendered again: {reason}")
         return "The PDF was made again."
+
+    def do_hold(self, request: HttpRequest, deed: Deed, reason: str) -> str:
+        if not keeping.hold(deed, Actor.staff(request), reason):
+            message = "It is on hold already, or its PDF was deleted."
+            raise ValidationError(message)
+        self.log_change(request, deed, f"Put on hold: {reason}")
+        return "The hold is on."
+
+    def do_release(self, request: HttpRequest, deed: Deed, reason: str) -> str:
+        if not keeping.release(deed, Actor.staff(request), reason):
+            message = "There is no hold on it."
+            raise ValidationError(message)
+        self.log_change(request, deed, f"Hold ended: {reason}")
+        return "The hold is ended."
 
     @admin.action(description="Queue failed ones again…", permissions=["change"])
     def requeue_selected(self, request: HttpRequest, queryset: Any) -> HttpResponse | None:

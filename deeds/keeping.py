@@ -79,10 +79,10 @@ def hold(deed: Deed, actor: Actor, reason: str) -> bool:
 
 
 def release(deed: Deed, actor: Actor, reason: str) -> bool:
-    """Ends the hold. False without one."""
+    """Ends the hold that `deed` was read with. False without one, or where it is another by now."""
     since = deed.held_at
     with transaction.atomic():
-        is_released = Deed.objects.filter(pk=deed.pk).release() == 1
+        is_released = Deed.objects.filter(pk=deed.pk, held_at=since).release() == 1
         deed.refresh_from_db()
         if is_released:
             _record(deed, actor, "deed.released", before=since, after=None, reason=reason)

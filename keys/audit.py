@@ -10,6 +10,7 @@ what was done to the chain.
 import hashlib
 import hmac
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -104,6 +105,17 @@ def record(
         head.signature = signature_of(head) if is_ours else ""
         head.save()
     return entry
+
+
+def last(actions: Sequence[str], target: models.Model) -> int | None:
+    """The id of the latest entry that tells of one of these actions on the target."""
+    of_target = AuditEntry.objects.filter(
+        target_kind=target._meta.label_lower,  # noqa: SLF001 - a documented name
+        target_id=str(target.pk),
+        action__in=actions,
+    )
+    latest: int | None = of_target.order_by("-id").values_list("pk", flat=True).first() if actions else None
+    return latest
 
 
 def lock() -> None:

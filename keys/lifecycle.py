@@ -134,10 +134,10 @@ def create_partner(actor: Actor, *, reason: str = "", **fields: Any) -> Partner:
     return partner
 
 
-def change_partner(actor: Actor, partner: Partner, *, reason: str = "", **fields: Any) -> None:
+def change_partner(actor: Actor, partner: Partner, *, reason: str = "", **fields: Any) -> bool:
     """Changes PARTNER_EDITABLE fields; a suspension holds for all of the partner's keys at once.
 
-    Raises ValidationError by field.
+    False when nothing differs. Raises ValidationError by field.
     """
     _refuse_other(fields, PARTNER_EDITABLE)
     with key_cache.changing_partner(partner), transaction.atomic():
@@ -152,6 +152,7 @@ def change_partner(actor: Actor, partner: Partner, *, reason: str = "", **fields
             )
             audit.record(actor, action, kept, partner=kept, before=before, after=after, reason=reason)
     partner.refresh_from_db()
+    return bool(after)
 
 
 def _locked(key: ApiKey) -> ApiKey:

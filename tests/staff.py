@@ -1,5 +1,6 @@
 """Members of staff in tests: made with a role, and logged in as they really are, by password and code."""
 
+import re
 from base64 import b32decode
 from typing import Any
 
@@ -56,6 +57,18 @@ def post_login(client: Client, name: str, token: str = "", password: str = PASSW
 def is_in(client: Client) -> bool:
     """Whether a page behind the login opens."""
     return bool(client.get(INSIDE).status_code == 200)
+
+
+STALE = "It was changed since this page was opened. Open the page again to see how."
+
+
+def seen(client: Client, url: str) -> str:
+    """What a browser sends with the form that it was shown, so that its page can be told from a later one."""
+    field = re.search(r'<input[^>]*name="seen"[^>]*>', client.get(url).content.decode())
+    assert field is not None, f"{url} does not say on what it was opened"
+    value = re.search(r'value="([^"]+)"', field[0])
+    assert value is not None
+    return value[1]
 
 
 def actions() -> list[str]:

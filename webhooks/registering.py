@@ -19,6 +19,10 @@ from webhooks.reading import EndpointBody, EndpointChange
 MAX_ENDPOINTS: Final = 50
 
 
+class Overtaken(Exception):
+    """Another has changed the endpoint since it was read."""
+
+
 def create(
     actor: Actor, partner: Partner, body: EndpointBody, *, livemode: bool, refusal: Problem | None
 ) -> tuple[Endpoint, str]:
@@ -46,8 +50,13 @@ def create(
     return endpoint, secret
 
 
-def change(actor: Actor, endpoint: Endpoint, body: EndpointChange, *, reason: str = "") -> None:
+def change(
+    actor: Actor, endpoint: Endpoint, body: EndpointChange, *, reason: str = "", as_read: bool = False
+) -> None:
     """By a partner, and by staff without `enabled`; `endpoint` has the new values afterwards.
+
+    With `as_read`, raises Overtaken where what is to change is not any more what `endpoint` was read with:
+    the name in a URL may take seconds to be looked up.
 
     Raises Problem `validation_error`; `endpoint_disabled_by_staff` for one that only staff enable;
     `not_found` for one that was deleted meanwhile.
@@ -61,6 +70,8 @@ def change(actor: Actor, endpoint: Endpoint, body: EndpointChange, *, reason: st
         held = Endpoint.objects.standing().select_for_update(no_key=True).filter(pk=endpoint.pk).first()
         if held is None:
             raise not_found()
+        if as_read and any(getattr(held, name) != getattr(endpoint, name) for name in body.given()):
+            raise Overtaken
         if enabled and held.disabled_reason == Endpoint.Reason.STAFF:
             detail = "We have disabled this endpoint, and enable it once it is clear why: write to support."
             raise Problem("endpoint_disabled_by_staff", detail)

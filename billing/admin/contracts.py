@@ -19,6 +19,7 @@ from unfold.widgets import UnfoldAdminDateWidget, UnfoldAdminTextareaWidget, Unf
 from billing import contracts, cost_units, prices
 from billing.models import Contract, Price
 from keys import audit
+from keys.admin.forms import SeenForm
 from keys.models import Partner
 
 _TERMS = (
@@ -59,6 +60,16 @@ class ContractForm(forms.ModelForm):
         if partner and starts_on and (reason := contracts.why_not_from(partner, starts_on)):
             self.add_error("starts_on", reason)
         return cleaned
+
+
+class NewVersionForm(SeenForm, ContractForm):
+    """Refused where another was agreed or ended since its terms were copied: it would bring them back."""
+
+    # The version that the page is a copy of, and its last day.
+    copied: tuple[Any, ...] = ()
+
+    def shown(self) -> Any:
+        return self.copied
 
 
 class PriceForm(forms.ModelForm):
@@ -107,12 +118,12 @@ class PriceInline(TabularInline):
         return obj is None
 
 
-class EndForm(forms.Form):
+class EndForm(SeenForm):
     last_day = forms.DateField(widget=UnfoldAdminDateWidget)
     reason = forms.CharField(max_length=200, widget=UnfoldAdminTextInputWidget)
 
 
-class WithdrawForm(forms.Form):
+class WithdrawForm(SeenForm):
     reason = forms.CharField(max_length=200, widget=UnfoldAdminTextInputWidget)
 
 
@@ -137,6 +148,14 @@ class ContractAdmin(ModelAdmin):
 
     def get_readonly_fields(self, request: HttpRequest, obj: Contract | None = None) -> Any:
         return ("version", "author", "created_at", "withdrawn_at", *_TERMS, "partner") if obj else ()
+
+    def get_form(self, request: HttpRequest, obj: Any = None, **kwargs: Any) -> Any:
+        if obj is not None:
+            return super().get_form(request, obj, **kwargs)
+        form = super().get_form(request, obj, **{**kwargs, "form": NewVersionForm})
+        latest = _copied(request)
+        form.copied = (str(latest.pk), latest.ends_on) if latest else ()
+        return form
 
     @admin.display(description="state")
     def state(self, contract: Contract) -> str:
@@ -186,15 +205,18 @@ class ContractAdmin(ModelAdmin):
         def end(contract: Contract, actor: audit.Actor, *, last_day: dt.date, reason: str) -> None:
             contracts.end(contract, last_day, actor, reason=reason)
 
-        return self._act(request, contract_pk, EndForm(request.POST or None), "End", end)
+        return self._act(request, contract_pk, EndForm, "End", end)
 
     def withdraw_view(self, request: HttpRequest, contract_pk: str) -> HttpResponse:
-        return self._act(
-            request, contract_pk, WithdrawForm(request.POST or None), "Withdraw", contracts.withdraw
-        )
+        return self._act(request, contract_pk, WithdrawForm, "Withdraw", contracts.withdraw)
 
     def _act(
-        self, request: HttpRequest, contract_pk: str, form: forms.Form, verb: str, act: Callable[..., None]
+        self,
+        request: HttpRequest,
+        contract_pk: str,
+        form_class: type[SeenForm],
+        verb: str,
+        act: Callable[..., None],
     ) -> HttpResponse:
         """`act(contract, actor, …)` is called with what the form has."""
         if not request.user.has_perm("billing.change_contract"):
@@ -202,6 +224,7 @@ class ContractAdmin(ModelAdmin):
         contract = Contract.objects.select_related("partner").filter(pk=contract_pk).first()
         if contract is None:
             raise Http404
+        form = form_class(request.POST or None, shown=(contract.ends_on, contract.withdrawn_at))
         if request.method == "POST" and form.is_valid():
             try:
                 act(contract, audit.Actor.staff(request), **form.cleaned_data)

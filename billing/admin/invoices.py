@@ -21,7 +21,8 @@ from unfold.widgets import UnfoldAdminTextInputWidget
 from billing import answers, invoicing, settling
 from billing.admin.base import ExportingAdmin, amount
 from billing.models import Invoice, InvoiceLine
-from keys.admin.acts import Act, ActingAdmin, ReasonForm
+from keys.admin.acts import Act, ActingAdmin
+from keys.admin.forms import ReasonForm
 from keys.audit import Actor
 
 _ENTRIES_A_PAGE = 100

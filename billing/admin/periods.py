@@ -4,7 +4,7 @@ from decimal import Decimal
 from typing import Any
 
 from django import forms
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.core.paginator import Paginator
 from django.db import transaction
 from django.db.models import F, Sum
@@ -22,12 +22,13 @@ from billing.admin.base import ReadOnlyAdmin, amount
 from billing.models import BillingPeriod, Contract, Invoice
 from billing.pricing import minor
 from keys import audit
+from keys.admin.forms import SeenForm
 from keys.models import Partner
 
 _PARTNERS_A_PAGE = 25
 
 
-class GrantForm(forms.Form):
+class GrantForm(SeenForm):
     deeds = forms.IntegerField(min_value=0, max_value=10**6, initial=0, widget=UnfoldAdminIntegerFieldWidget)
     requests = forms.IntegerField(
         min_value=0, max_value=10**9, initial=0, widget=UnfoldAdminIntegerFieldWidget
@@ -105,11 +106,18 @@ class BillingPeriodAdmin(ReadOnlyAdmin):
         period = BillingPeriod.objects.select_related("partner").filter(pk=period_pk).first()
         if period is None:
             raise Http404
-        form = GrantForm(request.POST or None)
+        back = HttpResponseRedirect(reverse("admin:billing_billingperiod_change", args=[period.pk]))
+        if period.closed_at is not None or period.ends_at <= timezone.now():
+            message = "This period is over: grant more in the one that runs."
+            self.message_user(request, message, messages.ERROR)
+            return back
+        # Two who were asked for the same would grant it twice.
+        granted = (period.extra_deeds, period.extra_requests, period.extra_budget)
+        form = GrantForm(request.POST or None, shown=granted)
         if request.method == "POST" and form.is_valid():
             _grant(period, form.cleaned_data, audit.Actor.staff(request))
             self.message_user(request, "Granted; orders are accepted at once.")
-            return HttpResponseRedirect(reverse("admin:billing_billingperiod_change", args=[period.pk]))
+            return back
         title = f"More for {period.partner.name} in the period {period}"
         return self.page(request, "form.html", title, form=form, verb="Grant it")
 

@@ -21,7 +21,8 @@ from billing.models import (
     StripeSubscription,
 )
 from keys import audit
-from keys.admin.acts import Act, NothingMore, confirmation
+from keys.admin.acts import Act, confirmation
+from keys.admin.forms import NothingMore
 from keys.admin.read_only import ReadOnly
 from keys.models import Partner
 

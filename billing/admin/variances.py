@@ -14,7 +14,8 @@ from billing.admin.base import ReadOnlyAdmin
 from billing.pricing import midnight
 from billing.reconciliation import Variance
 from keys import audit
-from keys.admin.acts import Act, ReasonForm, confirmation
+from keys.admin.acts import Act, confirmation
+from keys.admin.forms import ReasonForm
 from keys.models import Partner
 
 _DEFAULT: Final = dt.timedelta(days=7)

@@ -1,7 +1,8 @@
 """Acts on one object: asked for with a reason, and done by POST only. An edit asks for its reason too.
 
 Each act has a permission of its own (`<act>_<model>`, see keys.roles), a page that says what will
-happen, and a button on the object's page for those who have the permission.
+happen, and a button on the object's page for those who have the permission. A page that was opened before
+somebody else did the same, or its opposite, is refused.
 """
 
 from dataclasses import dataclass
@@ -14,77 +15,28 @@ from django.db import models
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
-from django.utils.crypto import salted_hmac
 from unfold.admin import ModelAdmin
-from unfold.widgets import UnfoldAdminTextInputWidget
 
-from keys import roles
-from partner_api.ops.redaction import redact
-
-
-class ReasonField(forms.CharField):
-    """Without the secrets in it: it comes into the history, where whoever may look would find them."""
-
-    def to_python(self, value: Any) -> str:
-        return redact(str(super().to_python(value)))
-
-
-def reason_field() -> forms.CharField:
-    return ReasonField(
-        max_length=200,
-        widget=UnfoldAdminTextInputWidget(),
-        help_text="It stands in the audit trail.",
-    )
-
-
-class ReasonForm(forms.Form):
-    reason = reason_field()
-
-
-class EditForm(forms.ModelForm):
-    """An edit: asks for its reason, and is refused where the object is no more what its page showed.
-
-    A page sends all of its fields. One that was opened before a key was narrowed would widen it again.
-    """
-
-    reason = reason_field()
-    seen = forms.CharField(required=False, widget=forms.HiddenInput())
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.initial["seen"] = self._as_it_is()
-
-    def clean(self) -> Any:
-        cleaned = super().clean()
-        if self.data.get("seen", self.initial["seen"]) != self.initial["seen"]:
-            self.add_error(None, "It was changed since this page was opened. Open the page again to see how.")
-        return cleaned
-
-    def _as_it_is(self) -> str:
-        """A digest of what the page shows for editing. It tells two states apart, and nothing of either."""
-        shown = []
-        for name in sorted(self.fields.keys() - {"reason", "seen"}):
-            value = self.get_initial_for_field(self.fields[name], name)
-            # A person's roles come in any order.
-            shown.append((name, sorted(map(repr, value)) if isinstance(value, list) else repr(value)))
-        return salted_hmac("keys.admin.acts.seen", repr(shown)).hexdigest()
-
-
-class NothingMore(forms.Form):
-    """An act that is only confirmed: it takes nothing away from anybody."""
+from keys import audit, roles
+from keys.admin.forms import ReasonForm, SeenForm
 
 
 @dataclass(frozen=True)
 class Act:
-    """`explanation` may name the object as {object}. `permission` is the act's own name unless given."""
+    """`explanation` may name the object as {object}. `permission` is the act's own name unless given.
+
+    `overtaken_by` are actions of the audit trail: a page that was opened before one of them is refused. None
+    for what stops harm and can't be done twice, such as a revocation: that must succeed at the first try.
+    """
 
     name: str
     button: str
     explanation: str
     icon: str
-    form: type[forms.Form] = ReasonForm
+    form: type[SeenForm] = ReasonForm
     permission: str = ""
     is_harmful: bool = True
+    overtaken_by: tuple[str, ...] = ()
 
 
 def confirmation(
@@ -185,7 +137,8 @@ class ActingAdmin(ModelAdmin):
             raise PermissionDenied
         if obj is None:
             raise Http404
-        form = act.form(request.POST if request.method == "POST" else None)
+        latest = audit.last(act.overtaken_by, obj)
+        form = act.form(request.POST if request.method == "POST" else None, shown=latest)
         if request.method == "POST" and form.is_valid():
             try:
                 answer: HttpResponse | str = getattr(self, f"do_{act.name}")(

@@ -17,7 +17,8 @@ from unfold.widgets import (
 )
 
 from keys import lifecycle
-from keys.admin.acts import Act, ActingAdmin, EditForm, ReasonForm
+from keys.admin.acts import Act, ActingAdmin
+from keys.admin.forms import ModelEditForm, ReasonForm
 from keys.audit import Actor
 from keys.models import ApiKey
 from keys.scopes import GRANTABLE
@@ -79,7 +80,7 @@ class ApiKeyForm(forms.ModelForm):
         )
 
 
-class ApiKeyEditForm(EditForm, ApiKeyForm):
+class ApiKeyEditForm(ModelEditForm, ApiKeyForm):
     pass
 
 

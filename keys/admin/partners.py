@@ -1,6 +1,6 @@
 """Partners for staff: make one, edit its quotas, suspend it and take it back."""
 
-from typing import Any
+from typing import Any, Final
 
 from django.contrib import admin
 from django.db.models import Count, Q, QuerySet
@@ -8,16 +8,18 @@ from django.http import HttpRequest
 from unfold.decorators import display
 
 from keys import lifecycle
-from keys.admin.acts import Act, ActingAdmin, EditForm
+from keys.admin.acts import Act, ActingAdmin
+from keys.admin.forms import ModelEditForm
 from keys.audit import Actor
 from keys.models import Partner
 
 STATUSES = {Partner.Status.ACTIVE: "success", Partner.Status.SUSPENDED: "danger"}
+_SET: Final = ("partner.suspended", "partner.reactivated")
 
 
 @admin.register(Partner)
 class PartnerAdmin(ActingAdmin):
-    edit_form = EditForm
+    edit_form = ModelEditForm
     list_display = ("name", "state", "contact_email", "keys_in_use", "key_max_age_days", "created_at")
     list_filter = ("status",)
     search_fields = ("name", "contact_email")
@@ -36,6 +38,7 @@ class PartnerAdmin(ActingAdmin):
             "Suspend",
             "All keys of {object} are refused from now on, until it is reactivated.",
             "pause_circle",
+            overtaken_by=_SET,
         ),
         Act(
             "reactivate",
@@ -44,6 +47,7 @@ class PartnerAdmin(ActingAdmin):
             "play_circle",
             permission="suspend",
             is_harmful=False,
+            overtaken_by=_SET,
         ),
     )
 
@@ -87,6 +91,7 @@ class PartnerAdmin(ActingAdmin):
         return self._set(request, partner, Partner.Status.ACTIVE, reason)
 
     def _set(self, request: HttpRequest, partner: Partner, status: Partner.Status, reason: str) -> str:
-        lifecycle.change_partner(Actor.staff(request), partner, status=status.value, reason=reason)
+        if not lifecycle.change_partner(Actor.staff(request), partner, status=status.value, reason=reason):
+            return f"{partner} was {status.value} before."
         self.log_change(request, partner, f"{status.label}: {reason}")
         return f"{partner} is {status.value}."

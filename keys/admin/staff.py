@@ -4,7 +4,7 @@ What a role may do stands in keys.roles and is not edited here; nor can anybody 
 which is for the day when nobody else can get in.
 """
 
-from typing import Any
+from typing import Any, Final
 
 from django.contrib import admin
 from django.contrib.auth import get_user_model
@@ -17,20 +17,26 @@ from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationFo
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
 
 from keys import audit
-from keys.admin.acts import Act, ActingAdmin, EditForm, reason_field
+from keys.admin.acts import Act, ActingAdmin
+from keys.admin.forms import ModelEditForm, ReasonForm
 from keys.audit import Actor
 from keys.models import Authenticator, RecoveryCodes
 
 admin.site.unregister(Group)
 admin.site.unregister(User)
 
+_FIELDS: Final = ("username", "first_name", "last_name", "email")
+_SET: Final = ("staff.activated", "staff.deactivated")
 
-class StaffEditForm(EditForm, UserChangeForm):
+
+class StaffEditForm(ModelEditForm, UserChangeForm):
     pass
 
 
-class PasswordForm(AdminPasswordChangeForm):
-    reason = reason_field()
+class PasswordForm(ReasonForm, AdminPasswordChangeForm):
+    def shown(self) -> Any:
+        """One that another has just told the person is not replaced by mistake."""
+        return self.user.password
 
 
 @admin.register(User)
@@ -58,6 +64,7 @@ class StaffAdmin(ActingAdmin, UserAdmin):  # type: ignore[misc]  # both have a t
             "{object} has to log in with the password alone and set up an authenticator again. Make sure "
             "that it is them who ask, and that they do it at once.",
             "phonelink_erase",
+            overtaken_by=("staff.second_factor_reset", "staff.second_factor_enrolled"),
         ),
         Act(
             "deactivate",
@@ -65,6 +72,7 @@ class StaffAdmin(ActingAdmin, UserAdmin):  # type: ignore[misc]  # both have a t
             "{object} is logged out everywhere, and can't log in any more until activated again.",
             "person_off",
             permission="change",
+            overtaken_by=_SET,
         ),
         Act(
             "activate",
@@ -73,6 +81,7 @@ class StaffAdmin(ActingAdmin, UserAdmin):  # type: ignore[misc]  # both have a t
             "person_check",
             permission="change",
             is_harmful=False,
+            overtaken_by=(*_SET, "staff.changed"),
         ),
     )
 
@@ -125,6 +134,10 @@ class StaffAdmin(ActingAdmin, UserAdmin):  # type: ignore[misc]  # both have a t
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         request.before = _facts(obj.pk) if change else {}  # type: ignore[attr-defined]  # for save_related
+        if change:
+            # Another may deactivate the person between the reading of the row and this.
+            obj.save(update_fields=[name for name in form.changed_data if name in _FIELDS])
+            return
         obj.is_staff = True
         super().save_model(request, obj, form, change)
 
@@ -153,9 +166,11 @@ class StaffAdmin(ActingAdmin, UserAdmin):  # type: ignore[misc]  # both have a t
     def do_reset_second_factor(self, request: HttpRequest, user: Any, reason: str) -> str:
         # A session that one of these verified is not verified any more; it can't enrol either.
         with transaction.atomic():
-            Authenticator.objects.filter(user=user).delete()
-            RecoveryCodes.objects.filter(user=user).delete()
-            audit.record(Actor.staff(request), "staff.second_factor_reset", user, reason=reason)
+            taken = [held.objects.filter(user=user).delete()[0] for held in (Authenticator, RecoveryCodes)]
+            if any(taken):
+                audit.record(Actor.staff(request), "staff.second_factor_reset", user, reason=reason)
+        if not any(taken):
+            return f"{user} had no second factor."
         self.log_change(request, user, f"Second factor reset: {reason}")
         return f"{user} has no second factor any more."
 
@@ -179,7 +194,5 @@ class StaffAdmin(ActingAdmin, UserAdmin):  # type: ignore[misc]  # both have a t
 
 def _facts(pk: Any) -> dict[str, Any]:
     user = get_user_model().objects.get(pk=pk)
-    fields = {
-        name: getattr(user, name) for name in ("username", "first_name", "last_name", "email", "is_active")
-    }
+    fields = {name: getattr(user, name) for name in (*_FIELDS, "is_active")}
     return {**fields, "roles": sorted(user.groups.values_list("name", flat=True))}

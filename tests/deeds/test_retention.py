@@ -15,6 +15,7 @@ from keys.models import AuditEntry
 from tests.api import Api
 from tests.conftest import MainApi
 from tests.deeds.kept import Complete, Orders, get, link_of
+from tests.staff import STALE, seen
 
 SYSTEM = Actor.system("test")
 
@@ -201,16 +202,23 @@ def test_the_database_refuses_what_retention_must_never_do(complete: Complete) -
 
 def test_staff_hold_and_release_with_a_reason(complete: Complete, staff: Client) -> None:
     deed = complete()
-    url = f"/admin/deeds/deed/{deed.pk}/hold/"
-    assert "Put it on hold" in staff.get(url).content.decode()
-    assert "Give the reason" in staff.post(url, {"reason": " "}).content.decode()
+    page = f"/admin/deeds/deed/{deed.pk}"
+    url = f"{page}/hold/"
+    assert "will not be deleted while the hold is on" in staff.get(url).content.decode()
+    assert "This field is required" in staff.post(url, {"reason": " "}).content.decode()
     deed.refresh_from_db()
     assert deed.held_at is None
     assert staff.post(url, {"reason": "Smith v. Jones"}).status_code == 302
     deed.refresh_from_db()
     assert deed.hold_reason == "Smith v. Jones"
-    assert "Smith v. Jones" in staff.get(f"/admin/deeds/deed/{deed.pk}/change/").content.decode()
-    staff.post(url, {"reason": "settled"})
+    shown = staff.get(f"{page}/change/").content.decode()
+    assert "Smith v. Jones" in shown
+    assert url not in shown
+    assert f"{page}/release/" in shown
+    assert "is on hold already" in staff.post(url, {"reason": "once more"}).content.decode()
+    assert "Smith v. Jones" in staff.get(f"{page}/release/").content.decode()
+    assert staff.post(f"{page}/release/", {"reason": "settled"}).status_code == 302
+    assert "There is no hold" in staff.post(f"{page}/release/", {"reason": "again"}).content.decode()
     held, released = AuditEntry.objects.filter(action__startswith="deed.").order_by("id")
     assert (held.actor, held.action, held.reason) == ("root", "deed.held", "Smith v. Jones")
     assert (released.action, released.target_id, released.partner_id) == (
@@ -218,3 +226,36 @@ def test_staff_hold_and_release_with_a_reason(complete: Complete, staff: Client)
         str(deed.pk),
         deed.partner_id,
     )
+
+
+def test_a_page_that_was_opened_before_another_acted_ends_no_hold(complete: Complete, staff: Client) -> None:
+    deed = complete()
+    page = f"/admin/deeds/deed/{deed.pk}"
+    to_hold = seen(staff, f"{page}/hold/")
+    assert keeping.hold(deed, SYSTEM, "Smith v. Jones")
+    late = staff.post(f"{page}/hold/", {"reason": "Doe v. Roe", "seen": to_hold})
+    assert STALE in late.content.decode()
+    to_release = seen(staff, f"{page}/release/")
+    assert keeping.release(deed, SYSTEM, "settled")
+    assert keeping.hold(deed, SYSTEM, "Doe v. Roe")
+    late = staff.post(f"{page}/release/", {"reason": "Smith v. Jones is settled", "seen": to_release})
+    assert STALE in late.content.decode()
+    deed.refresh_from_db()
+    assert deed.hold_reason == "Doe v. Roe"
+    actions = AuditEntry.objects.filter(action__startswith="deed.").order_by("id")
+    assert list(actions.values_list("action", "reason")) == [
+        ("deed.held", "Smith v. Jones"),
+        ("deed.released", "settled"),
+        ("deed.held", "Doe v. Roe"),
+    ]
+
+
+def test_another_hold_than_the_one_that_was_read_is_not_ended(complete: Complete) -> None:
+    deed = complete()
+    assert keeping.hold(deed, SYSTEM, "Smith v. Jones")
+    read = Deed.objects.get(pk=deed.pk)
+    assert keeping.release(deed, SYSTEM, "settled")
+    assert keeping.hold(deed, SYSTEM, "Doe v. Roe")
+    assert not keeping.release(read, SYSTEM, "settled")
+    deed.refresh_from_db()
+    assert deed.hold_reason == "Doe v. Roe"

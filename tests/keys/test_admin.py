@@ -14,7 +14,7 @@ from keys import audit, lifecycle, roles
 from keys.models import ApiKey, AuditEntry, Partner
 from keys.secret import PATTERN, KeyText
 from tests.api import Api
-from tests.staff import code_of, hire, log_in
+from tests.staff import STALE, code_of, hire, log_in, seen
 
 KEY_FORM = {
     "name": "Renamed",
@@ -233,15 +233,15 @@ def test_an_edit_without_a_reason_changes_nothing(staff: Client, api: Api, reaso
 
 def test_a_page_that_was_opened_before_a_key_was_narrowed_does_not_widen_it(staff: Client, api: Api) -> None:
     url = f"/admin/keys/apikey/{api.key.pk}/change/"
-    form = {**KEY_FORM, "scopes": list(api.key.scopes), "seen": _seen(staff, url)}
+    form = {**KEY_FORM, "scopes": list(api.key.scopes), "seen": seen(staff, url)}
     command = audit.Actor.command("test")
     lifecycle.change(command, api.key, scopes=["deed:read"], allowed_cidrs=["10.0.0.0/8"])
     late = staff.post(url, form)
     assert late.status_code == 200
-    assert "It was changed since this page was opened." in late.content.decode()
+    assert STALE in late.content.decode()
     kept = ApiKey.objects.get()
     assert (kept.name, kept.scopes, kept.allowed_cidrs) == (api.key.name, ["deed:read"], ["10.0.0.0/8"])
-    assert staff.post(url, {**form, "seen": _seen(staff, url)}).status_code == 302
+    assert staff.post(url, {**form, "seen": seen(staff, url)}).status_code == 302
 
 
 def test_nor_does_one_of_a_partner_or_a_person(quick_passwords: None, api: Api) -> None:
@@ -249,28 +249,19 @@ def test_nor_does_one_of_a_partner_or_a_person(quick_passwords: None, api: Api) 
     finance = clerk.groups.get(name=roles.TITLES["finance"])
     partner_url = f"/admin/keys/partner/{api.partner.pk}/change/"
     clerk_url = f"/admin/auth/user/{clerk.pk}/change/"
-    of_partner = {"name": "Acme", "reason": "renamed", "seen": _seen(owner, partner_url)}
+    of_partner = {"name": "Acme", "reason": "renamed", "seen": seen(owner, partner_url)}
     groups = [str(group.pk) for group in clerk.groups.all()]
     of_clerk = {"username": "clerk", "email": "c@d.example", "groups": groups, "reason": "moved"}
-    of_clerk["seen"] = _seen(owner, clerk_url)
+    of_clerk["seen"] = seen(owner, clerk_url)
     lifecycle.change_partner(audit.Actor.command("test"), api.partner, monthly_deed_quota=5)
     clerk.groups.remove(finance)
     for url, form in ((partner_url, of_partner), (clerk_url, of_clerk)):
-        assert "It was changed since this page was opened." in owner.post(url, form).content.decode()
+        assert STALE in owner.post(url, form).content.decode()
     assert Partner.objects.get().monthly_deed_quota == 5
     assert not clerk.groups.filter(pk=finance.pk).exists()
-    of_clerk |= {"groups": groups[:1], "seen": _seen(owner, clerk_url)}
+    of_clerk |= {"groups": groups[:1], "seen": seen(owner, clerk_url)}
     assert owner.post(clerk_url, of_clerk).status_code == 302
-    assert owner.post(partner_url, {**of_partner, "seen": _seen(owner, partner_url)}).status_code == 302
-
-
-def _seen(staff: Client, url: str) -> str:
-    """What a browser sends with the form that it was shown."""
-    field = re.search(r'<input[^>]*name="seen"[^>]*>', staff.get(url).content.decode())
-    assert field is not None
-    value = re.search(r'value="([^"]+)"', field[0])
-    assert value is not None
-    return value[1]
+    assert owner.post(partner_url, {**of_partner, "seen": seen(owner, partner_url)}).status_code == 302
 
 
 def test_who_may_only_look_is_asked_for_no_reason(quick_passwords: None, api: Api) -> None:

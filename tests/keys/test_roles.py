@@ -87,6 +87,7 @@ ACTIONS = {
     "suspend a partner": Action("keys/partner/{partner}/suspend/", KEYS, {"reason": "tested"}),
     "reactivate a partner": Action("keys/partner/{suspended}/reactivate/", KEYS, {"reason": "tested"}),
     "hold a deed": Action("deeds/deed/{deed}/hold/", KEYS, {"reason": "tested"}),
+    "end the hold of a deed": Action("deeds/deed/{deed}/release/", KEYS, {"reason": "tested"}),
     "queue a deed again": Action("deeds/deed/{deed}/requeue/", KEYS, {"reason": "tested"}),
     "cancel a deed": Action("deeds/deed/{deed}/cancel/", KEYS, {"reason": "tested"}),
     "render a deed again": Action("deeds/deed/{lost}/render_again/", KEYS, {"reason": "tested"}),

@@ -38,6 +38,7 @@ class DeliveryAdmin(ActingAdmin, ReadOnly):
             "send",
             permission="change",
             is_harmful=False,
+            overtaken_by=("webhook_delivery.resent",),
         ),
     )
 

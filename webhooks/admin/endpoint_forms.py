@@ -10,7 +10,7 @@ from unfold.widgets import (
     UnfoldBooleanSwitchWidget,
 )
 
-from keys.admin.acts import ReasonForm, reason_field
+from keys.admin.forms import EditForm, ReasonForm
 from keys.models import Partner
 from partner_api.http.problems import Problem
 from webhooks import addresses
@@ -59,8 +59,8 @@ class NewEndpointForm(EndpointForm):
     field_order = ("partner", "livemode")
 
 
-class EndpointEditForm(EndpointForm):
-    reason = reason_field()
+class EndpointEditForm(EditForm, EndpointForm):
+    field_order = ("url", "event_types", "description", "reason")
 
 
 class ReplayForm(ReasonForm):

@@ -7,18 +7,19 @@ forms in the admin are checked inside a transaction. A secret is shown in the an
 
 import datetime as dt
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from django.conf import settings
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import transaction
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
 
 from keys import audit
-from keys.admin.acts import Act, ActingAdmin, NothingMore
+from keys.admin.acts import Act, ActingAdmin
+from keys.admin.forms import CHANGED, NothingMore
 from keys.audit import Actor
 from partner_api.http.problems import Problem
 from partner_api.http.reading import read_body
@@ -27,6 +28,10 @@ from webhooks.admin.endpoint_forms import EndpointEditForm, EndpointForm, NewEnd
 from webhooks.admin.rows import ReadOnly
 from webhooks.models import Endpoint
 from webhooks.reading import EndpointBody, EndpointChange
+
+_DELETED: Final = "This endpoint is deleted."
+# A partner's own switching is a change.
+_SWITCHED: Final = ("webhook_endpoint.enabled", "webhook_endpoint.disabled", "webhook_endpoint.changed")
 
 
 @admin.register(Endpoint)
@@ -64,6 +69,7 @@ class EndpointAdmin(ActingAdmin, ReadOnly):
             "autorenew",
             permission="change",
             is_harmful=False,
+            overtaken_by=("webhook_endpoint.secret_rotated",),
         ),
         Act(
             "replay",
@@ -74,6 +80,7 @@ class EndpointAdmin(ActingAdmin, ReadOnly):
             form=ReplayForm,
             permission="change",
             is_harmful=False,
+            overtaken_by=("webhook_endpoint.replayed",),
         ),
         Act(
             "disable",
@@ -82,6 +89,7 @@ class EndpointAdmin(ActingAdmin, ReadOnly):
             "are told.",
             "block",
             permission="change",
+            overtaken_by=_SWITCHED,
         ),
         Act(
             "enable",
@@ -91,6 +99,7 @@ class EndpointAdmin(ActingAdmin, ReadOnly):
             "play_circle",
             permission="change",
             is_harmful=False,
+            overtaken_by=_SWITCHED,
         ),
         Act(
             "remove",
@@ -99,6 +108,7 @@ class EndpointAdmin(ActingAdmin, ReadOnly):
             "cancelled, what was sent stays readable. This can't be undone.",
             "delete",
             permission="change",
+            overtaken_by=("webhook_endpoint.changed",),
         ),
     )
 
@@ -145,7 +155,10 @@ class EndpointAdmin(ActingAdmin, ReadOnly):
         return self._answer(request, form, make, title="Add endpoint", verb="Add it")
 
     def edit_view(self, request: HttpRequest, pk: str) -> HttpResponse:
-        endpoint = self._standing(request, pk)
+        endpoint: Endpoint = self.row(request, pk)
+        if endpoint.deleted_at is not None:
+            self.message_user(request, _DELETED, messages.ERROR)
+            return self.back(endpoint)
         initial = {name: getattr(endpoint, name) for name in ("url", "event_types", "description")}
         form = EndpointEditForm(request.POST or None, initial=initial)
 
@@ -154,7 +167,7 @@ class EndpointAdmin(ActingAdmin, ReadOnly):
             # A description can be changed while the name in the URL has no address.
             changed = {name: value for name, value in form.body.items() if name in form.changed_data}
             body = read_body(EndpointChange, changed)
-            registering.change(Actor.staff(request), endpoint, body, reason=reason)
+            registering.change(Actor.staff(request), endpoint, body, reason=reason, as_read=True)
             self.log_change(request, endpoint, f"Changed: {reason}")
             self.message_user(request, "The endpoint is changed.")
             return self.back(endpoint)
@@ -210,13 +223,6 @@ class EndpointAdmin(ActingAdmin, ReadOnly):
         self.log_change(request, endpoint, f"{done.capitalize()}: {reason}")
         return f"The endpoint is {done}."
 
-    def _standing(self, request: HttpRequest, pk: str) -> Endpoint:
-        """For those who may change it, and not deleted."""
-        endpoint: Endpoint = self.row(request, pk)
-        if endpoint.deleted_at is not None:
-            raise Http404
-        return endpoint
-
     def _shown(self, request: HttpRequest, endpoint: Endpoint, secret: str, title: str) -> HttpResponse:
         template = "admin/webhooks/endpoint_secret.html"
         return self.show_once(request, template, title=title, endpoint=endpoint, secret=secret)
@@ -230,10 +236,11 @@ class EndpointAdmin(ActingAdmin, ReadOnly):
                 return act()
             except Problem as problem:
                 form.add_problem(problem)
+            except registering.Overtaken:
+                form.add_error(None, CHANGED)
         return self.page_of(request, "endpoint_form", form=form, opts=self.opts, **context)
 
 
 def _refuse_deleted(endpoint: Endpoint) -> None:
     if endpoint.deleted_at is not None:
-        message = "This endpoint is deleted."
-        raise ValidationError(message)
+        raise ValidationError(_DELETED)

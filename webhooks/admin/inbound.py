@@ -15,7 +15,8 @@ from unfold.decorators import action
 from unfold.widgets import UnfoldAdminSelectWidget
 
 from keys import audit
-from keys.admin.acts import Act, ReasonForm, confirmation
+from keys.admin.acts import Act, confirmation
+from keys.admin.forms import ReasonForm, SeenForm
 from keys.audit import Actor
 from webhooks import correcting, shadow
 from webhooks.admin.rows import PRE, ReadOnly
@@ -45,7 +46,7 @@ class NeedsAttention(admin.SimpleListFilter):
         return queryset if wanted == "all" else queryset.filter(status=wanted)
 
 
-class CorrectionForm(forms.Form):
+class CorrectionForm(SeenForm):
     body = forms.CharField(
         widget=forms.Textarea(attrs={"rows": 24, "class": "w-full", "spellcheck": "false"})
     )
@@ -144,7 +145,7 @@ class InboundEventAdmin(ReadOnly):
         """Shows the body to be corrected, and replays it on POST, as it is or as corrected."""
         event = self._with_body(request, pk)
         text, encoding = correcting.readable(event.text)
-        form = CorrectionForm(request.POST or None, initial={"body": text})
+        form = CorrectionForm(request.POST or None, initial={"body": text}, shown=text)
         if request.method == "POST" and form.is_valid():
             body, reason = form.cleaned_data["body"], form.cleaned_data["reason"]
             if correcting.replay(Actor.staff(request), event, body=body, reason=reason):

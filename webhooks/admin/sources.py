@@ -1,6 +1,6 @@
 """Inbound sources for staff: made, disabled and enabled, their secret shown once and rotated."""
 
-from typing import Any
+from typing import Any, Final
 
 from django import forms
 from django.conf import settings
@@ -8,11 +8,14 @@ from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
 from unfold.widgets import UnfoldBooleanSwitchWidget
 
-from keys.admin.acts import Act, ActingAdmin, ReasonForm, reason_field
+from keys.admin.acts import Act, ActingAdmin
+from keys.admin.forms import ModelEditForm, ReasonForm
 from keys.audit import Actor
 from webhooks import admitting
 from webhooks.models import Source
 from webhooks.systems import SYSTEMS
+
+_SWITCHED: Final = ("webhook_source.enabled", "webhook_source.disabled")
 
 
 class SourceForm(forms.ModelForm):
@@ -23,9 +26,7 @@ class SourceForm(forms.ModelForm):
         fields = ("system", "partner", "livemode", "strict", "enabled")
 
 
-class SourceEditForm(forms.ModelForm):
-    reason = reason_field()
-
+class SourceEditForm(ModelEditForm):
     class Meta:
         model = Source
         fields = ("strict",)
@@ -61,6 +62,7 @@ class SourceAdmin(ActingAdmin):
             form=RotateForm,
             permission="change",
             is_harmful=False,
+            overtaken_by=("webhook_source.secret_rotated",),
         ),
         Act(
             "disable",
@@ -68,6 +70,7 @@ class SourceAdmin(ActingAdmin):
             "Requests of {object} are refused from now on, and its sender has to send them again later.",
             "block",
             permission="change",
+            overtaken_by=_SWITCHED,
         ),
         Act(
             "enable",
@@ -76,6 +79,7 @@ class SourceAdmin(ActingAdmin):
             "play_circle",
             permission="change",
             is_harmful=False,
+            overtaken_by=_SWITCHED,
         ),
     )
 
