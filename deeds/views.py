@@ -106,6 +106,7 @@ class DeedBatch(ApiView):
     scopes: ClassVar = {"POST": "deed:create"}
     idempotent: ClassVar = ("POST",)
     max_body_bytes = settings.BATCH_MAX_BYTES
+    read_apart = "orders"
 
     @extend_schema(
         operation_id="create_deeds",
