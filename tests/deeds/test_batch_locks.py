@@ -12,7 +12,7 @@ import pytest
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
-from billing.models import BillingPeriod
+from billing.models import BillingPeriod, Reservation
 from deeds import fulfilment, hints, ordering
 from deeds.models import Deed
 from keys.models import Partner
@@ -78,9 +78,18 @@ def made(api: Api, order: Orders, *order_ids: str) -> dict[str, Deed]:
     return deeds
 
 
-def send(api: Api, orders: list[Body]) -> Any:
-    """With a key of its own, so that all of it is one transaction in any case."""
-    return api.post("/v2/deeds/batch", {"orders": orders}, Idempotency_Key=str(uuid.uuid4()))
+def send(api: Api, orders: list[Body], key: str = "") -> Any:
+    """With a key of its own, as most send a batch."""
+    return api.post("/v2/deeds/batch", {"orders": orders}, Idempotency_Key=key or str(uuid.uuid4()))
+
+
+def _end_who_waits() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        assert cursor.fetchall() == [(True,)]
 
 
 def statuses(answer: Any) -> list[int]:
@@ -209,3 +218,37 @@ def test_an_order_costs_no_query_and_a_correction_two(
     assert queries([order(order_id=f"many-{number}") for number in range(100)]) == few
     one = queries([corrected("A")])
     assert queries([corrected("B"), corrected("C")]) <= one + 2
+
+
+def test_a_batch_that_is_cut_in_the_middle_leaves_nothing_nor_its_key(
+    api: Api, order: Orders, corrected: Callable[[str], Body], in_turn: Sends
+) -> None:
+    """Its connection ends as that of a process that dies does, when all but its places are taken."""
+    orders = [order(order_id="A-2"), corrected("A"), order(order_id="C-2")]
+    with transaction.atomic():
+        BillingPeriod.objects.select_for_update().get()
+        cut = in_turn(send, api, orders, "k")
+        again = api.post("/v2/deeds/batch", {"orders": orders}, Idempotency_Key="k")
+        assert (again.status_code, again.json()["code"]) == (409, "idempotency_in_progress")
+        assert int(again["Retry-After"]) >= 1
+        _end_who_waits()
+    assert cut.result().status_code == 503
+    assert Deed.objects.count() == 3
+    assert not Deed.objects.exclude(superseded_at=None).exists()
+    assert statuses(api.post("/v2/deeds/batch", {"orders": orders}, Idempotency_Key="k")) == [202] * 3
+    assert BillingPeriod.objects.get().deeds_reserved == Reservation.objects.count() == 3
+
+
+def test_the_same_batch_at_once_without_a_key_is_made_once(
+    api: Api, order: Orders, corrected: Callable[[str], Body], in_turn: Sends
+) -> None:
+    body = {"orders": [corrected("B"), order(order_id="A-2"), corrected("A")]}
+    with transaction.atomic():
+        BillingPeriod.objects.select_for_update().get()
+        first = in_turn(api.post, "/v2/deeds/batch", body)
+        second = in_turn(api.post, "/v2/deeds/batch", body)
+    assert (statuses(first.result()), statuses(second.result())) == ([202] * 3, [200] * 3)
+    assert [one["deed"]["id"] for one in first.result().json()["data"]] == [
+        one["deed"]["id"] for one in second.result().json()["data"]
+    ]
+    assert BillingPeriod.objects.get().deeds_reserved == Reservation.objects.count() == 3
