@@ -56,16 +56,19 @@ def _placed(origin: Origin, deeds: Mapping[int, Deed]) -> dict[int, Outcome]:
             else:
                 outcomes[index] = outcome
     became = _stored(origin, list(first.values()), lineage)
-    others = _live_among(origin, [deed for deed in first.values() if deed.pk not in became])
-    new = {_identity(one.deed): one.deed for one in became.values() if isinstance(one, Placement)}
-    standing = live | others | new
+    late = [deed for deed in first.values() if deed.pk not in became]
+    for deed in late:
+        # What was seen before is no longer true.
+        live.pop(_identity(deed), None)
+    live |= _live_among(origin, late)
+    live |= {_identity(one.deed): one.deed for one in became.values() if isinstance(one, Placement)}
     for index in sorted(deeds.keys() - outcomes.keys()):
         deed = deeds[index]
         of_first = became.get(first[_identity(deed)].pk, ordering.just_ended())
         if deed.pk in became:
             outcomes[index] = of_first
         else:
-            outcomes[index] = _answered(deed, standing, lineage) or of_first
+            outcomes[index] = _answered(deed, live, lineage) or of_first
     return outcomes
 
 

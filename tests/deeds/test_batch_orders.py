@@ -59,7 +59,7 @@ def live(order_id: str) -> Deed:
 def test_each_order_has_its_own_result_in_the_order_given(api: Api, order: Orders) -> None:
     api.post("/v2/deeds", order(order_id="same"))
     api.post("/v2/deeds", order(order_id="other"))
-    given = [
+    given: list[Any] = [
         order(order_id="z"),
         order(order_id="bad", vesting=""),
         order(order_id="other", vesting="a widower"),
