@@ -3,7 +3,7 @@
 import copy
 from typing import Any
 
-from deeds import ordering, reading
+from deeds import batches, ordering, reading
 from deeds.catalog import DEED_TYPES
 from deeds.models import Deed
 from keys.models import ApiKey, Partner
@@ -37,4 +37,4 @@ def queue(partner: Partner, count: int) -> None:
     kinds = list(DEED_TYPES)
     orders = [order(number, kind=kinds[number % len(kinds)]) for number in range(count)]
     for start in range(0, count, 500):
-        ordering.place_all(origin, orders[start : start + 500])
+        batches.place_all(origin, orders[start : start + 500])

@@ -122,10 +122,12 @@ def merged_with(existing: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _tell_rows(before: dt.datetime) -> int:
-    ids = Deed.objects.outdated(before).order_by("completed_at").values_list("pk", flat=True)[:BATCH]
-    # Said again in the UPDATE: a hold that came in between wins.
-    due = Deed.objects.outdated(before).filter(pk__in=list(ids))
-    return due.update(pdf_deleted_at=timezone.now())
+    outdated = Deed.objects.outdated(before)
+    with transaction.atomic():
+        # Those that a batch of corrections holds are left to the next run: it takes them in another sequence.
+        free = outdated.order_by("completed_at").select_for_update(skip_locked=True, no_key=True)
+        ids = list(free.values_list("pk", flat=True)[:BATCH])
+        return outdated.filter(pk__in=ids).update(pdf_deleted_at=timezone.now())
 
 
 def _mark_holds_again() -> None:

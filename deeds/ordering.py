@@ -7,7 +7,6 @@ same order sent many times at once still is one deed.
 import hashlib
 import json
 import uuid
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -24,9 +23,6 @@ from deeds.reading import Reading
 from deeds.signals import deed_settled
 from keys.models import ApiKey, Partner
 from partner_api.http.problems import Problem, not_found
-
-# An order id with its deed type: unique among what one partner has in one mode.
-Identity = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -66,25 +62,25 @@ def place(origin: Origin, body: Any) -> Placement:
 
 def place_read(origin: Origin, order: Reading) -> Placement:
     """The same for a body that was read already. Raises a Problem of quotas.reserve, too."""
-    deed = _deed(origin, order)
-    if order.order.reissue_of is not None:
-        earlier = replacing.find(deed, order.order.reissue_of, live=_live_deed(deed))
-        if earlier.pk != order.order.reissue_of:
-            return Placement(earlier, is_new=False)
-        deed.reissue_of = earlier
+    deed = deed_of(origin, order)
+    is_reissue = deed.reissue_of_id is not None
+    lineage = replacing.lineage_of(deed)
+    if is_reissue:
+        made = answered(deed, _live_deed(deed), lineage)
+        if made is not None:
+            return made
     if not backlog.has_room(origin.partner, 1):
         live = _live_deed(deed)
-        if live is None or deed.reissue_of is not None:
+        if live is None or is_reissue:
             raise backlog.full()
-        return _against(deed, live)
-    is_reissue = deed.reissue_of is not None
+        return against(deed, live)
     # Without a savepoint: an order that is not accepted leaves nothing behind but for what it would replace.
     with transaction.atomic(savepoint=is_reissue):
-        outcome = _insert(deed)
+        outcome = _insert(deed, lineage)
         if is_reissue and not isinstance(outcome, Placement):
             transaction.set_rollback(True)
     if outcome is None:
-        return _against(deed, _live_deed(deed))
+        return against(deed, _live_deed(deed))
     if isinstance(outcome, Problem):
         telling.refusal(deed.partner, outcome)
         outcome.after_undoing = partial(telling.refusal, deed.partner, outcome)
@@ -93,87 +89,21 @@ def place_read(origin: Origin, order: Reading) -> Placement:
     return outcome
 
 
-def _insert(deed: Deed) -> Placement | Problem | None:
+def _insert(deed: Deed, lineage: replacing.Lineage) -> Placement | Problem | None:
     """Stores a deed with its place in the quota. None where another stands for the order.
 
     A problem says that there is no place; then there is no deed either.
     """
-    if deed.reissue_of is not None:
-        replacing.supersede(deed, now=deed.created_at)
+    if deed.reissue_of_id is not None:
+        replacing.supersede(deed, lineage, now=deed.created_at)
     if not new_deed.insert(deed):
         return None
-    reserved = quotas.reserve(deed.partner, [_wanted(deed)], livemode=deed.livemode)
+    reserved = quotas.reserve(deed.partner, [wanted(deed)], livemode=deed.livemode)
     if reserved.refused:
         new_deed.take_back(deed)
         return reserved.refused[deed.pk]
-    transaction.on_commit(lambda: _accepted([deed], is_bulk=deed.is_bulk))
+    transaction.on_commit(lambda: accepted([deed], is_bulk=deed.is_bulk))
     return Placement(deed, is_new=True, headers=reserved.headers)
-
-
-def place_all(origin: Origin, bodies: list[Any]) -> list[Placement | Problem]:
-    """Many orders, each accepted or refused by itself, in the order given.
-
-    The number of queries does not depend on how many there are, but for those that replace a deed:
-    these are placed one by one.
-    """
-    outcomes: dict[int, Placement | Problem] = {}
-    candidates: dict[int, Deed] = {}
-    for index, body in enumerate(bodies):
-        try:
-            order = reading.read(body)
-            if order.order.reissue_of is None:
-                candidates[index] = _deed(origin, order)
-            else:
-                outcomes[index] = place_read(origin, order)
-        except Problem as problem:
-            outcomes[index] = problem
-    standing = _insert_those_that_are_new(origin, list(candidates.values()))
-    for index, deed in candidates.items():
-        try:
-            outcomes[index] = _against(deed, standing.get((deed.order_id, deed.deed_type)))
-        except Problem as problem:
-            outcomes[index] = problem
-    return [outcomes[index] for index in range(len(bodies))]
-
-
-def _insert_those_that_are_new(origin: Origin, deeds: list[Deed]) -> dict[Identity, Deed | Problem]:
-    """The live deed of each order, after all that could be were inserted.
-
-    In its place stands the problem of an order that there was no room or no quota for.
-    """
-    offered: dict[Identity, Deed] = {}
-    for deed in deeds:
-        offered.setdefault((deed.order_id, deed.deed_type), deed)
-    without_room: set[Identity] = set()
-    room = backlog.room(origin.partner)
-    with transaction.atomic():
-        if room < len(offered):
-            there_before = _live_among(origin, offered)
-            without_room = set([identity for identity in offered if identity not in there_before][room:])
-        # An order that has a live deed already is passed over by the unique index. Always in one sequence:
-        # two batches that share orders would otherwise wait for each other, and Postgres would end one.
-        inserted = [deed for identity, deed in sorted(offered.items()) if identity not in without_room]
-        Deed.objects.bulk_create(inserted, ignore_conflicts=True)
-        live = _live_among(origin, offered)
-        new = {deed.pk for deed in deeds} & {deed.pk for deed in live.values()}
-        wanted = [_wanted(deed) for deed in deeds if deed.pk in new]
-        refused = quotas.reserve(origin.partner, wanted, livemode=origin.livemode).refused
-        if refused:
-            Deed.objects.filter(pk__in=refused).delete()
-        accepted = [deed for deed in inserted if deed.pk in new and deed.pk not in refused]
-        backlog.add(origin.partner, len(accepted))
-        transaction.on_commit(lambda: _accepted(accepted, is_bulk=True))
-    for refusal in {problem.code: problem for problem in refused.values()}.values():
-        telling.refusal(origin.partner, refusal)
-    standing: dict[Identity, Deed | Problem] = {identity: backlog.full() for identity in without_room}
-    return standing | {identity: refused.get(deed.pk, deed) for identity, deed in live.items()}
-
-
-def _live_among(origin: Origin, identities: Iterable[Identity]) -> dict[Identity, Deed]:
-    found = origin.partner.deeds.holding_identity().filter(
-        livemode=origin.livemode, order_id__in={order_id for order_id, _ in identities}
-    )
-    return {(deed.order_id, deed.deed_type): deed for deed in found}
 
 
 def cancel(partner: Partner, *, livemode: bool, deed_id: uuid.UUID, detail: str = "") -> Deed:
@@ -186,8 +116,8 @@ def cancel(partner: Partner, *, livemode: bool, deed_id: uuid.UUID, detail: str 
         is_cancelled = deed.cancel(now=timezone.now(), detail=detail)
         deed.refresh_from_db()
         if is_cancelled:
-            quotas.release(deed.pk)
             replacing.reinstate(deed)
+            quotas.release(deed.pk)
             deed_settled.send(sender=Deed, deed=deed)
     if not is_cancelled:
         message = f"The deed is {deed.status}; only a queued one can be cancelled."
@@ -203,12 +133,12 @@ def requeue(deed: Deed) -> bool:
     """
     now = timezone.now()
     with transaction.atomic():
-        replacing.supersede(deed, now=now)
+        replacing.supersede(deed, replacing.lineage_of(deed), now=now)
         is_queued = deed.requeue(now=now)
         if not is_queued:
             transaction.set_rollback(True)
         else:
-            quotas.reserve_again(deed.partner, _wanted(deed), livemode=deed.livemode)
+            quotas.reserve_again(deed.partner, wanted(deed), livemode=deed.livemode)
             transaction.on_commit(lambda: hint(deed.pk, is_bulk=deed.is_bulk))
     return is_queued
 
@@ -229,14 +159,14 @@ def order_sha256(given: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _accepted(deeds: list[Deed], *, is_bulk: bool) -> None:
+def accepted(deeds: list[Deed], *, is_bulk: bool) -> None:
     """After the commit: counts them, and tells the workers."""
     for deed in deeds:
         metrics.ORDERS.labels(deed.deed_type, deed.source).inc()
     hint_all([deed.pk for deed in deeds], is_bulk=is_bulk)
 
 
-def _deed(origin: Origin, order: Reading) -> Deed:
+def deed_of(origin: Origin, order: Reading) -> Deed:
     """The row of an order, not saved yet."""
     now = timezone.now()
     return Deed(
@@ -247,6 +177,7 @@ def _deed(origin: Origin, order: Reading) -> Deed:
         deed_type=order.deed_type.slug,
         order=order.given,
         order_sha256=order_sha256(order.given),
+        reissue_of_id=order.order.reissue_of,
         warnings=order.warnings,
         source=origin.source,
         is_bulk=origin.source == Deed.Source.BATCH,
@@ -258,28 +189,41 @@ def _deed(origin: Origin, order: Reading) -> Deed:
     )
 
 
-def _wanted(deed: Deed) -> quotas.Wanted:
+def wanted(deed: Deed) -> quotas.Wanted:
     return quotas.Wanted(deed.pk, deed.deed_type, is_reissue=deed.reissue_of_id is not None)
 
 
-def _against(deed: Deed, live: Deed | Problem | None) -> Placement:
-    """What an order comes to, given the deed that stands for it. Raises Problem `order_conflict`.
+def answered(deed: Deed, live: Deed | None, lineage: replacing.Lineage) -> Placement | None:
+    """What an order comes to without a new deed, given the one that stands for it; None where it needs one.
 
-    Raises the problem itself that stands in a deed's place.
+    Raises Problem `order_conflict`.
     """
-    if isinstance(live, Problem):
-        raise live
+    if deed.reissue_of_id is not None:
+        earlier = replacing.find(deed, lineage, live=live)
+        return None if earlier is None else Placement(earlier, is_new=False)
+    return None if live is None else against(deed, live)
+
+
+def against(deed: Deed, live: Deed | None) -> Placement:
+    """What an order comes to that was not stored, given the deed that stands for it.
+
+    Raises Problem `order_conflict`.
+    """
     if live is None:
-        # It failed or was cancelled between our insert and this look: the order is free again.
-        detail = "The order's earlier deed has just ended; send the order again."
-        raise Problem("order_conflict", detail, headers={"Retry-After": "1"})
+        raise just_ended()
     if live.order_sha256 != deed.order_sha256:
         detail = (
             f"Order {deed.order_id!r} has another body and is deed {live.pk}. If a corrected "
             f'deed is meant, send it with "reissue_of": "{live.pk}".'
         )
         raise Problem("order_conflict", detail, extra={"deed": str(live.pk)})
-    return Placement(live, is_new=live.pk == deed.pk)
+    return Placement(live, is_new=False)
+
+
+def just_ended() -> Problem:
+    """What was in the way of our insert failed or was cancelled before we looked: the order is free again."""
+    detail = "The order's earlier deed has just ended; send the order again."
+    return Problem("order_conflict", detail, headers={"Retry-After": "1"})
 
 
 def _live_deed(deed: Deed) -> Deed | None:

@@ -118,8 +118,8 @@ def _fail(
         is_ours = deed.fail(lease, now=now, code=code, message=message, retryable=is_retryable, errors=errors)
         if is_ours:
             attempts.note(deed, code, now=now, said=said, reason=reason)
-            quotas.release(deed.pk)
             replacing.reinstate(deed)
+            quotas.release(deed.pk)
             _announce(deed)
     if is_ours:
         log.warning("deed_failed", code=code, reason=reason)

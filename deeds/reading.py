@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 
 from deeds import catalog, order
 from deeds.catalog import DEED_TYPES, DeedType
-from partner_api.http.parsing import pointer_to
+from partner_api.http.parsing import NotText, pointer_to
 from partner_api.http.problems import FieldError, invalid
 from partner_api.http.suggestions import suggest
 
@@ -73,6 +73,8 @@ _MESSAGES: Final = {
 
 def read(body: Any) -> Reading:
     """Raises Problem `validation_error` that lists all that is wrong."""
+    if isinstance(body, NotText):
+        raise invalid(list(body.errors))
     if not isinstance(body, dict):
         raise invalid([FieldError("", "invalid_type", "The body must be a JSON object: an order.")])
     deed_type = _deed_type(body)

@@ -69,8 +69,8 @@ def _recover(now: dt.datetime) -> int:
                 attempts.note(deed, "worker_lost", now=now, reason=cause)
             deed.refresh_from_db()
             if is_recovered and deed.is_settled:
-                quotas.release(deed.pk)
                 replacing.reinstate(deed)
+                quotas.release(deed.pk)
                 deed_settled.send(sender=Deed, deed=deed)
         if is_recovered and deed.is_settled:
             waiting.wake(deed.pk)

@@ -15,7 +15,7 @@ from rest_framework.response import Response
 
 from billing import quotas
 from billing.request_log import note_deeds
-from deeds import answers, catalog, documents, downloads, ordering, reading, waiting
+from deeds import answers, batches, catalog, documents, downloads, ordering, reading, waiting
 from deeds.catalog import DEED_TYPES, DeedType
 from deeds.models import Deed, DeedDownload
 from deeds.queries import BatchBody, DeedQuery, parse_batch
@@ -106,6 +106,7 @@ class DeedBatch(ApiView):
     scopes: ClassVar = {"POST": "deed:create"}
     idempotent: ClassVar = ("POST",)
     max_body_bytes = settings.BATCH_MAX_BYTES
+    read_apart = "orders"
 
     @extend_schema(
         operation_id="create_deeds",
@@ -121,7 +122,7 @@ class DeedBatch(ApiView):
     def post(self, request: PartnerRequest) -> Response:
         origin = origin_of(request, Deed.Source.BATCH)
         of_request = request_id.of(request)
-        outcomes = ordering.place_all(origin, parse_batch(request.data))
+        outcomes = batches.place_all(origin, parse_batch(request.data))
         note_placements(request, outcomes)
         results = [_one_of_batch(outcome, of_request) for outcome in outcomes]
         quota = quotas.headers(request.partner, livemode=request.api_key.livemode)

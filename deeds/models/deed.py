@@ -19,6 +19,10 @@ class DeedQuerySet(MovingQuerySet):
         ended = [Deed.Status.FAILED, Deed.Status.CANCELLED]
         return self.exclude(status__in=ended).filter(superseded_at=None)
 
+    def replaceable(self) -> Self:
+        """Those that a corrected deed may take the place of: nothing will happen to them by itself."""
+        return self.exclude(status__in=[Deed.Status.QUEUED, Deed.Status.RENDERING]).filter(superseded_at=None)
+
 
 class Deed(MovingDeed):
     class Source(models.TextChoices):

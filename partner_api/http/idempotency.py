@@ -29,6 +29,7 @@ from rest_framework.response import Response
 
 from partner_api.http.models import KeptAnswer
 from partner_api.http.models.kept_answer import STORED
+from partner_api.http.parsing import NotText
 from partner_api.http.problems import FieldError, Problem, invalid
 
 log = structlog.get_logger(__name__)
@@ -202,12 +203,14 @@ def _fingerprint(request: Request, asker: str = "") -> str:
     has_body = bool(request.parsers)
     asked = [request.method, request.get_full_path(), request.data if has_body else None]
     asked += [asker] if asker else []
-    text = json.dumps(asked, sort_keys=True, separators=(",", ":"), default=_number)
+    text = json.dumps(asked, sort_keys=True, separators=(",", ":"), default=_plain)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _number(value: Any) -> list[str]:
-    if not isinstance(value, Decimal):
-        message = f"a parsed body holds a {type(value).__name__}"
-        raise TypeError(message)
-    return ["number", str(value)]
+def _plain(value: Any) -> list[str]:
+    if isinstance(value, Decimal):
+        return ["number", str(value)]
+    if isinstance(value, NotText):
+        return ["not text", value.sha256]
+    message = f"a parsed body holds a {type(value).__name__}"
+    raise TypeError(message)

@@ -4,7 +4,10 @@ Duplicate keys, NaN and Infinity, lone surrogates and very deep nesting are all 
 reader and by few others (RFC 8259 sections 4, 6 and 8.2); in a legal document's facts none of them may pass.
 """
 
+import hashlib
 import json
+import re
+from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import IO, Any
 
@@ -14,6 +17,19 @@ from rest_framework.parsers import BaseParser
 from partner_api.http.problems import FieldError, Problem, invalid
 
 MAX_DEPTH = 24
+_DEPTH_OF_ENTRIES = 2
+_NO_CHARACTERS = re.compile("[\x00\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class NotText:
+    """In the place of an entry that holds text which is not Unicode, so that none of it goes any further.
+
+    The pointers of `errors` begin at the entry; `sha256` tells it from others.
+    """
+
+    errors: tuple[FieldError, ...]
+    sha256: str
 
 
 class StrictJSONParser(BaseParser):
@@ -28,7 +44,8 @@ class StrictJSONParser(BaseParser):
         parser_context: Any = None,
     ) -> Any:
         """Raises Problem: `payload_too_large`, `malformed_json` or `validation_error`."""
-        return loads(read_bounded(stream, limit_of(parser_context["view"] if parser_context else None)))
+        view = parser_context["view"] if parser_context else None
+        return loads(read_bounded(stream, limit_of(view)), apart=getattr(view, "read_apart", None))
 
 
 def limit_of(view: Any) -> int:
@@ -46,8 +63,11 @@ def read_bounded(stream: IO[bytes], limit: int) -> bytes:
     return body
 
 
-def loads(body: bytes) -> Any:
-    """Raises Problem `malformed_json`, or `validation_error` for text that is not Unicode."""
+def loads(body: bytes, *, apart: str | None = None) -> Any:
+    """Raises Problem `malformed_json`, or `validation_error` for text that is not Unicode.
+
+    Where it stands in an entry of the list that is the body's member `apart`, the entry is NotText instead.
+    """
     try:
         text = body.decode("utf-8")
         value = json.loads(
@@ -64,8 +84,12 @@ def loads(body: bytes) -> Any:
         raise _malformed(f"it is nested deeper than {MAX_DEPTH} levels") from error
     except ValueError as error:
         raise _malformed(str(error)) from error
-    errors: list[FieldError] = []
-    _walk(value, "", 0, errors, has_escapes="\\u" in text)
+    # Only an escape can stand for what is not Unicode: the bytes are UTF-8, and JSON has no bare controls.
+    has_escapes = "\\u" in text
+    entries = value.get(apart) if has_escapes and apart is not None and isinstance(value, dict) else None
+    if isinstance(entries, list):
+        value = {**value, apart: [_unless_text(entry) for entry in entries]}
+    errors = _wrong_with(value, 0, has_escapes=has_escapes)
     if errors:
         raise invalid(errors)
     return value
@@ -101,6 +125,21 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(message)
 
 
+def _unless_text(entry: Any) -> Any:
+    errors = _wrong_with(entry, _DEPTH_OF_ENTRIES, has_escapes=True)
+    if not errors:
+        return entry
+    # As ASCII, in which halves of surrogate pairs are escapes again.
+    digest = hashlib.sha256(json.dumps(entry, sort_keys=True, default=repr).encode())
+    return NotText(tuple(errors), digest.hexdigest())
+
+
+def _wrong_with(value: Any, depth: int, *, has_escapes: bool) -> list[FieldError]:
+    errors: list[FieldError] = []
+    _walk(value, "", depth, errors, has_escapes=has_escapes)
+    return errors
+
+
 def _walk(value: Any, pointer: str, depth: int, errors: list[FieldError], *, has_escapes: bool) -> None:
     if depth > MAX_DEPTH:
         raise _malformed(f"it is nested deeper than {MAX_DEPTH} levels")
@@ -118,7 +157,7 @@ def _walk(value: Any, pointer: str, depth: int, errors: list[FieldError], *, has
 
 
 def _is_not_text(value: str) -> bool:
-    return "\x00" in value or any("\ud800" <= character <= "\udfff" for character in value)
+    return _NO_CHARACTERS.search(value) is not None
 
 
 def _bad_text(pointer: str, what: str) -> FieldError:

@@ -22,6 +22,8 @@ class ApiView(APIView):
     is_limited: ClassVar[bool] = True
     # The codes that a method can answer beyond those that follow from its form.
     problems: ClassVar[dict[str, tuple[str, ...]]] = {}
+    # The member of a body that is a list of entries, each refused by itself where its text is not Unicode.
+    read_apart: ClassVar[str | None] = None
     # The methods that honour an Idempotency-Key.
     idempotent: ClassVar[tuple[str, ...]] = ()
 

@@ -1,9 +1,10 @@
 """How long PDFs are kept: deleted when agreed, held when asked, never made again."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
 from django.test import Client
 from django.utils import timezone
 
@@ -163,6 +164,25 @@ def test_many_are_deleted_in_batches(
         complete(f"O-{number}", days_ago=31)
     settings.PDF_RETENTION_DAYS = 30
     assert keeping.delete_outdated() == 5
+
+
+def test_a_deed_that_is_just_being_corrected_is_left_to_the_next_run(
+    complete: Complete, settings: Any, transactional_db: None
+) -> None:
+    settings.PDF_RETENTION_DAYS = 30
+    first, second = (complete(order_id, days_ago=31) for order_id in ("A", "B"))
+
+    def beside() -> int | None:
+        try:
+            return keeping.delete_outdated()
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(1) as pool, transaction.atomic():
+        Deed.objects.filter(pk=second.pk).update(superseded_at=timezone.now())
+        assert pool.submit(beside).result(10) == 1
+    assert Deed.objects.exclude(pdf_deleted_at=None).get() == first
+    assert keeping.delete_outdated() == 1
 
 
 def test_a_hold_keeps_the_pdf_until_it_ends(complete: Complete, settings: Any) -> None:
