@@ -8,6 +8,7 @@ import json
 import threading
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 import jwt
 import requests
@@ -22,7 +23,10 @@ log = structlog.get_logger(__name__)
 
 MAX_BYTES = 256 * 1024
 CONNECT_SECONDS, READ_SECONDS = 2.0, 3.0
+# For all of an answer: who waits for it holds a thread, and READ_SECONDS begins anew with each byte.
+WHOLE_SECONDS = 5.0
 MIN_BITS = 2048
+_PIECE = 16 * 1024
 
 
 @dataclass
@@ -63,7 +67,8 @@ class KeySet:
             # What requests leaves as it is, because the body is read past it.
             urllib3.exceptions.HTTPError,
             ValueError,
-            jwt.PyJWTError,
+            # JSON that is nested deeper than Python reads.
+            RecursionError,
         ) as error:
             # The keys known so far go on being good until they are too old.
             log.warning("jwks_unavailable", reason=type(error).__name__)
@@ -95,15 +100,25 @@ def _download(url: str) -> bytes:
         if answer.status_code != requests.codes.ok:
             message = f"the JWKS answered {answer.status_code}"
             raise ValueError(message)
-        body: bytes = answer.raw.read(MAX_BYTES + 1, decode_content=True)
-    if len(body) > MAX_BYTES:
-        message = "the JWKS is too large"
-        raise ValueError(message)
+        return _read(answer.raw, until=time.monotonic() + WHOLE_SECONDS)
+
+
+def _read(raw: Any, *, until: float) -> bytes:
+    body = b""
+    while piece := raw.read1(_PIECE, decode_content=True):
+        body += piece
+        if len(body) > MAX_BYTES:
+            message = "the JWKS is too large"
+            raise ValueError(message)
+        if time.monotonic() > until:
+            message = "the JWKS comes too slowly"
+            raise ValueError(message)
     return body
 
 
 def _keys_in(body: bytes) -> dict[str, RSAPublicKey]:
-    """RSA keys with an id; others are not for us. Raises ValueError when there is none."""
+    """RSA keys with an id; others are not for us, nor is what is no key (RFC 7517, section 5): the rest of the
+    set is good. Raises ValueError when there is none."""
     document = json.loads(body)
     entries = document.get("keys") if isinstance(document, dict) else None
     keys: dict[str, RSAPublicKey] = {}
@@ -112,7 +127,11 @@ def _keys_in(body: bytes) -> dict[str, RSAPublicKey]:
             continue
         if entry.get("alg", "RS256") != "RS256" or not isinstance(entry.get("kid"), str):
             continue
-        key = jwt.PyJWK(entry, algorithm="RS256").key
+        try:
+            key = jwt.PyJWK(entry, algorithm="RS256").key
+        except jwt.PyJWTError as error:
+            log.warning("jwks_entry_unusable", kid=entry["kid"][:100], reason=type(error).__name__)
+            continue
         if isinstance(key, RSAPublicKey) and key.key_size >= MIN_BITS:
             keys[entry["kid"]] = key
     if not keys:
