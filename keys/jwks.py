@@ -117,8 +117,10 @@ def _read(raw: Any, *, until: float) -> bytes:
 
 
 def _keys_in(body: bytes) -> dict[str, RSAPublicKey]:
-    """RSA keys with an id; others are not for us, nor is what is no key (RFC 7517, section 5): the rest of the
-    set is good. Raises ValueError when there is none."""
+    """RSA keys with an id. What is of another kind, or no key, does not spoil the set (RFC 7517, section 5).
+
+    Raises ValueError when there is none.
+    """
     document = json.loads(body)
     entries = document.get("keys") if isinstance(document, dict) else None
     keys: dict[str, RSAPublicKey] = {}
