@@ -30,7 +30,7 @@ def _is_done(statement: str) -> bool:
         with transaction.atomic(), connection.cursor() as cursor:
             cursor.execute(statement)
             transaction.set_rollback(True)
-            return cursor.rowcount > 0
+            return bool(cursor.rowcount > 0)
     except DatabaseError as error:
         if getattr(error.__cause__, "sqlstate", None) in _REFUSALS:
             return False

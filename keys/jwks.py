@@ -42,15 +42,21 @@ class KeySet:
     def get(self, key_id: str) -> RSAPublicKey | None:
         """Raises Problem `identity_provider_unavailable` when no set could be fetched for too long."""
         now = time.monotonic()
-        if self._is_stale(now) or key_id not in self.keys:
-            with self.lock:
-                if self._may_try(now) and (self._is_stale(now) or key_id not in self.keys):
+        # Who asks for a known key does not wait for another who fetches.
+        if self._is_due(key_id, now) and self.lock.acquire(blocking=key_id not in self.keys):
+            try:
+                if self._may_try(now) and self._is_due(key_id, now):
                     self._fetch(now)
+            finally:
+                self.lock.release()
         age = None if self.fetched_at is None else now - self.fetched_at
         if age is None or age > settings.ADMIN_JWKS_STALE_SECONDS:
             detail = "The keys that tokens are signed with can't be fetched at the moment."
             raise Problem("identity_provider_unavailable", detail, headers={"Retry-After": "30"})
         return self.keys.get(key_id)
+
+    def _is_due(self, key_id: str, now: float) -> bool:
+        return self._is_stale(now) or key_id not in self.keys
 
     def _is_stale(self, now: float) -> bool:
         return self.fetched_at is None or now - self.fetched_at > settings.ADMIN_JWKS_CACHE_SECONDS

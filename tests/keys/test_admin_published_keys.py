@@ -5,6 +5,7 @@ import threading
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
@@ -12,6 +13,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from django.db import connection
 
 from keys import jwks
 from keys.models import Partner
@@ -174,6 +176,31 @@ def test_a_publisher_that_answers_byte_by_byte_holds_nobody_up(
     assert 0 < publisher.sent < 50
     publisher.is_quick.set()
     assert send("GET", "/partners", text=publisher.sign("one")).status_code == 200
+
+
+def test_a_known_key_does_not_wait_for_who_fetches_anew(
+    publisher: Publisher, db: None, settings: Any
+) -> None:
+    assert send("GET", "/partners", text=publisher.sign("one")).status_code == 200
+    settings.ADMIN_JWKS_CACHE_SECONDS = 0.0
+    publisher.is_quick.clear()
+
+    def ask() -> int:
+        try:
+            return int(send("GET", "/partners", text=publisher.sign("one")).status_code)
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(ask)
+        try:
+            while publisher.asked < 2:
+                publisher.is_quick.wait(0.01)
+            assert send("GET", "/partners", text=publisher.sign("one")).status_code == 200
+            assert not first.done()
+        finally:
+            publisher.is_quick.set()
+        assert first.result() == 200
 
 
 def test_a_redirect_is_not_followed(publisher: Publisher, db: None, settings: Any) -> None:
