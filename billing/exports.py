@@ -1,8 +1,4 @@
-"""Tables for a spreadsheet, as CSV that is streamed or as XLSX that is written row by row.
-
-Text that a spreadsheet would take for a formula gets an apostrophe before it: reasons and names come
-from people.
-"""
+"""Tables for a spreadsheet, as CSV that is streamed or as XLSX that is written row by row."""
 
 import csv
 import datetime as dt
@@ -13,7 +9,8 @@ from typing import Any, Final
 
 from django.http import FileResponse, HttpResponseBase, StreamingHttpResponse
 
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
+from partner_api.http.spreadsheets import harmless
+
 XLSX: Final = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 
 
@@ -65,5 +62,4 @@ def _cell(value: Any) -> Any:
         return value
     if isinstance(value, dt.datetime):
         return value.astimezone(dt.UTC).strftime("%Y-%m-%d %H:%M:%S")
-    text = str(value)
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    return harmless(str(value))

@@ -30,12 +30,14 @@ def _text_only(value: Any) -> Any:
     return value
 
 
-Text = Annotated[
-    str, StringConstraints(strict=True, strip_whitespace=True, min_length=1), AfterValidator(printable)
-]
+_Words = Annotated[str, StringConstraints(strict=True, strip_whitespace=True, min_length=1)]
+Text = Annotated[_Words, AfterValidator(printable)]
 Wanted = Annotated[str, AfterValidator(_without_nul)]
-Name = Annotated[Text, Field(max_length=200)]
-Reason = Annotated[Text, Field(max_length=200)]
+# Their bounds first: behind a function pydantic takes text for a list of items.
+Name = Annotated[_Words, Field(max_length=200), AfterValidator(printable)]
+KeyName = Annotated[_Words, Field(max_length=100), AfterValidator(printable)]
+Reason = Annotated[_Words, Field(max_length=200), AfterValidator(printable)]
+ReasonIfAny = Annotated[str, Field(strict=True, max_length=200), AfterValidator(printable)]
 Count = Annotated[int, Field(strict=True, ge=0, le=_MOST)]
 Money = Annotated[Decimal, BeforeValidator(_text_only), Field(ge=0, max_digits=12, decimal_places=2)]
 
@@ -48,7 +50,7 @@ class PartnerChange(Strict):
     monthly_request_quota: Count | None = None
     budget_cap: Money | None = None
     key_max_age_days: Annotated[int, Field(strict=True, ge=1, le=MAX_KEY_AGE_DAYS)] | None = None
-    reason: Annotated[str, Field(strict=True, max_length=200)] = ""
+    reason: ReasonIfAny = ""
 
 
 class NewPartner(PartnerChange):
@@ -56,7 +58,7 @@ class NewPartner(PartnerChange):
 
 
 class KeyChange(Strict):
-    name: Annotated[Text, Field(max_length=100)] = ""
+    name: KeyName = ""
     scopes: Annotated[list[Text], Field(max_length=MAX_SCOPES)] = []
     rate_limit_per_minute: Rate = 1
     rate_limit_burst: Rate = 1
@@ -67,7 +69,7 @@ class KeyChange(Strict):
 
 class NewKey(KeyChange):
     partner: UUID
-    name: Annotated[Text, Field(max_length=100)]
+    name: KeyName
     environment: Literal["live", "test"]
 
 
@@ -77,13 +79,13 @@ class Revocation(Strict):
 
 class Rotation(Strict):
     overlap_seconds: Annotated[int, Field(strict=True, ge=0, le=MAX_ROTATION_OVERLAP_SECONDS)] | None = None
-    reason: Annotated[str, Field(strict=True, max_length=200)] = ""
+    reason: ReasonIfAny = ""
 
 
 class Bootstrap(Strict):
     name: Name
     contact_email: Annotated[str, Field(strict=True, max_length=254)] = ""
-    key_name: Annotated[Text, Field(max_length=100)] = "First key"
+    key_name: KeyName = "First key"
     environment: Literal["live", "test"] = "live"
 
 

@@ -9,6 +9,7 @@ what was done to the chain.
 
 import hashlib
 import hmac
+import ipaddress
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -151,11 +152,19 @@ def hash_of(entry: AuditEntry) -> str:
         entry.before,
         entry.after,
         entry.reason,
-        entry.address or "",
+        _address(entry.address),
         entry.request_id,
     ]
     text = json.dumps(facts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _address(text: str | None) -> str:
+    """As `address_of` gives it: Postgres has another form for some of IPv6 (::1.2.3.4)."""
+    try:
+        return str(ipaddress.ip_address(text or ""))
+    except ValueError:
+        return text or ""
 
 
 def _plain(facts: dict[str, Any] | None) -> dict[str, Any]:

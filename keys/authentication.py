@@ -127,13 +127,17 @@ def _is_allowed(known: KnownKey, address: str | None) -> bool:
 
 
 def _note_use(key: ApiKey, now: dt.datetime, address: str | None) -> None:
-    """Writes when and from where the key was used, once in KEY_LAST_USED_SECONDS."""
-    since = now - dt.timedelta(seconds=settings.KEY_LAST_USED_SECONDS)
-    if key.last_used_at is not None and key.last_used_at > since:
+    """Writes when and from where the key was used, once in KEY_LAST_USED_SECONDS.
+
+    A use further ahead than that was written by a clock that has been set right since, and says nothing.
+    """
+    moment = dt.timedelta(seconds=settings.KEY_LAST_USED_SECONDS)
+    since, ahead = now - moment, now + moment
+    if key.last_used_at is not None and since < key.last_used_at <= ahead:
         return
     # The one thing that may be written on a key that others share: it decides only about this write.
     key.last_used_at = now
-    not_lately = Q(last_used_at=None) | Q(last_used_at__lte=since)
+    not_lately = Q(last_used_at=None) | Q(last_used_at__lte=since) | Q(last_used_at__gt=ahead)
     ApiKey.objects.filter(not_lately, pk=key.pk).update(last_used_at=now, last_used_address=address)
 
 

@@ -22,7 +22,13 @@ def _grantable(scope: Any) -> Any:
     return scope
 
 
-Name = Annotated[str, Field(min_length=1, max_length=100)]
+def printable(text: str) -> str:
+    if not text.isprintable():
+        raise PydanticCustomError("invalid_characters", "Control characters can't stand here.")
+    return text
+
+
+Name = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(printable)]
 Rate = Annotated[int, Field(ge=1, le=MAX_RATE, strict=True)]
 Scopes = Annotated[
     list[Annotated[str, BeforeValidator(_grantable)]],
@@ -57,12 +63,6 @@ class KeyChange(Body):
     rate_limit_burst: Rate | None = None
     allowed_cidrs: Networks | None = None
     expires_at: Moment | None = None
-
-
-def printable(text: str) -> str:
-    if not text.isprintable():
-        raise PydanticCustomError("invalid_characters", "Control characters can't stand here.")
-    return text
 
 
 class Revocation(Body):

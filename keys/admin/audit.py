@@ -18,6 +18,7 @@ from keys import audit, audit_chain
 from keys.admin.read_only import ReadOnly
 from keys.audit import Actor
 from keys.models import AuditEntry
+from partner_api.http.spreadsheets import harmless
 
 COLUMNS: Final = (
     "id",
@@ -42,8 +43,6 @@ KINDS: Final = {
     "command": "default",
     "system": "default",
 }
-# Spreadsheets take what begins so for a formula, and run it.
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001 - Excel's own
 
 
 class ActionFilter(admin.SimpleListFilter):
@@ -153,9 +152,9 @@ def csv_of(entries: Any) -> Iterator[str]:
 
 def _cell(value: Any) -> str:
     if isinstance(value, dict):
-        return json.dumps(value, sort_keys=True, ensure_ascii=False)
+        return harmless(json.dumps(value, sort_keys=True, ensure_ascii=False))
     text = "" if value is None else value.isoformat() if hasattr(value, "isoformat") else str(value)
-    return f"'{text}" if text.lstrip().startswith(_FORMULA) or text.startswith(_FORMULA) else text
+    return harmless(text)
 
 
 def _shown(facts: dict[str, Any]) -> str:

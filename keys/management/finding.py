@@ -15,6 +15,8 @@ from keys.secret import PATTERN
 
 def partner_named(wanted: str) -> Partner | None:
     """By name, or by id."""
+    if not wanted.isprintable():
+        return None  # no partner has such a name, and a byte that is not UTF-8 can't even be looked for
     by_name = Partner.objects.filter(name=wanted).first()
     if by_name is not None:
         return by_name
@@ -28,10 +30,12 @@ def key_named(wanted: str) -> ApiKey:
     """By prefix (`dp_live_…`), by id, or by its whole text. Raises CommandError."""
     match = PATTERN.fullmatch(wanted)
     key_id = match["id"] if match else wanted.removeprefix("dp_live_").removeprefix("dp_test_")
-    key = ApiKey.objects.select_related("partner").filter(key_id=key_id).first()
+    rows = ApiKey.objects.select_related("partner")
+    # A byte that is not UTF-8 can't even be looked for.
+    key = rows.filter(key_id=key_id).first() if wanted.isprintable() else None
     if key is None:
         try:
-            key = ApiKey.objects.select_related("partner").filter(pk=wanted).first()
+            key = rows.filter(pk=wanted).first()
         except ValidationError:
             key = None
     if key is None:

@@ -176,6 +176,8 @@ class ApiKey(models.Model):
                 raise ValidationError({name: [f"At most {most}."]})
         if PATTERN.search(self.name):
             errors["name"] = ["A key's text can't stand here: a name is shown to many."]
+        elif not self.name.isprintable():
+            errors["name"] = ["Control characters can't stand here: a name is shown on terminals too."]
         unknown = [reason for scope in self.scopes if (reason := why_not_grantable(scope))]
         if unknown:
             errors["scopes"] = unknown

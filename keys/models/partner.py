@@ -65,6 +65,8 @@ class Partner(models.Model):
     def clean(self) -> None:
         """Says what the constraints hold in words. Raises ValidationError by field."""
         errors = {}
+        if not self.name.isprintable():
+            errors["name"] = ["Control characters can't stand here: a name is shown on terminals too."]
         if self.budget_cap is not None and self.budget_cap < 0:
             errors["budget_cap"] = ["It can't be negative; 0 stops what costs, empty is no bound."]
         if self.key_max_age_days is not None and self.key_max_age_days < 1:

@@ -1,7 +1,8 @@
 """What stands before every page of the admin: the allowed networks, and the end of a session.
 
 A session ends after STAFF_IDLE_SECONDS without a request, and SESSION_COOKIE_AGE after the login
-whatever happens; Django alone would move that end with each change of the session.
+whatever happens; Django alone would move that end with each change of the session. One that was begun or
+seen in the future ends too: the clock was moved back, and nobody knows how old it is.
 """
 
 import time
@@ -19,6 +20,8 @@ from partner_api.http.routing import is_page
 _Next = Callable[[HttpRequest], HttpResponse]
 # Often enough for the idle time, seldom enough not to write the session with each request.
 _NOTE_SECONDS: Final = 60
+# Between our machines.
+_CLOCKS_DIFFER_SECONDS: Final = 60
 
 
 class AllowedNetworks:
@@ -51,7 +54,8 @@ class SessionLimits:
     def _limit(self, request: HttpRequest, now: float) -> None:
         session = request.session
         started, seen = session.setdefault("started_at", now), session.setdefault("seen_at", now)
-        if now - started >= settings.SESSION_COOKIE_AGE or now - seen >= settings.STAFF_IDLE_SECONDS:
+        is_over = now - started >= settings.SESSION_COOKIE_AGE or now - seen >= settings.STAFF_IDLE_SECONDS
+        if is_over or max(started, seen) - now > _CLOCKS_DIFFER_SECONDS:
             logout(request)
         elif now - seen >= min(_NOTE_SECONDS, settings.STAFF_IDLE_SECONDS / 4):
             session["seen_at"] = now

@@ -27,6 +27,7 @@ from keys import audit, limits
 from keys.audit import Actor
 from keys.models import Authenticator, RecoveryCodes
 from keys.models.second_factor import new_secret
+from keys.staff.asking import sensibly
 from keys.staff.backend import authenticator_for
 from keys.staff.events import MAY_ENROL
 from partner_api.http.problems import Problem
@@ -79,6 +80,9 @@ class StaffSite(UnfoldAdminSite):
     def has_permission(self, request: HttpRequest) -> bool:
         user: Any = request.user
         return bool(super().has_permission(request) and user.is_verified())
+
+    def admin_view(self, view: Any, cacheable: bool = False) -> Any:  # noqa: FBT001, FBT002 - Django's own
+        return super().admin_view(sensibly(view), cacheable)
 
     def extra_urls(self) -> list[URLPattern]:
         enrol = csrf_protect(never_cache(self.enrol))

@@ -181,10 +181,16 @@ def test_exports_hold_the_filtered_list_and_no_formula(staff: Client, acme: Part
     assert [(row["kind"], row["amount"], row["reason"]) for row in rows] == [
         ("credit", "-3.00", '\'=HYPERLINK("http://evil")')
     ]
+    ledger.correct(acme, -200, reason=" =1;=2", actor=FINANCE, source_id="2")
+    answer = staff.get("/admin/billing/ledgerentry/export.csv?kind__exact=credit")
+    assert {row["reason"] for row in csv.DictReader(io.StringIO(answer.getvalue().decode()))} == {
+        "' =1;'=2",
+        '\'=HYPERLINK("http://evil")',
+    }
     answer = staff.get("/admin/billing/ledgerentry/export.xlsx")
     sheet = load_workbook(io.BytesIO(answer.getvalue())).active
     assert sheet is not None
-    assert sheet.max_row == 4
+    assert sheet.max_row == 5
     assert "f" not in {cell.data_type for row in sheet.iter_rows() for cell in row}
     assert staff.get("/admin/billing/ledgerentry/export.pdf").status_code == 404
 

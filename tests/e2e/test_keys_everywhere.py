@@ -4,6 +4,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +21,37 @@ from tests.e2e.conftest import Deployment
 BY = audit.Actor.command("test")
 
 
-def test_an_act_holds_on_the_next_request_to_every_process(deployment: Deployment, acme: Partner) -> None:
+def _two_servers(deployment: Deployment) -> list[str]:
     urls = []
     for _ in range(2):
         deployment.url = f"http://127.0.0.1:{free_port()}"
         deployment.start_web(WEB_BIND=deployment.url.removeprefix("http://"), WEB_WORKERS="1")
         urls.append(deployment.url)
+    return urls
+
+
+def test_two_hundred_at_once_on_two_processes_pass_exactly_as_many_as_allowed(
+    deployment: Deployment, acme: Partner
+) -> None:
+    urls, api = _two_servers(deployment), Api.of(acme)
+    lifecycle.change(BY, api.key, rate_limit_per_minute=1, rate_limit_burst=150)
+    at_once = threading.Barrier(200)
+
+    def ask(number: int) -> requests.Response:
+        at_once.wait(timeout=30)
+        where = f"{urls[number % 2]}/v2/deed-types"
+        return requests.get(where, headers={"X-API-Key": api.text}, timeout=30)
+
+    with ThreadPoolExecutor(200) as pool:
+        answers = list(pool.map(ask, range(200)))
+    passed = [answer for answer in answers if answer.status_code == 200]
+    assert Counter(answer.status_code for answer in answers) == {200: 150, 429: 50}
+    left = {int(answer.headers["X-RateLimit-Remaining"]) for answer in passed}
+    assert left == set(range(150)), "each was told of a place of its own"
+
+
+def test_an_act_holds_on_the_next_request_to_every_process(deployment: Deployment, acme: Partner) -> None:
+    urls = _two_servers(deployment)
 
     def ask(api: Api) -> set[tuple[int, str]]:
         answers = [

@@ -99,6 +99,11 @@ def test_a_wrong_key_is_refused_by_field(
     assert not ApiKey.objects.exists()
 
 
+def test_a_reason_that_is_too_long_is_told_its_length_in_characters(api: Api) -> None:
+    answer = send("POST", f"/keys/{api.key.pk}/revoke", {"reason": "x" * 201})
+    assert "200 characters at the most" in answer.json()["errors"][0]["message"]
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body"),
     [
@@ -107,6 +112,7 @@ def test_a_wrong_key_is_refused_by_field(
         ("POST", "/keys/{key}/rotate", {"overlap_seconds": 604_801}),
         ("POST", "/keys/{key}/rotate", {"overlap_seconds": -1}),
         ("POST", "/keys/{key}/rotate", {"overlap_seconds": "60"}),
+        ("POST", "/keys/{key}/rotate", {"reason": "\x1b[2J"}),
         ("POST", "/keys/{key}/revoke", {"reason": " "}),
     ],
 )

@@ -61,6 +61,7 @@ def test_a_suspension_needs_a_reason_and_holds_at_once(api: Api) -> None:
         ({"name": "Acme Title"}, {"/name": "invalid_value"}),
         ({"name": 7}, {"/name": "invalid_value"}),
         ({"name": "a\nb"}, {"/name": "invalid_characters"}),
+        ({"name": "New", "reason": "\x1b[31m"}, {"/reason": "invalid_characters"}),
         ({"name": "x" * 201}, {"/name": "invalid_value"}),
         ({"name": "New", "nmae": "x"}, {"/nmae": "unknown_field"}),
         ({"name": "New", "contact_email": "nobody"}, {"/contact_email": "invalid_value"}),

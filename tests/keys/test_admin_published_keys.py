@@ -5,6 +5,7 @@ import threading
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
@@ -12,6 +13,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from django.db import connection
 
 from keys import jwks
 from keys.models import Partner
@@ -29,6 +31,12 @@ class Publisher:
         self.status = "200 OK"
         self.redirect_to = ""
         self.headers: list[tuple[str, str]] = []
+        self.others: list[Any] = [{"kty": "EC", "kid": "other"}]
+        self.body: bytes | None = None
+        # Once set, an answer leaves whole; until then byte by byte.
+        self.is_quick = threading.Event()
+        self.is_quick.set()
+        self.sent = 0
 
     def add(self, key_id: str) -> None:
         self.keys[key_id] = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -42,11 +50,19 @@ class Publisher:
         moved = [("Location", self.redirect_to)] if self.redirect_to and environ["PATH_INFO"] == "/" else []
         headers = [("Content-Type", "application/json"), *moved, *self.headers]
         start_response("302 Found" if moved else self.status, headers)
-        keys = [
-            {**json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(key.public_key())), "kid": key_id, "use": "sig"}
-            for key_id, key in self.keys.items()
-        ]
-        return [json.dumps({"keys": [{"kty": "EC", "kid": "other"}, *keys]}).encode()]
+        keys = [jwk_of(key.public_key(), key_id) for key_id, key in self.keys.items()]
+        body = self.body or json.dumps({"keys": [*self.others, *keys]}).encode()
+        return [body] if self.is_quick.is_set() else self._slowly(body)
+
+    def _slowly(self, body: bytes) -> Iterator[bytes]:
+        for byte in body:
+            yield bytes([byte])
+            self.sent += 1
+            self.is_quick.wait(0.02)
+
+
+def jwk_of(key: rsa.RSAPublicKey, key_id: str) -> dict[str, Any]:
+    return {**json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(key)), "kid": key_id, "use": "sig"}
 
 
 class _Quiet(WSGIRequestHandler):
@@ -124,6 +140,67 @@ def test_an_answer_that_breaks_while_it_is_read_does_not_end_known_keys(
     settings.ADMIN_JWKS_CACHE_SECONDS = 0.0
     assert send("GET", "/partners", text=publisher.sign("one")).status_code == 200
     assert publisher.asked == 2
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"n": None}, {"n": 123}, {"n": ""}, {"e": "AQ"}, {"d": "AQAB"}, {"d": "AQAB", "oth": 1}],
+    ids=["without n", "n is a number", "empty n", "e is 1", "a private key that fits nothing", "more primes"],
+)
+def test_what_is_no_key_leaves_the_others_of_the_set_good(
+    publisher: Publisher, db: None, changes: dict[str, Any]
+) -> None:
+    known = jwk_of(publisher.keys["one"].public_key(), "odd")
+    publisher.others = [known | changes, "no object at all"]
+    assert send("GET", "/partners", text=publisher.sign("one")).status_code == 200
+    refused(publisher.sign("one", named="odd"))
+
+
+def test_a_set_that_is_nested_without_end_does_not_end_known_keys(
+    publisher: Publisher, db: None, settings: Any
+) -> None:
+    assert send("GET", "/partners", text=publisher.sign("one")).status_code == 200
+    settings.ADMIN_JWKS_CACHE_SECONDS = 0.0
+    publisher.body = b'{"keys": ' + b"[" * 100_000
+    assert send("GET", "/partners", text=publisher.sign("one")).status_code == 200
+    assert publisher.asked == 2
+
+
+def test_a_publisher_that_answers_byte_by_byte_holds_nobody_up(
+    publisher: Publisher, db: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jwks, "WHOLE_SECONDS", 0.1)
+    publisher.is_quick.clear()
+    answer = send("GET", "/partners", text=publisher.sign("one"))
+    assert (answer.status_code, answer.json()["code"]) == (503, "identity_provider_unavailable")
+    assert 0 < publisher.sent < 50
+    publisher.is_quick.set()
+    assert send("GET", "/partners", text=publisher.sign("one")).status_code == 200
+
+
+def test_a_known_key_does_not_wait_for_who_fetches_anew(
+    publisher: Publisher, db: None, settings: Any
+) -> None:
+    assert send("GET", "/partners", text=publisher.sign("one")).status_code == 200
+    settings.ADMIN_JWKS_CACHE_SECONDS = 0.0
+    publisher.is_quick.clear()
+
+    def ask() -> int:
+        try:
+            return int(send("GET", "/partners", text=publisher.sign("one")).status_code)
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(ask)
+        try:
+            while publisher.asked < 2:
+                publisher.is_quick.wait(0.01)
+            assert send("GET", "/partners", text=publisher.sign("one")).status_code == 200
+            assert not first.done()
+        finally:
+            publisher.is_quick.set()
+        assert first.result() == 200
 
 
 def test_a_redirect_is_not_followed(publisher: Publisher, db: None, settings: Any) -> None:

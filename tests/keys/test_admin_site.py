@@ -11,9 +11,10 @@ from django.contrib.sessions.models import Session
 from django.contrib.staticfiles import finders
 from django.db import connection
 from django.test import Client
+from django.utils import timezone
 
-from keys.models import AuditEntry, Authenticator
-from tests.staff import PASSWORD, code_of, hire, is_in, log_in, post_login
+from keys.models import AuditEntry, Authenticator, RecoveryCodes
+from tests.staff import PASSWORD, code_at, code_of, hire, is_in, log_in, post_login
 
 pytestmark = pytest.mark.usefixtures("quick_passwords")
 
@@ -53,6 +54,20 @@ def test_a_code_works_once(owner: Any, client: Client) -> None:
     assert post_login(Client(), "ada", token).status_code == 302
     assert post_login(client, "ada", token).status_code == 200
     assert not is_in(client)
+
+
+def test_no_code_works_again_where_the_clock_was_moved_back(owner: Any) -> None:
+    device = Authenticator.objects.get(user=owner)
+    spare = RecoveryCodes.issue(owner)[0]
+    with time_machine.travel("2026-11-24T08:00:00Z", tick=False) as clock:
+        step = int(timezone.now().timestamp()) // 30
+        assert post_login(Client(), "ada", code_at(device.secret, step)).status_code == 302
+        for back in (30, 3600):
+            clock.shift(-back)
+            for near in (-1, 0, 1):
+                seen = code_at(device.secret, int(timezone.now().timestamp()) // 30 + near)
+                assert post_login(Client(), "ada", seen).status_code in {200, 429}
+        assert post_login(Client(REMOTE_ADDR="203.0.113.9"), "ada", spare).status_code == 302
 
 
 def test_failures_make_the_next_code_wait(owner: Any, client: Client) -> None:

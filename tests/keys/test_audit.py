@@ -95,6 +95,23 @@ def test_a_whole_trail_is_unbroken(acme: Partner) -> None:
     assert f"5:{entries[-1].hash}" in said
 
 
+@pytest.mark.parametrize(
+    "address", ["::2", "::102:304", "::ffff:0:102:304", "64:ff9b::102:304", "2001:db8::", "::1"]
+)
+def test_an_address_that_postgres_writes_otherwise_is_no_edit(acme: Partner, address: str) -> None:
+    audit.record(audit.Actor("staff", "zoe", address), "partner.changed", acme)
+    assert "1 entries, unbroken" in _verify()
+
+
+@pytest.mark.parametrize(
+    "text", ["e\u0301 or é", "\u202e\u200b\ufeff", "\u2028", "\uffff", "👩\u200d💻", "İıß", '"\\']
+)
+def test_text_of_any_kind_reads_back_as_it_was_written(acme: Partner, text: str) -> None:
+    facts = {text: [text, 1, None, {"b": 0.5, "a": -(2**70)}]}
+    audit.record(audit.Actor.command(text), "partner.changed", acme, before=facts, after=facts, reason=text)
+    assert "1 entries, unbroken" in _verify()
+
+
 def test_an_empty_trail_is_unbroken(db: None) -> None:
     assert "0 entries, unbroken" in _verify()
 
@@ -145,6 +162,14 @@ def test_the_last_entries_can_not_be_removed_unseen(acme: Partner, count: int) -
     entries = _write(acme)
     _tamper("DELETE FROM audit_entries WHERE id > %s", entries[-count].pk - 1)
     assert "but 5 were written; the last ones were removed" in _verify()
+
+
+def test_two_entries_that_changed_places_are_found(acme: Partner) -> None:
+    entries = _write(acme)
+    first, second = entries[1].pk, entries[2].pk
+    for old, new in ((first, -1), (second, first), (-1, second)):
+        _tamper("UPDATE audit_entries SET id = %s WHERE id = %s", new, old)
+    assert f"entry {first}: it does not follow entry {entries[0].pk}" in _verify()
 
 
 def test_a_removal_is_seen_after_further_entries_too(acme: Partner) -> None:
@@ -254,6 +279,38 @@ def test_the_database_keeps_the_head(acme: Partner) -> None:
     _write(acme)
     with pytest.raises(DatabaseError, match="is kept"), transaction.atomic():
         connection.cursor().execute("DELETE FROM audit_head")
+
+
+@pytest.mark.parametrize(
+    ("taken_away", "done"),
+    [
+        ("ALTER TABLE audit_entries DISABLE TRIGGER audit_entries_are_kept", "UPDATE audit_entries"),
+        (
+            "ALTER TABLE audit_entries ENABLE REPLICA TRIGGER audit_entries_are_kept",
+            "DELETE FROM audit_entries",
+        ),
+        ("DROP TRIGGER audit_entries_are_kept ON audit_entries", "UPDATE audit_entries"),
+        (
+            """CREATE OR REPLACE FUNCTION refuse_change_of_audit_entries() RETURNS trigger
+            LANGUAGE plpgsql AS $$ BEGIN RETURN COALESCE(NEW, OLD); END $$""",
+            "UPDATE audit_entries",
+        ),
+        ("ALTER TABLE audit_head DISABLE TRIGGER USER", "DELETE FROM audit_head"),
+    ],
+)
+def test_a_database_that_no_longer_refuses_changes_is_found_and_loses_nothing(
+    acme: Partner, taken_away: str, done: str
+) -> None:
+    _write(acme)
+    with connection.cursor() as cursor:
+        # Or the table can't be altered in this transaction.
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        cursor.execute(taken_away)
+    kept = list(AuditEntry.objects.values()), list(AuditHead.objects.values())
+    said = _verify()
+    assert "5 entries are unbroken, but the database lets them be changed" in said
+    assert done in said
+    assert (list(AuditEntry.objects.values()), list(AuditHead.objects.values())) == kept
 
 
 def test_what_is_rolled_back_leaves_no_entry_and_no_gap(acme: Partner) -> None:

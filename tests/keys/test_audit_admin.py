@@ -93,12 +93,31 @@ def test_an_export_is_asked_for_by_post(staff: Client) -> None:
     assert not AuditEntry.objects.filter(action="audit.exported").exists()
 
 
-@pytest.mark.parametrize("formula", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", " =1", "\n=1"])
-def test_no_cell_of_an_export_is_a_formula(acme: Partner, formula: str) -> None:
-    audit.record(audit.Actor("token", formula), "partner.changed", acme, reason=formula)
-    row = next(csv.DictReader(io.StringIO("".join(csv_of(AuditEntry.objects.all())), newline="")))
-    for name in ("actor", "reason"):
-        assert row[name] == f"'{formula}"
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize(
+    "formula",
+    [
+        *("=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", " =1", "\n=1", "\u00a0=1", "＝1"),  # noqa: RUF001 - Excel's own
+        *("fee;=1+1;", "fee; =1", ";=1", "a;;-1", "fee\t=1", "two\n=1", "two\r\n@SUM(A1)"),
+    ],
+)
+def test_no_cell_of_an_export_is_a_formula(acme: Partner, formula: str, separator: str) -> None:
+    """Whatever separates cells where it is opened."""
+    audit.record(
+        audit.Actor("token", formula), "partner.changed", acme, reason=formula, after={"name": formula}
+    )
+    text = "".join(csv_of(AuditEntry.objects.all()))
+    for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator):
+        for cell in row:
+            for line in cell.splitlines():
+                assert not line.lstrip().startswith(tuple("=+-@＝"))  # noqa: RUF001 - as above
+
+
+def test_an_export_leaves_ordinary_text_as_it_is(acme: Partner) -> None:
+    text = "net-30; fee -5 %, a+b@c.example = agreed"
+    audit.record(audit.Actor("token", "zoe"), "partner.changed", acme, reason=text, after={"fee": -5})
+    row = next(csv.DictReader(io.StringIO("".join(csv_of(AuditEntry.objects.all())))))
+    assert (row["reason"], row["after"]) == (text, '{"fee": -5}')
 
 
 def test_an_export_reads_in_pages(

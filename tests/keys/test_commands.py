@@ -8,7 +8,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
-from keys.models import ApiKey, AuditEntry
+from keys.models import ApiKey, AuditEntry, Partner
 from keys.secret import KeyText
 from tests.api import Api
 
@@ -137,6 +137,26 @@ def test_a_key_is_changed(api: Api) -> None:
 def test_a_partner_is_suspended(api: Api) -> None:
     call_command("change_partner", "Acme Title", status="suspended", reason="unpaid")
     assert api.get("/v2/deeds").json()["code"] == "partner_suspended"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["issue_key", "Acme Title", "--name", "\udcff"],
+        ["issue_key", "Acme Title", "--name", "\x1b[31mred"],
+        ["issue_key", "\udcff", "--name", "x"],
+        ["issue_key", "\udcff", "--name", "x", "--create-partner"],
+        ["change_partner", "\udcff", "--reason", "x", "--name", "y"],
+        ["change_partner", "Acme Title", "--reason", "x", "--name", "\udcff"],
+        ["revoke_key", "\udcff", "--reason", "x"],
+    ],
+)
+def test_what_is_no_text_is_refused_in_words(api: Api, arguments: list[str]) -> None:
+    """A byte that is not UTF-8 arrives as half a character, and an escape would be a terminal's command."""
+    before = list(ApiKey.objects.values()), list(Partner.objects.values())
+    with pytest.raises(CommandError):
+        call_command(*arguments)
+    assert (list(ApiKey.objects.values()), list(Partner.objects.values())) == before
 
 
 def test_what_is_not_there_is_named_unless_it_is_a_secret(api: Api) -> None:

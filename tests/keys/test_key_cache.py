@@ -1,12 +1,14 @@
 """What a process remembers of keys, and how it learns that one has changed."""
 
 import contextvars
+import datetime as dt
 import secrets
 from typing import Any
 
 import pytest
 from django.core.exceptions import ValidationError
 from django.db import OperationalError, transaction
+from django.utils import timezone
 from django_redis import get_redis_connection
 
 from keys import audit, key_cache, lifecycle
@@ -116,3 +118,17 @@ def test_the_last_use_is_written_once_a_minute(api: Api) -> None:
     key_cache.forget_all()
     api.get("/v2/deeds")
     assert ApiKey.objects.get(pk=api.key.pk).last_used_at == first.last_used_at
+
+
+@pytest.mark.parametrize(("ahead_seconds", "is_mended"), [(59, False), (3600, True)])
+def test_a_last_use_by_a_clock_that_ran_ahead_is_mended_by_the_next(
+    api: Api, ahead_seconds: int, is_mended: bool
+) -> None:
+    """Clocks of two machines may differ a little; that costs no write for each request."""
+    future = timezone.now() + dt.timedelta(seconds=ahead_seconds)
+    ApiKey.objects.filter(pk=api.key.pk).update(last_used_at=future, last_used_address="203.0.113.9")
+    api.get("/v2/deeds")
+    key = ApiKey.objects.get(pk=api.key.pk)
+    assert key.last_used_address == ("127.0.0.1" if is_mended else "203.0.113.9")
+    assert key.last_used_at is not None
+    assert (key.last_used_at < future) == is_mended

@@ -230,6 +230,8 @@ def test_keys_of_others_and_of_the_other_mode_look_absent(
         ([], {"": "invalid_type"}),
         ({}, {"/name": "required"}),
         ({"name": ""}, {"/name": "invalid_value"}),
+        ({"name": "\x1b[31mred"}, {"/name": "invalid_characters"}),
+        ({"name": "gnp.\u202eexe"}, {"/name": "invalid_characters"}),
         ({"name": "x", "scope": []}, {"/scope": "unknown_field"}),
         ({"name": "x", "scopes": ["deed:reed"]}, {"/scopes/0": "unknown_scope"}),
         ({"name": "x", "scopes": "deed:read"}, {"/scopes": "invalid_value"}),

@@ -46,6 +46,17 @@ def test_a_busy_session_ends_too(owner: Any) -> None:
         assert not is_in(client)
 
 
+def test_a_session_from_a_future_that_was_set_right_ends(owner: Any) -> None:
+    with time_machine.travel("2026-11-24T08:00:00Z", tick=False) as clock:
+        client = log_in(owner)
+        clock.shift(-50)
+        assert is_in(client)
+        clock.shift(-50)
+        assert not is_in(client)
+        clock.shift(100)
+        assert not is_in(client)
+
+
 def test_the_session_cookie_is_for_the_browser_only(owner: Any, settings: Any) -> None:
     settings.SESSION_COOKIE_SECURE = True
     cookie = log_in(owner).cookies["sessionid"]

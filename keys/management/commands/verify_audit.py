@@ -1,4 +1,4 @@
-"""Checks that no entry of the audit trail was edited, removed or put in."""
+"""Checks that no entry of the audit trail was edited, removed or put in, and that the database refuses it."""
 
 import argparse
 import re
@@ -7,7 +7,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from keys import audit_chain
+from keys import audit_chain, audit_guard
 from keys.models import AuditHead
 
 
@@ -28,6 +28,13 @@ class Command(BaseCommand):
         chain = audit_chain.verify(dict(options["seen"]))
         if chain.fault is not None:
             self.stderr.write(f"The audit trail is broken at {chain.fault}")
+            sys.exit(1)
+        if done := audit_guard.let_through():
+            self.stderr.write(
+                f"All {chain.count} entries are unbroken, but the database lets them be changed: its "
+                f"triggers are gone or off ({'; '.join(done)}). "
+                "Make them anew as keys/migrations/0002 and 0004 do."
+            )
             sys.exit(1)
         self.stdout.write(f"{chain.count} entries, unbroken. Note this head, and keep it elsewhere:")
         self.stdout.write(str(AuditHead(count=chain.count, hash=chain.hash)))
