@@ -61,7 +61,7 @@ def break_in(monkeypatch: Any, module: Any, name: str) -> None:
 def test_an_order_that_breaks_is_told_without_the_order(
     sent: list[Any], api: Api, order: Any, monkeypatch: Any
 ) -> None:
-    break_in(monkeypatch, ordering, "_deed")
+    break_in(monkeypatch, ordering, "deed_of")
     answer = api.post("/v2/deeds", order(), X_Request_ID="sentry-1")
     assert answer.status_code == 500
     event = next(event for event in sent if "exception" in event)
@@ -132,7 +132,7 @@ def test_a_sentry_that_is_away_costs_no_request(
     settings: Any, client: Client, acme: Partner, order: Any, monkeypatch: Any
 ) -> None:
     """It takes the connection and never answers; the SDK itself would wait for half a minute."""
-    break_in(monkeypatch, ordering, "_deed")
+    break_in(monkeypatch, ordering, "deed_of")
     hanging = socket.create_server(("127.0.0.1", 0))
     settings.SENTRY_DSN = f"http://public@127.0.0.1:{hanging.getsockname()[1]}/1"
     errors.start()
