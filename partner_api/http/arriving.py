@@ -56,7 +56,7 @@ class Incoming(SocketUnreader):  # type: ignore[misc]  # gunicorn has no types
         """Takes what is there of the next request, without waiting."""
         self._ends = None
         data = self.buf.getvalue()
-        arrived = _arrived(data)
+        arrived = _arrived(data) if data else Arrived.NOTHING
         if arrived is Arrived.ENOUGH:
             return arrived
         try:

@@ -91,6 +91,9 @@ def not_found() -> Problem:
 
 def unread(error: BaseException | None) -> Problem:
     """For a body that did not all come."""
+    # Django wraps what reading raises, twice where it reads all.
+    while isinstance(error, UnreadablePostError):
+        error = error.__cause__
     if isinstance(error, TimeoutError):
         return Problem("request_timeout", "The body did not all come in time.")
     return Problem("bad_request", "The body did not all come.")
@@ -163,7 +166,7 @@ def _as_problem(exc: Exception, context: Mapping[str, Any]) -> Problem | None:
     if isinstance(exc, PermissionDenied | exceptions.PermissionDenied):
         return Problem("forbidden", "This is not allowed.")
     if isinstance(exc, UnreadablePostError):
-        return unread(exc.__cause__)
+        return unread(exc)
     if isinstance(exc, OperationalError):
         # No connection, a lock or an answer that took too long, a deadlock: it may pass by itself.
         log.error("database_unavailable", exc_info=exc)

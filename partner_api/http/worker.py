@@ -29,9 +29,13 @@ _AT_ONCE: Final = 2
 # A process that has more connections than another lets it take a new one, and takes those that nobody took
 # within this: the other may be busy, or ending.
 _YIELD_SECONDS: Final = 0.001
+# A client that connects has this to say something, also where others wait for its place.
+_SPEAKS_SECONDS: Final = 1.0
 # How long a client may take to close a connection after us, and what is read of it at a time meanwhile.
 _LEAVES_SECONDS: Final = 2.0
 _UNREAD_BYTES: Final = 64 * 1024
+# How long the rest of a body that nobody read may take to come, for the connection to be kept.
+_UNREAD_SECONDS: Final = 0.2
 _READS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -88,7 +92,9 @@ class ProblemWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has
         """Who has come when this process ends is answered; who comes then goes to another, or is told by a
         closed door at once. gunicorn would cut both off at its very end.
         """
-        for listener in self.sockets:
+        # gunicorn may ask twice: where no place is left, and at the end.
+        while self.sockets:
+            listener = self.sockets.pop()
             while self.nr_conns < self.worker_connections and select.select([listener], [], [], 0)[0]:
                 super().accept(listener)
             listener.close()
@@ -158,8 +164,8 @@ class ProblemWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has
         self._drop(conn)
 
     def murder_pending(self) -> None:
-        """Ends what waits without a thread for too long; soon, once this process ends: gunicorn would wait.
-        Who has not said all is the first to go where there is no place for another.
+        """Ends what waits without a thread for too long; soon, once this process ends: gunicorn would
+        wait.
         """
         now = time.monotonic()
         if not self.alive:
@@ -174,13 +180,19 @@ class ProblemWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has
             self._leave(conn)
         for conn in _expired(self._leaving, now):
             self._drop(conn)
-        while self.nr_conns >= self.worker_connections and (self.pending_conns or self._arriving):
-            self._drop(self.pending_conns.popleft() if self.pending_conns else self._first_arriving())
+        self._make_room(now - _SPEAKS_SECONDS)
 
-    def _first_arriving(self) -> Any:
-        conn = next(iter(self._arriving))
-        del self._arriving[conn]
-        return conn
+    def _make_room(self, since: float) -> None:
+        """Where no place is left, who has not said all since then gives its own to another."""
+        while self.nr_conns >= self.worker_connections:
+            conn = next(iter(self._arriving), None)
+            if self.pending_conns and self.pending_conns[0].timeout - self.cfg.keepalive <= since:
+                self._drop(self.pending_conns.popleft())
+            elif conn and self._arriving[conn] - arriving.PATIENCE_SECONDS <= since:
+                del self._arriving[conn]
+                self._drop(conn)
+            else:
+                return
 
     def _drop(self, conn: Any) -> None:
         self.poller.unregister(conn.sock)
@@ -213,6 +225,16 @@ class ProblemWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has
         except BlockingIOError:
             log.warning("answer_not_taken")
             return False
+
+    def _keepalive_after(self, conn: Any, keepalive: bool) -> bool:  # noqa: FBT001 - gunicorn's signature
+        """Whether the connection can go on. gunicorn would ask the kernel twice, though nothing is left of
+        the body, and have this thread wait five seconds for what nobody reads.
+        """
+        if not keepalive:
+            return False
+        if getattr(conn.parser.mesg.body.reader, "length", None) == 0:
+            return True
+        return bool(conn.parser.finish_body(deadline=time.monotonic() + _UNREAD_SECONDS))
 
     def _has_next(self, conn: Any) -> bool:
         """Whether the connection's next request comes at once."""

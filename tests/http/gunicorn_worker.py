@@ -44,16 +44,18 @@ def stopped_worker(**settings: Any) -> Iterator[ProblemWorker]:
         if environ["PATH_INFO"] == "/large":
             body = b" " * LARGE
         try:
-            read = environ["wsgi.input"].read()
+            read = environ["wsgi.input"].read() if environ["PATH_INFO"] != "/unread" else b""
         except TimeoutError:
             read = b"late"
         start_response("200 OK", [("Content-Length", str(len(body))), ("X-Read", read.decode())])
         return [body]
 
     made.wsgi = app
-    yield made
-    listener.close()
-    made.tmp.close()
+    try:
+        yield made
+    finally:
+        listener.close()
+        made.tmp.close()
 
 
 @contextmanager
@@ -63,10 +65,12 @@ def running(made: ProblemWorker) -> Iterator[None]:
     made.method_queue.init()
     thread = threading.Thread(target=made.run)
     thread.start()
-    yield
-    made.may_end.set()
-    made.handle_exit(None, None)
-    thread.join(20)
+    try:
+        yield
+    finally:
+        made.may_end.set()
+        made.handle_exit(None, None)
+        thread.join(20)
     assert not thread.is_alive()
 
 

@@ -1,11 +1,13 @@
 """Clients that send a part of a request, or do not take its answer: nobody else waits for them."""
 
+import resource
 from collections.abc import Callable, Iterator
-from typing import Any
+from contextlib import ExitStack, closing
 
 import pytest
 from gunicorn.workers import gthread
 
+from partner_api import gunicorn_conf
 from partner_api.http import arriving
 from partner_api.http import worker as worker_module
 from partner_api.http.worker import ProblemWorker
@@ -128,6 +130,17 @@ def test_a_body_may_not_come_in_drops_for_ever(monkeypatch: pytest.MonkeyPatch, 
     assert b"X-Read: late\r\n" in client.rest()
 
 
+def test_the_rest_of_a_body_that_nobody_reads_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, clients: Clients
+) -> None:
+    monkeypatch.setattr(worker_module, "_UNREAD_SECONDS", 0.01)
+    client = clients()
+    client.say(HEAD.replace(b"/", b"/unread", 1) + b"Content-Length: 999999\r\n\r\nab")
+    answer = client.rest()
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert answer.endswith(b"\r\n\r\nok"), "nothing is written after it"
+
+
 def test_an_answer_that_is_not_taken_frees_its_thread(
     short: None,
     clients: Clients,
@@ -168,19 +181,41 @@ def test_a_client_that_does_not_close_is_left(
     until(lambda: worker.nr_conns == 0)
 
 
-def test_where_no_place_is_left_the_first_who_said_nothing_goes() -> None:
-    with stopped_worker(worker_connections=4) as made, running(made):
-        silent: list[Any] = [Client(made) for _ in range(3)]
+def test_where_no_place_is_left_the_first_who_said_nothing_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_module, "_SPEAKS_SECONDS", 0.0)
+    with stopped_worker(worker_connections=4) as made, running(made), ExitStack() as stack:
+        silent = [stack.enter_context(closing(Client(made))) for _ in range(3)]
         silent[1].say(b"GET")
         until(lambda: len(made._arriving) == 1)
-        for _ in range(3):
-            client = Client(made)
+        for _ in range(2):
+            client = stack.enter_context(closing(Client(made)))
             client.send("/")
             assert client.answer() == "HTTP/1.1 200 OK"
-            silent.append(client)
         assert silent[0].is_closed()
-        for client in silent:
-            client.close()
+        assert silent[2].is_closed()
+        silent[1].say(b" / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert silent[1].answer() == "HTTP/1.1 200 OK", "it came later than the others that said nothing"
+
+
+def test_who_has_just_connected_keeps_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_module, "_SPEAKS_SECONDS", 60.0)
+    with stopped_worker(worker_connections=2) as made, running(made), ExitStack() as stack:
+        slow, client, other = (stack.enter_context(closing(Client(made))) for _ in range(3))
+        slow.send("/slow")
+        until(lambda: made._with_the_pool == 1 and len(made.pending_conns) == 1)
+        client.send("/")
+        assert client.answer() == "HTTP/1.1 200 OK"
+        client.close()
+        other.send("/")
+        assert other.answer() == "HTTP/1.1 200 OK"
+
+
+@pytest.mark.parametrize(
+    ("files", "connections"),
+    [(resource.RLIM_INFINITY, 1000), (1_048_576, 1000), (1024, 896), (256, 128), (64, 48)],
+)
+def test_a_process_takes_no_more_connections_than_it_may_open_files(files: int, connections: int) -> None:
+    assert gunicorn_conf.connections_within(files) == connections
 
 
 def test_who_came_before_a_stop_is_answered_and_who_comes_after_is_told(
@@ -188,16 +223,15 @@ def test_who_came_before_a_stop_is_answered_and_who_comes_after_is_told(
 ) -> None:
     monkeypatch.setattr(gthread, "STOP_KEEPALIVE_LINGER", 0.1)
     monkeypatch.setattr(worker_module, "_LEAVES_SECONDS", 0.1)
-    with stopped_worker() as made:
-        client, silent, slow = Client(made), Client(made), Client(made)
+    with stopped_worker() as made, ExitStack() as stack:
+        client, silent, slow = (stack.enter_context(closing(Client(made))) for _ in range(3))
         client.send("/")
         slow.say(b"GET /")
         made.alive = False
         with running(made):
             assert b"Connection: close" in client.rest()
+            made.set_accept_enabled(False)
             with pytest.raises(ConnectionRefusedError):
                 Client(made)
             assert silent.is_closed()
-            slow.rest()
-        for one in (client, silent, slow):
-            one.close()
+            assert slow.rest().startswith(b"HTTP/1.1 408 ")
