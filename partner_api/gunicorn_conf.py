@@ -5,6 +5,7 @@ Figures that depend on the machine are settings; docs/configuration.md lists the
 
 import gc
 import os
+import resource
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ with ends_in_one_line():
     # A process a core: Python's threads share one. Two, so that one that ends leaves one that serves.
     workers = _env.int("WEB_WORKERS", default=2)
     # Half may wait for deeds (WAITING_REQUESTS_PER_PROCESS) and the other half still answers at once.
-    threads = _env.int("WEB_THREADS", default=24)
+    threads: int = _env.int("WEB_THREADS", default=24)
     # Whether each process keeps to one core. Its threads hand Python's lock to each other some ten times a
     # request, which costs less without another core to wake. Two servers of one machine would meet on one.
     _IS_PINNED = _env.bool("WEB_PINNED", default=False)
@@ -38,6 +39,20 @@ graceful_timeout = 35
 keepalive = 65
 # New connections queue in the kernel while a worker is replaced.
 backlog = 2048
+
+
+def connections_within(files: int) -> int:
+    """How many connections a process may have that may open so many files. gunicorn ends one, with all its
+    requests, that can't open another; besides connections it has those to Postgres, Redis and the storage.
+    """
+    if files == resource.RLIM_INFINITY:
+        return _MOST_CONNECTIONS
+    return max(2 * threads, min(_MOST_CONNECTIONS, files - _OTHER_FILES))
+
+
+_MOST_CONNECTIONS = 1000
+_OTHER_FILES = 128
+worker_connections = connections_within(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 # Heads are parsed in C. Bodies are framed by gunicorn in either case, and what could be framed in two ways is
 # refused by both (tests/http/test_framing.py).
 http_parser = "fast"

@@ -71,6 +71,11 @@ CODES: Final = {
     "not_acceptable": Code(
         406, "No representation fits the Accept header", "Accept `application/json`, or `*/*`."
     ),
+    "request_timeout": Code(
+        408,
+        "The request came too slowly",
+        "Send it again, and without a pause; an order is made once at most.",
+    ),
     "order_conflict": Code(
         409,
         "Another order has this identity",

@@ -14,7 +14,7 @@ from typing import IO, Any
 from django.conf import settings
 from rest_framework.parsers import BaseParser
 
-from partner_api.http.problems import FieldError, Problem, invalid
+from partner_api.http.problems import FieldError, Problem, invalid, unread
 
 MAX_DEPTH = 24
 _DEPTH_OF_ENTRIES = 2
@@ -54,10 +54,16 @@ def limit_of(view: Any) -> int:
 
 
 def read_bounded(stream: IO[bytes], limit: int) -> bytes:
-    """The whole body, of at most `limit` bytes. Raises Problem `payload_too_large`."""
+    """The whole body, of at most `limit` bytes.
+
+    Raises Problem `payload_too_large`, or `request_timeout` or `bad_request` where it did not all come.
+    """
     # DRF hands over the Django request, whose own limit is one for forms; read beneath it.
     source = getattr(stream, "_stream", stream)
-    body: bytes = source.read(limit + 1)
+    try:
+        body: bytes = source.read(limit + 1)
+    except OSError as error:
+        raise unread(error) from error
     if len(body) > limit:
         raise Problem("payload_too_large", f"The body has more than {limit:,} bytes.")
     return body

@@ -12,7 +12,7 @@ import structlog
 from django.conf import settings
 from django.core.exceptions import PermissionDenied
 from django.db import OperationalError
-from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, UnreadablePostError
 from django.views import defaults
 from rest_framework import exceptions
 from rest_framework.response import Response
@@ -89,6 +89,16 @@ def not_found() -> Problem:
     return Problem("not_found", "There is nothing here under this address and key.")
 
 
+def unread(error: BaseException | None) -> Problem:
+    """For a body that did not all come."""
+    # Django wraps what reading raises, twice where it reads all.
+    while isinstance(error, UnreadablePostError):
+        error = error.__cause__
+    if isinstance(error, TimeoutError):
+        return Problem("request_timeout", "The body did not all come in time.")
+    return Problem("bad_request", "The body did not all come.")
+
+
 def handle(exc: Exception, context: Mapping[str, Any]) -> Response | None:
     """DRF's EXCEPTION_HANDLER. None (a crash) goes on to Django's handler500 and to its log."""
     problem = _as_problem(exc, context)
@@ -155,6 +165,8 @@ def _as_problem(exc: Exception, context: Mapping[str, Any]) -> Problem | None:
         return not_found()
     if isinstance(exc, PermissionDenied | exceptions.PermissionDenied):
         return Problem("forbidden", "This is not allowed.")
+    if isinstance(exc, UnreadablePostError):
+        return unread(exc)
     if isinstance(exc, OperationalError):
         # No connection, a lock or an answer that took too long, a deadlock: it may pass by itself.
         log.error("database_unavailable", exc_info=exc)

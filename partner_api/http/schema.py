@@ -43,7 +43,13 @@ _IDEMPOTENCY_KEY = OpenApiParameter(
     "request with the same key within 24 hours is done once: it gets the first answer again, with "
     "`Idempotent-Replayed: true`.",
 )
-_WITH_BODY = ("malformed_json", "payload_too_large", "unsupported_media_type", "validation_error")
+_WITH_BODY = (
+    "malformed_json",
+    "request_timeout",
+    "payload_too_large",
+    "unsupported_media_type",
+    "validation_error",
+)
 
 
 class ProblemError(BaseModel):

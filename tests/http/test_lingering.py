@@ -1,20 +1,16 @@
 """A thread stays with a busy connection, and never at the cost of another's request."""
 
-import os
-import selectors
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from gunicorn.config import Config
-from gunicorn.glogging import Logger
 
 from partner_api.http import lingering
 from partner_api.http.lingering import Lingering
 from partner_api.http.worker import ProblemWorker
+from tests.http.gunicorn_worker import Client, worker  # noqa: F401 - a fixture
 from tests.http.test_turns import until
 
 PATIENCE = 60.0
@@ -94,61 +90,7 @@ def test_none_lingers_while_it_is_wanted(patient: None, pairs: Any) -> None:
     assert Lingering(1, lambda: True).has_next(ours) is False
 
 
-@pytest.fixture
-def worker(patient: None) -> Iterator[ProblemWorker]:
-    """gunicorn's worker with two threads, one of which may linger; `/slow` waits for its `may_end`."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    listener.setblocking(False)
-    config = Config()
-    config.set("threads", 2)
-    config.set("worker_tmp_dir", "/dev/shm" if os.path.isdir("/dev/shm") else None)  # noqa: PTH112, S108
-    made = ProblemWorker(1, os.getppid(), [listener], None, 30, config, Logger(config))
-    made.may_end = threading.Event()
-
-    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
-        if environ["PATH_INFO"] == "/slow":
-            assert made.may_end.wait(20)
-        start_response("200 OK", [("Content-Length", "2")])
-        return [b"ok"]
-
-    made.wsgi = app
-    made.tpool = made.get_thread_pool()
-    made.poller = selectors.DefaultSelector()
-    made.method_queue.init()
-    thread = threading.Thread(target=made.run)
-    thread.start()
-    yield made
-    made.may_end.set()
-    made.handle_exit(None, None)
-    thread.join(20)
-    assert not thread.is_alive()
-    listener.close()
-    made.tmp.close()
-
-
-class Client:
-    def __init__(self, worker: ProblemWorker) -> None:
-        self._socket = socket.create_connection(worker.sockets[0].getsockname(), timeout=20)
-
-    def send(self, path: str) -> None:
-        self._socket.sendall(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
-
-    def answer(self) -> str:
-        data = b""
-        while not data.endswith(b"\r\n\r\nok"):
-            chunk = self._socket.recv(1000)
-            assert chunk, "closed"
-            data += chunk
-        return data.split(b"\r\n")[0].decode()
-
-    def is_closed(self) -> bool:
-        return self._socket.recv(1000) == b""
-
-    def close(self) -> None:
-        self._socket.close()
-
-
-def test_a_request_without_a_thread_gets_one_that_lingers(worker: ProblemWorker) -> None:
+def test_a_request_without_a_thread_gets_one_that_lingers(patient: None, worker: ProblemWorker) -> None:  # noqa: F811 - a fixture
     lingers, slow, other = Client(worker), Client(worker), Client(worker)
     until(lambda: len(worker.pending_conns) == 3)
     assert worker._with_the_pool == 0, "clients that say nothing hold no thread"
@@ -168,7 +110,7 @@ def test_a_request_without_a_thread_gets_one_that_lingers(worker: ProblemWorker)
     until(lambda: worker._with_the_pool == 0)
 
 
-def test_a_client_that_says_nothing_does_not_hold_up_a_stop(worker: ProblemWorker) -> None:
+def test_a_client_that_says_nothing_does_not_hold_up_a_stop(patient: None, worker: ProblemWorker) -> None:  # noqa: F811 - a fixture
     silent = Client(worker)
     until(lambda: len(worker.pending_conns) == 1)
     worker.handle_exit(None, None)
