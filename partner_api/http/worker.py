@@ -210,11 +210,16 @@ class ProblemWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has
         outcome = self._handle(conn)
         while outcome is True and self._has_next(conn):
             outcome = self._handle(conn)
-        return outcome
+        # What came in place of a request is for the main thread.
+        return True if outcome is None else outcome
 
     def _handle(self, conn: Any) -> Any:
+        """None where no request is there."""
         with self._turns.turn():
-            return super().handle(conn)
+            # To look lets go of Python's lock, and getting it back without a turn would disturb those that
+            # have one.
+            is_there = conn.parser.unreader.look() is Arrived.ENOUGH
+            return super().handle(conn) if is_there else None
 
     def handle_request(self, req: Any, conn: Any) -> Any:
         """One that writes goes on without a turn: at its commit it waits for a disk, better with others."""
@@ -238,13 +243,10 @@ class ProblemWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has
 
     def _has_next(self, conn: Any) -> bool:
         """Whether the connection's next request comes at once."""
-        incoming = conn.parser.unreader
         # What was read ahead no longer makes the socket readable; gunicorn looks for it itself.
-        if not self.alive or incoming.buf.getvalue():
+        if not self.alive or conn.parser.unreader.buf.getvalue():
             return False
-        if not self._lingering.has_next(conn.sock):
-            return False
-        return incoming.look() is Arrived.ENOUGH and self.alive
+        return self._lingering.has_next(conn.sock) and self.alive
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:
         refuse(client, exc)
