@@ -14,6 +14,7 @@ import psycopg
 import pytest
 from django.db import connection
 from django.utils import timezone
+from kombu.exceptions import OperationalError
 
 from deeds import circuit, fulfilment, heartbeat, hints, storage, sweeping, tasks, waiting
 from deeds import main_api as main_api_module
@@ -336,10 +337,53 @@ def test_lost_messages_are_made_up_for_by_a_few(
     monkeypatch.setattr(sweeping, "revive", lambda *, is_bulk: sent.append(is_bulk))
     assert sweeping.sweep()["hinted"] == sweeping.REVIVED
     assert sent == [True] * sweeping.REVIVED
+    assert sweeping.sweep()["hinted"] == 10 - sweeping.REVIVED, "the others, and none again"
+    assert sweeping.sweep()["hinted"] == 0
     while sent:
         tasks.drain(is_bulk=sent.pop())
     assert set(Deed.objects.values_list("status", flat=True)) == {"completed"}
     assert len(main_api.calls) == 10
+
+
+def test_a_deed_of_a_batch_is_hinted_at_in_the_queue_of_batches(
+    api: Api, order: Orders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[tuple[str, str]] = []
+    monkeypatch.setattr(hints, "send", lambda deed_id: sent.append(("alone", deed_id)))
+    monkeypatch.setattr(hints, "send_bulk", lambda deed_id: sent.append(("batch", deed_id)))
+    answer = api.post("/v2/deeds/batch", {"orders": [order(order_id="B-1")]})
+    deed_id = answer.json()["data"][0]["deed"]["id"]
+    Deed.objects.update(hinted_at=None)
+    sweeping.sweep()
+    assert sent == [("batch", deed_id)]
+
+
+def test_a_broker_that_is_away_stops_no_sweep(place: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    late, lost = place("LATE"), place("LOST")
+    assert claim(late)
+    the_lease_runs_out(late)
+    Deed.objects.filter(pk=lost.pk).update(hinted_at=timezone.now() - dt.timedelta(seconds=121))
+
+    def away(*_: Any, **__: Any) -> None:
+        raise OperationalError
+
+    monkeypatch.setattr(hints, "send", away)
+    monkeypatch.setattr(sweeping, "revive", away)
+    assert sweeping.sweep()["recovered"] == 1
+    late.refresh_from_db()
+    assert (late.status, late.hinted_at) == ("queued", None), "the next sweep hints at it"
+
+
+def test_a_worker_that_renews_its_lease_at_the_last_moment_keeps_its_deed(place: Any) -> None:
+    """The sweeper has found it, and comes to it a little later."""
+    deed = place()
+    lease = claim(deed)
+    the_lease_runs_out(deed)
+    (found,) = Deed.objects.abandoned(timezone.now())
+    now = timezone.now()
+    assert deed.renew(lease, now=now)
+    assert not found.recover(now=now)
+    assert deed.is_held(lease)
 
 
 def test_a_message_comes_back_when_its_worker_dies() -> None:

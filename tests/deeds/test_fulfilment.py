@@ -16,7 +16,7 @@ from django.db.models.functions import Now
 from django.utils import timezone
 from pypdf import PdfWriter
 
-from deeds import fulfilment, hints, storage, sweeping, tasks
+from deeds import fulfilment, hints, storage, sweeping, tasks, waiting
 from deeds.models import Deed
 from deeds.sandbox.drawing import draw
 from deeds.signals import deed_settled
@@ -312,8 +312,12 @@ def test_a_lost_lease_refuses_the_completion(place: Place, main_api: MainApi, se
     assert settled == [("completed", True)]
 
 
-def test_a_deed_that_ends_its_workers_is_given_to_no_more(place: Place, settings: Any, settled: Any) -> None:
+def test_a_deed_that_ends_its_workers_is_given_to_no_more(
+    place: Place, settings: Any, settled: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings.DEED_MAX_CRASHES = 2
+    woken: list[Any] = []
+    monkeypatch.setattr(waiting, "wake", woken.append)
     deed = place()
     for _ in range(2):
         assert claim(deed)
@@ -322,6 +326,7 @@ def test_a_deed_that_ends_its_workers_is_given_to_no_more(place: Place, settings
         deed.refresh_from_db()
     assert (deed.status, deed.failure_code) == ("failed", "renderer_crashed")
     assert settled == [("failed", True)]
+    assert woken == [deed.pk], "who waits for it need not wait any longer"
 
 
 def test_the_sweeper_hints_at_what_no_message_is_under_way_for(
