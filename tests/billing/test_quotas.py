@@ -166,6 +166,26 @@ def test_a_deed_queued_again_by_staff_takes_a_place_again(api: Api, order: Order
     assert api.post("/v2/deeds", order(order_id="next")).status_code == 402
 
 
+def test_a_test_deed_queued_again_by_staff_takes_none(
+    acme: Partner, order: Orders, main_api: MainApi
+) -> None:
+    tests = Api.of(acme, environment="test")
+    deed = run(tests.post("/v2/deeds", order(order_id="sandbox-400")).json()["id"])
+    assert ordering.requeue(deed)
+    assert not Reservation.objects.exists()
+
+
+def test_a_deed_queued_again_by_staff_holds_its_price_again(
+    api: Api, order: Orders, main_api: MainApi
+) -> None:
+    per_deed(api.partner, ("grant", 0, "10"))
+    allow(api.partner, budget_cap=Decimal(15))
+    deed = run(api.post("/v2/deeds", order(order_id="sandbox-400")).json()["id"])
+    assert ordering.requeue(deed)
+    assert period_of(api.partner).money_reserved == Reservation.objects.get().amount == Decimal(1000)
+    assert api.post("/v2/deeds", order(order_id="next")).json()["code"] == "budget_exceeded"
+
+
 def test_a_place_whose_order_has_ended_unseen_is_given_back(api: Api, order: Orders, settings: Any) -> None:
     settings.RESERVATION_STALE_SECONDS = 60
     ids = [api.post("/v2/deeds", order(order_id=name)).json()["id"] for name in ("gone", "waiting")]
@@ -190,13 +210,29 @@ def test_a_batch_is_accepted_as_far_as_it_fits(api: Api, order: Orders, told: An
     allow(api.partner, monthly_deed_quota=3)
     orders = [order(order_id=f"B-{number}") for number in (1, 2, 2, 3, 4, 4)]
     results = api.post("/v2/deeds/batch", {"orders": orders}).json()["data"]
-    assert [result["status"] for result in results] == [202, 202, 200, 202, 402, 402] or [
-        result["status"] for result in results
-    ] == [202, 202, 202, 202, 402, 402]
+    assert [result["status"] for result in results] == [202, 202, 200, 202, 402, 402]
     assert results[4]["problem"]["code"] == "quota_exceeded"
     assert Deed.objects.count() == 3
     assert Reservation.objects.count() == period_of(api.partner).deeds_reserved == 3
     assert told.count(("exceeded", "deeds", 100)) == 1
+
+
+def test_a_batch_is_accepted_as_far_as_the_budget_goes(api: Api, order: Orders) -> None:
+    per_deed(api.partner, ("grant", 0, "10"), ("tax", 0, "4"))
+    allow(api.partner, budget_cap=Decimal(25))
+    orders = [order("grant", order_id=f"B-{number}") for number in range(3)] + [order("tax", order_id="T-1")]
+    answer = api.post("/v2/deeds/batch", {"orders": orders})
+    assert [result["status"] for result in answer.json()["data"]] == [202, 202, 402, 202]
+    assert answer.json()["data"][2]["problem"]["code"] == "budget_exceeded"
+    assert period_of(api.partner).money_reserved == Decimal(2400)
+
+
+def test_a_soft_quota_holds_no_batch_back(api: Api, order: Orders) -> None:
+    per_deed(api.partner, ("deed", 0, "10.00"), quota_mode="soft")
+    allow(api.partner, monthly_deed_quota=1, budget_cap=Decimal("10.00"))
+    orders = [order(order_id=f"S-{number}") for number in range(3)]
+    answer = api.post("/v2/deeds/batch", {"orders": orders})
+    assert [result["status"] for result in answer.json()["data"]] == [202] * 3
 
 
 def test_a_soft_quota_tells_and_accepts(api: Api, order: Orders, told: Any) -> None:
@@ -246,6 +282,36 @@ def test_a_budget_holds_the_price_until_the_deed_is_made(
     assert ("exceeded", "budget", 100) in told
 
 
+def test_a_correction_holds_the_price_agreed_for_it(api: Api, order: Orders, main_api: MainApi) -> None:
+    per_deed(api.partner, ("grant", 0, "10"), ("reissue", 0, "4"))
+    allow(api.partner, budget_cap=Decimal(1000))
+    first = api.post("/v2/deeds", order(order_id="A")).json()["id"]
+    api.post("/v2/deeds", order(order_id="B"))
+    run(first)
+    assert api.post("/v2/deeds", order(order_id="A", reissue_of=first, vesting="a widow")).status_code == 202
+    api.post("/v2/deeds", order(order_id="C"))
+    amounts = list(Reservation.objects.order_by("created_at").values_list("item", "amount"))
+    assert amounts == [("grant", 1000), ("reissue", 400), ("grant", 1000)]
+
+
+def test_a_deed_that_is_cancelled_gives_its_price_back(api: Api, order: Orders) -> None:
+    per_deed(api.partner, ("grant", 0, "10"))
+    allow(api.partner, budget_cap=Decimal(10))
+    deed_id = api.post("/v2/deeds", order(order_id="A")).json()["id"]
+    assert api.post("/v2/deeds", order(order_id="B")).status_code == 402
+    api.post(f"/v2/deeds/{deed_id}/cancel")
+    assert api.post("/v2/deeds", order(order_id="B")).status_code == 202
+
+
+def test_what_was_made_uses_up_what_is_included(api: Api, order: Orders, main_api: MainApi) -> None:
+    per_deed(api.partner, ("grant", 0, "0"), ("grant", 2, "12.50"))
+    allow(api.partner, budget_cap=Decimal("12.50"))
+    for name in "AB":
+        run(api.post("/v2/deeds", order(order_id=name)).json()["id"])
+    statuses = [api.post("/v2/deeds", order(order_id=name)).status_code for name in "CD"]
+    assert statuses == [202, 402]
+
+
 def test_what_is_included_takes_nothing_of_the_budget(api: Api, order: Orders) -> None:
     per_deed(api.partner, ("grant", 0, "0"), ("grant", 2, "12.50"))
     allow(api.partner, budget_cap=Decimal("12.50"))
@@ -288,6 +354,14 @@ def test_an_overdue_invoice_stops_orders_after_its_grace(api: Api, order: Orders
         assert Deed.objects.count() == 1
         Invoice.objects.update(status="paid")
         assert api.post("/v2/deeds", order(order_id="B")).status_code == 202
+
+
+def test_an_overdue_invoice_stops_no_other_partners_orders(api: Api, stranger: Api, order: Orders) -> None:
+    due = timezone.now() - dt.timedelta(days=3)
+    owed = {"status": "open", "currency": "USD", "due_at": due, "grace_ends_at": due}
+    Invoice.objects.create(partner=stranger.partner, **owed)
+    assert [api.post("/v2/deeds", order(order_id=name)).status_code for name in "AB"] == [202, 202]
+    assert stranger.post("/v2/deeds", order()).json()["code"] == "payment_required"
 
 
 @pytest.mark.django_db(transaction=True)
