@@ -22,7 +22,7 @@ def find(deed: Deed, deed_id: uuid.UUID, *, live: Deed | None) -> Deed:
         message = "There is no such deed of this order and deed type; send the id of the one before."
         error = FieldError("/reissue_of", "unknown_deed", message)
         raise Problem("order_conflict", f"/reissue_of: {message}", [error])
-    if live is None or live == standing_before(earlier):
+    if live is None or live == _made_before(earlier):
         return earlier
     if live != earlier:
         if live.reissue_of_id == earlier.pk and live.order_sha256 == deed.order_sha256:
@@ -37,13 +37,13 @@ def find(deed: Deed, deed_id: uuid.UUID, *, live: Deed | None) -> Deed:
 
 
 def supersede(deed: Deed, *, now: dt.datetime) -> None:
-    """Takes the places of the deed that it corrects, and of the one that stands in that one's place.
+    """Takes the places of the deed that it corrects, and of the one that stands where that was never made.
 
     In the transaction that stores or queues the deed: of two that stand for an order the database refuses
     the second.
     """
-    standing = standing_before(deed)
-    replaced = [pk for pk in (deed.reissue_of_id, standing.pk if standing else None) if pk is not None]
+    before = _made_before(deed)
+    replaced = [pk for pk in (deed.reissue_of_id, before.pk if before else None) if pk is not None]
     Deed.objects.filter(pk__in=replaced, superseded_at=None).update(superseded_at=now)
 
 
@@ -54,20 +54,14 @@ def reinstate(deed: Deed) -> None:
     """
     before = _made_before(deed)
     if before is not None:
-        Deed.objects.filter(pk=before.pk, status=Deed.Status.COMPLETED).update(superseded_at=None)
-
-
-def standing_before(deed: Deed) -> Deed | None:
-    """The completed deed that stands for the order because those that should replace it came to nothing."""
-    before = _made_before(deed)
-    return before if before is not None and before.superseded_at is None else None
+        Deed.objects.filter(pk=before.pk).update(superseded_at=None)
 
 
 def _made_before(deed: Deed) -> Deed | None:
     """The nearest deed that this one is to correct, by way of those that were never made."""
     before_id = deed.reissue_of_id
     while before_id is not None:
-        before = Deed.objects.only("pk", "status", "superseded_at", "reissue_of_id").get(pk=before_id)
+        before = Deed.objects.only("pk", "status", "reissue_of_id").get(pk=before_id)
         if before.status == Deed.Status.COMPLETED:
             return before
         before_id = before.reissue_of_id

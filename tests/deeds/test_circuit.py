@@ -277,6 +277,30 @@ def test_a_probe_gives_up_a_deed_only_after_its_day(place: Any, main_api: MainAp
         assert [note.outcome for note in deed.attempt_log.all()] == ["main_api_unavailable"] * 3
 
 
+def test_a_probe_that_gets_what_is_no_deed_gives_up_none(
+    place: Any, main_api: MainApi, sent: list[str]
+) -> None:
+    def page(environ: Any, start_response: Any) -> list[bytes]:
+        start_response("200 OK", [("Content-Type", "text/html")])
+        return [b"<html></html>"]
+
+    main_api.answer = page
+    with time_machine.travel(NOW) as clock:
+        (deed,) = place(1)
+        fail(5)
+        clock.shift(11)
+        assert fulfilment.serve(is_bulk=False)
+        deed.refresh_from_db()
+        assert (deed.status, deed.attempts, deed.put_back_for) == ("queued", 0, "invalid_pdf")
+
+
+def test_the_last_attempt_is_at_the_end_of_its_time(place: Any, settings: Any) -> None:
+    (deed,) = place(1)
+    deed.attempts = len(settings.DEED_RETRY_SCHEDULE_SECONDS) + 1
+    soon = deed.created_at + dt.timedelta(seconds=sum(settings.DEED_RETRY_SCHEDULE_SECONDS) - 60)
+    assert outcomes._pause_after(deed, OUTAGE, now=soon, is_probe=False) == dt.timedelta(seconds=60)
+
+
 def test_a_renderer_that_comes_and_goes_costs_no_deed_its_day(
     place: Any, main_api: MainApi, sent: list[str]
 ) -> None:

@@ -16,6 +16,7 @@ from django.db import connection
 from django.utils import timezone
 from kombu.exceptions import OperationalError
 
+from billing.models import Reservation
 from deeds import circuit, fulfilment, heartbeat, hints, storage, sweeping, tasks, waiting
 from deeds import main_api as main_api_module
 from deeds.models import Deed
@@ -141,6 +142,28 @@ def test_a_worker_that_lost_its_lease_while_rendering_stores_nothing(
     assert not list(deed_files.rglob("*.pdf"))
 
 
+@pytest.mark.parametrize("order_id", ["sandbox-400", "sandbox-503-9"])
+def test_a_worker_that_lost_its_lease_has_no_say_in_how_it_ends(
+    place: Any, main_api: MainApi, settled: list[str], monkeypatch: pytest.MonkeyPatch, order_id: str
+) -> None:
+    """The deed is another worker's by then, and may well succeed there."""
+    deed = place(order_id)
+    render = main_api_module.render
+
+    def renders_late(*args: Any, **kwargs: Any) -> Any:
+        the_lease_runs_out(deed)
+        assert sweeping.sweep()["recovered"] == 1
+        return render(*args, **kwargs)
+
+    monkeypatch.setattr(fulfilment, "render", renders_late)
+    tasks.serve(str(deed.pk))
+    deed.refresh_from_db()
+    assert (deed.status, deed.failure_code) == ("queued", "")
+    assert [note.outcome for note in deed.attempt_log.all()] == ["worker_lost"]
+    assert settled == []
+    assert Reservation.objects.filter(pk=deed.pk).exists(), "its place in the quota is still its own"
+
+
 def test_a_long_render_keeps_its_lease(
     place: Any, main_api: MainApi, settings: Any, transactional_db: None
 ) -> None:
@@ -223,11 +246,17 @@ def test_a_fault_of_ours_is_noted_and_does_not_go_on_for_ever(
     assert main_api.calls == []
 
 
+@pytest.mark.parametrize(("order_id", "status"), [("ORD-1", "completed"), ("sandbox-400", "failed")])
 def test_a_broken_end_does_not_wake_nor_tell(
-    place: Any, main_api: MainApi, monkeypatch: pytest.MonkeyPatch, transactional_db: None
+    place: Any,
+    main_api: MainApi,
+    monkeypatch: pytest.MonkeyPatch,
+    transactional_db: None,
+    order_id: str,
+    status: str,
 ) -> None:
-    """A receiver that raises undoes the completion: charged, announced and completed, or nothing."""
-    deed = place()
+    """A receiver that raises undoes the end: charged or given back, announced and ended, or nothing."""
+    deed = place(order_id)
     woken: list[Any] = []
     monkeypatch.setattr(waiting, "wake", woken.append)
 
@@ -242,12 +271,30 @@ def test_a_broken_end_does_not_wake_nor_tell(
         deed_settled.disconnect(refuses)
     deed.refresh_from_db()
     assert (deed.status, deed.pdf_sha256) == ("rendering", "")
-    assert not deed.attempt_log.filter(outcome="completed").exists()
+    assert [note.outcome for note in deed.attempt_log.all()] == ["worker_broke"]
+    assert Reservation.objects.filter(pk=deed.pk).exists()
     assert woken == []
     assert sweeping.sweep()["recovered"] == 1
     assert fulfilment.serve(is_bulk=False)
     deed.refresh_from_db()
-    assert deed.status == "completed"
+    assert deed.status == status
+    assert not Reservation.objects.exists()
+
+
+def test_a_cancellation_that_can_not_be_told_of_is_none(place: Any, api: Api) -> None:
+    deed = place()
+
+    def refuses(**_: Any) -> None:
+        raise ZeroDivisionError
+
+    deed_settled.connect(refuses)
+    try:
+        assert api.post(f"/v2/deeds/{deed.pk}/cancel").status_code == 500
+    finally:
+        deed_settled.disconnect(refuses)
+    deed.refresh_from_db()
+    assert deed.status == "queued"
+    assert Reservation.objects.filter(pk=deed.pk).exists()
 
 
 def test_a_database_that_was_away_while_a_deed_was_rendered_costs_nothing(

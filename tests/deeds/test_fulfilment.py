@@ -284,6 +284,17 @@ def test_a_storage_that_refuses_puts_the_deed_back(place: Place, main_api: MainA
     assert (deed.status, deed.timeline[-1]["detail"]) == ("queued", "storage_unavailable")
 
 
+def test_who_waits_is_woken_once_the_deed_can_be_read(
+    place: Place, main_api: MainApi, monkeypatch: pytest.MonkeyPatch, transactional_db: None
+) -> None:
+    monkeypatch.setattr(hints, "send", lambda deed_id: None)
+    too_early: list[bool] = []
+    monkeypatch.setattr(waiting, "wake", lambda deed_id: too_early.append(connection.in_atomic_block))
+    assert run(place()).status == "completed"
+    assert run(place("sandbox-400")).status == "failed"
+    assert too_early == [False, False]
+
+
 def test_of_two_workers_one_gets_the_deed(place: Place, main_api: MainApi, transactional_db: None) -> None:
     deed = place()
 

@@ -169,6 +169,17 @@ def test_a_refused_queueing_replaces_nothing(correct: Correct, api: Api) -> None
     assert live() == first
 
 
+def test_another_correction_is_not_taken_for_the_one_that_waits(
+    correct: Correct, api: Api, order: Orders
+) -> None:
+    first = makes(correct())
+    second = correct(first, "a widower")
+    another = order(order_id="ORD-1", vesting="a widow", reissue_of=str(first.pk))
+    refused = api.post("/v2/deeds", another)
+    assert (refused.status_code, refused.json()["deed"]) == (409, str(second.pk))
+    assert Deed.objects.count() == 2
+
+
 def test_a_correction_that_finds_no_place_replaces_nothing(
     correct: Correct, api: Api, order: Orders, acme: Partner
 ) -> None:

@@ -66,9 +66,11 @@ def test_every_pdf_has_its_turn(complete: Complete) -> None:
 
 
 def test_a_storage_that_is_away_is_no_finding(complete: Complete, deed_files: Any) -> None:
-    complete()
+    complete("O-1")
+    complete("O-2")
     deed_files.rename(deed_files.with_name("aside"))
     deed_files.touch()
+    assert verifying.verify(limit=None).unread == 2
     with pytest.raises(CommandError):
         call_command("check_storage", stdout=io.StringIO())
     tasks.check_storage()
