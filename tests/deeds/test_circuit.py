@@ -360,6 +360,50 @@ def test_a_probe_without_a_deed_is_handed_back(
     assert circuit.admit(live()) is Admission.PROBE
 
 
+def test_a_probe_with_an_order_that_is_refused_by_now_is_handed_back(
+    place: Any, main_api: MainApi, clock: Any, sent: list[str]
+) -> None:
+    (deed,) = place(1)
+    Deed.objects.update(order={**deed.order, "vesting": ""})
+    fail(5)
+    clock.shift(11)
+    assert fulfilment.serve(is_bulk=False)
+    deed.refresh_from_db()
+    assert (deed.status, deed.failure_code) == ("failed", "order_refused")
+    assert main_api.calls == []
+    assert circuit.admit(live()) is Admission.PROBE, "the next one may look"
+
+
+def test_a_deed_of_a_batch_probes_where_there_is_no_other(
+    api: Api, order: Orders, main_api: MainApi, clock: Any, sent: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hints, "send_bulk", sent.append)
+    api.post("/v2/deeds/batch", {"orders": [order()]})
+    fail(5)
+    clock.shift(11)
+    assert fulfilment.serve(is_bulk=False)
+    assert Deed.objects.get().status == "completed"
+    assert circuit.admit(live()) is Admission.CLOSED
+
+
+def test_a_probe_whose_worker_is_stopped_gives_its_deed_back_as_it_was(
+    place: Any, clock: Any, sent: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (deed,) = place(1)
+    fail(5)
+    clock.shift(11)
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise SystemExit
+
+    monkeypatch.setattr(fulfilment, "render", interrupted)
+    with pytest.raises(SystemExit):
+        fulfilment.serve(is_bulk=False)
+    deed.refresh_from_db()
+    assert (deed.status, deed.attempts, deed.lease) == ("queued", 0, None)
+    assert sent[-1] == str(deed.pk)
+
+
 def test_five_minutes_of_429_are_five_minutes_of_silence(
     place: Any, main_api: MainApi, sent: list[str]
 ) -> None:
