@@ -76,7 +76,6 @@ def charge_requests(period: BillingPeriod) -> list[LedgerEntry]:
     locked = BillingPeriod.objects.select_for_update(no_key=True).get(pk=period.pk)
     entries = []
     for due in requests_due.of_period(locked):
-        _count(locked, due.contract, REQUEST, due.quantity)
         for number, share in enumerate(due.shares()):
             entry = _entry(locked, due.contract, Kind.REQUESTS, REQUEST, share, occurred_at=due.until)
             entry.source_kind = "requests"
@@ -107,13 +106,10 @@ def base_fees(period: BillingPeriod) -> Iterator[BaseFee]:
 
 
 def charge_base_fees(period: BillingPeriod) -> list[LedgerEntry]:
-    """Charges each contract version's fee for its days of the period, once; inside a transaction."""
+    """Charges each contract version's fee for its days of the period, in the transaction that closes it."""
     entries = []
     for fee in base_fees(period):
         contract = fee.contract
-        source_id = f"{contract.pk}:{period.pk}"
-        if LedgerEntry.objects.filter(source_kind="base_fee", source_id=source_id).exists():
-            continue
         entry = _entry(
             period,
             contract,
@@ -123,7 +119,7 @@ def charge_base_fees(period: BillingPeriod) -> list[LedgerEntry]:
             occurred_at=period.ends_at - dt.timedelta(microseconds=1),
         )
         entry.amount, entry.amount_minor = fee.amount, rounded(fee.amount)
-        entry.source_kind, entry.source_id = "base_fee", source_id
+        entry.source_kind, entry.source_id = "base_fee", f"{contract.pk}:{period.pk}"
         entry.reason = fee.days
         entry.save(force_insert=True)
         entries.append(entry)

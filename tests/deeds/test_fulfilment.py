@@ -16,7 +16,7 @@ from django.db.models.functions import Now
 from django.utils import timezone
 from pypdf import PdfWriter
 
-from deeds import fulfilment, hints, storage, sweeping, tasks, waiting
+from deeds import fulfilment, hints, ordering, storage, sweeping, tasks, waiting
 from deeds.models import Deed
 from deeds.sandbox.drawing import draw
 from deeds.signals import deed_settled
@@ -338,6 +338,12 @@ def test_a_deed_that_ends_its_workers_is_given_to_no_more(
     assert (deed.status, deed.failure_code) == ("failed", "renderer_crashed")
     assert settled == [("failed", True)]
     assert woken == [deed.pk], "who waits for it need not wait any longer"
+    assert ordering.requeue(deed)
+    assert claim(deed)
+    Deed.objects.filter(pk=deed.pk).update(lease_expires_at=timezone.now())
+    sweeping.sweep()
+    deed.refresh_from_db()
+    assert deed.status == "queued", "staff gave it all its attempts again"
 
 
 def test_the_sweeper_hints_at_what_no_message_is_under_way_for(
