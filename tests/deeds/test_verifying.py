@@ -114,6 +114,16 @@ def test_a_pdf_that_was_deleted_as_agreed_is_no_finding(complete: Complete, sett
     assert verifying.verify(limit=None).is_clean
 
 
+def test_a_pdf_that_was_deleted_while_it_was_asked_for_is_no_finding(
+    complete: Complete, settings: Any
+) -> None:
+    asked = complete(days_ago=31)
+    settings.PDF_RETENTION_DAYS = 30
+    tasks.delete_old_pdfs()
+    assert not verifying.note_missing(asked)
+    assert not StorageFinding.objects.exists()
+
+
 def test_orphans_are_told_and_deleted_but_not_young_ones_nor_work_in_progress(
     complete: Complete, place: Complete, deed_files: Any
 ) -> None:
