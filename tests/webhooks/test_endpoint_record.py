@@ -154,8 +154,9 @@ def test_of_an_endpoints_deliveries_those_due_are_sent_the_oldest_first(
     for one, minutes in zip(deliveries, (-1, 5, -2), strict=True):
         due = now + dt.timedelta(minutes=minutes)
         Delivery.objects.filter(pk=one.pk).update(next_attempt_at=due)
-    claimed = [one.id for _ in range(3) for one in claims.claim(now, fast=1, slow=1)]
-    assert claimed == [deliveries[2].pk, deliveries[0].pk]
+    first = [one.id for one in claims.claim(now, fast=1, slow=0)]
+    assert first == [deliveries[2].pk]
+    assert [one.id for one in claims.claim(now, fast=8, slow=8)] == [deliveries[0].pk]
 
 
 def test_the_endpoint_that_waits_longest_is_served_first(register: Register, tell: Tell) -> None:
