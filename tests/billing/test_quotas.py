@@ -321,7 +321,7 @@ def test_a_correction_holds_the_price_agreed_for_it(api: Api, order: Orders, mai
     assert api.post("/v2/deeds", order(order_id="A", reissue_of=first, vesting="a widow")).status_code == 202
     api.post("/v2/deeds", order(order_id="C"))
     amounts = list(Reservation.objects.order_by("created_at").values_list("item", "amount"))
-    assert amounts == [("grant", 1000), ("reissue", 400), ("grant", 1000)]
+    assert amounts == [("grant", Decimal(1000)), ("reissue", Decimal(400)), ("grant", Decimal(1000))]
 
 
 def test_a_deed_that_is_cancelled_gives_its_price_back(api: Api, order: Orders) -> None:

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.core import mail
 from django.db import connection, transaction
 from django.utils import timezone
@@ -26,7 +27,7 @@ from webhooks import (
     stopping,
     telling,
 )
-from webhooks.models import Delivery, Endpoint
+from webhooks.models import Attempt, Delivery, Endpoint
 from webhooks.outbound_http import NoAnswer
 from webhooks.sending import Outcome
 
@@ -143,6 +144,24 @@ def test_many_slow_endpoints_are_not_all_that_is_looked_at(
     sound = register("https://hooks.example.com/")
     tell()
     assert {one.endpoint for one in claims.claim(timezone.now(), fast=4, slow=0)} == {sound}
+
+
+def test_a_worker_that_lost_its_lease_has_no_say_in_how_it_ends(register: Register, tell: Tell) -> None:
+    """It stalled; the delivery is another worker's by then."""
+    endpoint = register("https://hooks.example.com/")
+    tell()
+    now = timezone.now()
+    (late,) = claims.claim(now, fast=1, slow=1)
+    after = now + dt.timedelta(seconds=settings.WEBHOOKS_LEASE_SECONDS)
+    assert claims.take_back(after) == 1
+    (ours,) = claims.claim(after, fast=1, slow=1)
+    results.record([results.Landed(late, Outcome(at=now, latency_ms=5, error="http_500", status=500))])
+    assert (only().status, only().lease) == ("sending", ours.lease)
+    assert not Attempt.objects.exists()
+    endpoint.refresh_from_db()
+    assert endpoint.failing_since is None
+    results.record([results.Landed(ours, Outcome(at=after, latency_ms=5, error="", status=204))])
+    assert (only().status, Attempt.objects.get().number) == ("succeeded", 2)
 
 
 def test_of_an_endpoints_deliveries_those_due_are_sent_the_oldest_first(
