@@ -164,6 +164,29 @@ def test_a_worker_that_lost_its_lease_has_no_say_in_how_it_ends(register: Regist
     assert (only().status, Attempt.objects.get().number) == ("succeeded", 2)
 
 
+def test_one_success_outweighs_what_else_an_endpoint_said(register: Register, tell: Tell) -> None:
+    endpoint = register("https://hooks.example.com/")
+    for _ in range(2):
+        tell()
+    now = timezone.now()
+    said = [
+        Outcome(at=now, latency_ms=5, error="http_410", status=410),
+        Outcome(at=now, latency_ms=5, error="", status=204),
+    ]
+    claimed = claims.claim(now, fast=8, slow=8)
+    results.record([results.Landed(one, outcome) for one, outcome in zip(claimed, said, strict=True)])
+    endpoint.refresh_from_db()
+    assert (endpoint.enabled, endpoint.failing_since) == (True, None)
+
+
+def test_a_wish_for_a_short_pause_shortens_none() -> None:
+    now = timezone.now()
+    asked = Outcome(at=now, latency_ms=5, error="http_503", status=503, retry_after=dt.timedelta(seconds=1))
+    again = results.next_attempt(3, asked, now)
+    assert again is not None
+    assert again - now >= dt.timedelta(seconds=settings.WEBHOOKS_SCHEDULE_SECONDS[3] * 0.8)
+
+
 def test_of_an_endpoints_deliveries_those_due_are_sent_the_oldest_first(
     register: Register, tell: Tell
 ) -> None:
