@@ -17,7 +17,7 @@ def record(request: Any, deed: Deed, kind: str, *, who: str = "", status: int) -
         kind=kind,
         who=who,
         address=address_of(request),
-        request_id=request_id.of(request)[:128],
+        request_id=request_id.of(request),
         status=status,
         asked_range=request.headers.get("Range", "")[:_LONGEST_RANGE],
     )

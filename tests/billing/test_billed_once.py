@@ -77,6 +77,8 @@ def test_the_running_period_waits_until_somebody_bills_it(twin: Twin, acme: Part
     provisioning.provision(contract, ACTOR)
     credit = correct(acme, -500, "c-1")
     assert syncing.sync().accepted == 0
+    credit.refresh_from_db()
+    assert credit.sync_state == State.PENDING, "Stripe may come to bill it yet"
     clock.move_to(LATE)
     provisioning.provision(contract, ACTOR)
     unpause()

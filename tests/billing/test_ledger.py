@@ -94,6 +94,18 @@ def test_the_same_order_again_is_not_charged_again(
     assert LedgerEntry.objects.count() == 1
 
 
+def test_a_deed_uses_up_the_quota_of_the_period_in_which_it_was_ordered(
+    api: Api, order: Orders, main_api: MainApi
+) -> None:
+    agreed(api.partner, ("grant", 0, "12.50"))
+    deed_id = api.post("/v2/deeds", order()).json()["id"]
+    with time_machine.travel(BillingPeriod.objects.get().ends_at + dt.timedelta(seconds=1)):
+        tasks.serve(deed_id)
+        periods = BillingPeriod.objects.order_by("starts_at").values_list("deeds_used", "money_used")
+        assert list(periods) == [(1, Decimal(1250)), (0, Decimal(0))]
+        assert LedgerEntry.objects.get().period.starts_at > Deed.objects.get().created_at, "and is billed now"
+
+
 def test_a_reissue_has_the_price_agreed_for_it(api: Api, made: Callable[..., Deed]) -> None:
     agreed(api.partner, ("grant", 0, "12.50"), ("reissue", 0, "2.00"))
     deed = made()
@@ -117,6 +129,16 @@ def test_without_a_contract_the_fact_is_kept_and_priced_later(acme: Partner) -> 
     entry.refresh_from_db()
     assert entry.amount_minor == 0
     assert AuditEntry.objects.filter(action="ledger.priced").count() == 1
+
+
+def test_what_was_not_priced_gets_the_price_of_its_own_day(acme: Partner) -> None:
+    assert ledger.charge(facts(acme))
+    now = timezone.now()
+    agreed(acme, ("grant", 0, "12.50"))
+    agreed(acme, ("grant", 0, "20.00"), starts_on=now.date() + dt.timedelta(days=1))
+    with time_machine.travel(now + dt.timedelta(days=1)):
+        assert ledger.price_unpriced(acme, FINANCE, is_reissue=lambda entry: False) == 1
+    assert LedgerEntry.objects.latest("id").amount_minor == 1250
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,12 @@ from django.utils import timezone
 from billing import contracts, invoicing, periods, places, requests_quota
 from billing.models import BillingPeriod, Contract, Invoice, Reservation
 from billing.models.contract import in_force_of
+from deeds import tasks
 from deeds.models import Deed
 from keys.models import Partner
 from tests.api import Api
 from tests.billing.test_quotas import FINANCE, allow, per_deed
+from tests.conftest import MainApi
 
 Orders = Callable[..., dict[str, Any]]
 NEXT_DAY = dt.timedelta(days=1)
@@ -120,11 +122,22 @@ def test_an_invoice_that_falls_due_stops_the_next_order(api: Api, send: Any) -> 
 
 
 def test_the_next_period_has_its_own_places(api: Api, send: Any) -> None:
-    allow(api.partner, monthly_deed_quota=1)
-    assert [send("A"), send("B")] == [202, 402]
-    with time_machine.travel(BillingPeriod.objects.get().ends_at + dt.timedelta(seconds=1)):
-        assert [send("C"), send("D")] == [202, 402]
-    assert [period.deeds_reserved for period in BillingPeriod.objects.order_by("starts_at")] == [1, 1]
+    allow(api.partner, monthly_deed_quota=2)
+    # What is remembered from it is of the period that ends, and has room.
+    assert send("A") == 202
+    with time_machine.travel(BillingPeriod.objects.get().ends_at):
+        assert [send("B"), send("C"), send("D")] == [202, 202, 402]
+    assert [period.deeds_reserved for period in BillingPeriod.objects.order_by("starts_at")] == [1, 2]
+
+
+def test_what_was_made_counts_as_what_is_being_made(api: Api, send: Any, main_api: MainApi) -> None:
+    per_deed(api.partner, ("grant", 0, "10"))
+    allow(api.partner, monthly_deed_quota=2, budget_cap=Decimal(1000))
+    assert send("A") == 202
+    tasks.serve(str(Deed.objects.get().pk))
+    assert [send("B"), send("C")] == [202, 402]
+    allow(api.partner, monthly_deed_quota=100, budget_cap=Decimal(30))
+    assert [send("C"), send("D")] == [202, 402], "nor is the price of one that was made forgotten"
 
 
 def test_everybody_finds_the_same_version_in_force(api: Api) -> None:

@@ -16,7 +16,7 @@ from django.utils import timezone
 from billing import contracts, quotas
 from billing.models import BillingPeriod, Invoice, LedgerEntry, Reservation
 from billing.signals import quota_exceeded, quota_threshold_reached
-from deeds import ordering, sweeping, tasks
+from deeds import hints, ordering, sweeping, tasks
 from deeds.models import Deed
 from keys import audit
 from keys.models import Partner
@@ -117,9 +117,10 @@ def test_the_same_order_again_takes_one_place(api: Api, order: Orders) -> None:
 
 def test_a_test_order_takes_none(acme: Partner, order: Orders, main_api: MainApi) -> None:
     allow(acme, monthly_deed_quota=0, budget_cap=Decimal(0))
-    answer = Api.of(acme, environment="test").post("/v2/deeds", order())
-    assert answer.status_code == 202
-    assert "X-Quota-Limit" not in answer
+    api = Api.of(acme, environment="test")
+    answer, again = (api.post("/v2/deeds", order()) for _ in range(2))
+    assert (answer.status_code, again.status_code) == (202, 200)
+    assert not any("X-Quota-Limit" in each for each in (answer, again))
     assert run(answer.json()["id"]).status == "completed"
     assert not LedgerEntry.objects.exists()
     assert not BillingPeriod.objects.exists()
@@ -166,17 +167,40 @@ def test_a_deed_queued_again_by_staff_takes_a_place_again(api: Api, order: Order
     assert api.post("/v2/deeds", order(order_id="next")).status_code == 402
 
 
+def test_a_test_deed_queued_again_by_staff_takes_none(
+    acme: Partner, order: Orders, main_api: MainApi
+) -> None:
+    tests = Api.of(acme, environment="test")
+    deed = run(tests.post("/v2/deeds", order(order_id="sandbox-400")).json()["id"])
+    assert ordering.requeue(deed)
+    assert not Reservation.objects.exists()
+
+
+def test_a_deed_queued_again_by_staff_holds_its_price_again(
+    api: Api, order: Orders, main_api: MainApi
+) -> None:
+    per_deed(api.partner, ("grant", 0, "10"))
+    allow(api.partner, budget_cap=Decimal(15))
+    deed = run(api.post("/v2/deeds", order(order_id="sandbox-400")).json()["id"])
+    assert ordering.requeue(deed)
+    assert period_of(api.partner).money_reserved == Reservation.objects.get().amount == Decimal(1000)
+    assert api.post("/v2/deeds", order(order_id="next")).json()["code"] == "budget_exceeded"
+
+
 def test_a_place_whose_order_has_ended_unseen_is_given_back(api: Api, order: Orders, settings: Any) -> None:
     settings.RESERVATION_STALE_SECONDS = 60
-    ids = [api.post("/v2/deeds", order(order_id=name)).json()["id"] for name in ("gone", "waiting")]
-    Deed.objects.filter(pk=ids[0]).update(status="cancelled")
+    names = ("rendering", "gone", "waiting")
+    ids = [api.post("/v2/deeds", order(order_id=name)).json()["id"] for name in names]
+    claim(Deed.objects.get(pk=ids[0]))
+    Deed.objects.filter(pk=ids[0]).update(lease_expires_at=timezone.now() + dt.timedelta(hours=1))
+    Deed.objects.filter(pk=ids[1]).update(status="cancelled")
     sweeping.sweep()
-    assert period_of(api.partner).deeds_reserved == 2, "it is too young to be looked at"
+    assert period_of(api.partner).deeds_reserved == 3, "it is too young to be looked at"
     with time_machine.travel(timezone.now() + dt.timedelta(seconds=61)):
         assert sweeping.sweep()["released"] == 1
         assert sweeping.sweep()["released"] == 0
-    assert period_of(api.partner).deeds_reserved == 1
-    assert str(Reservation.objects.get().pk) == ids[1]
+    assert period_of(api.partner).deeds_reserved == 2
+    assert {str(pk) for pk in Reservation.objects.values_list("pk", flat=True)} == {ids[0], ids[2]}
 
 
 def test_giving_back_twice_gives_back_once(api: Api, order: Orders) -> None:
@@ -186,17 +210,51 @@ def test_giving_back_twice_gives_back_once(api: Api, order: Orders) -> None:
     assert period_of(api.partner).deeds_reserved == 1
 
 
-def test_a_batch_is_accepted_as_far_as_it_fits(api: Api, order: Orders, told: Any) -> None:
+def test_a_batch_is_accepted_as_far_as_it_fits(
+    api: Api,
+    order: Orders,
+    told: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    django_capture_on_commit_callbacks: Any,
+) -> None:
+    hinted: list[str] = []
+    monkeypatch.setattr(hints, "send_bulk", hinted.append)
     allow(api.partner, monthly_deed_quota=3)
     orders = [order(order_id=f"B-{number}") for number in (1, 2, 2, 3, 4, 4)]
-    results = api.post("/v2/deeds/batch", {"orders": orders}).json()["data"]
-    assert [result["status"] for result in results] == [202, 202, 200, 202, 402, 402] or [
-        result["status"] for result in results
-    ] == [202, 202, 202, 202, 402, 402]
+    with django_capture_on_commit_callbacks(execute=True):
+        results = api.post("/v2/deeds/batch", {"orders": orders}).json()["data"]
+    assert [result["status"] for result in results] == [202, 202, 200, 202, 402, 402]
     assert results[4]["problem"]["code"] == "quota_exceeded"
-    assert Deed.objects.count() == 3
-    assert Reservation.objects.count() == period_of(api.partner).deeds_reserved == 3
+    assert sorted(hinted) == sorted(str(pk) for pk in Deed.objects.values_list("pk", flat=True))
+    assert Reservation.objects.count() == period_of(api.partner).deeds_reserved == len(hinted) == 3
     assert told.count(("exceeded", "deeds", 100)) == 1
+
+
+def test_a_batch_is_accepted_as_far_as_the_budget_goes(api: Api, order: Orders) -> None:
+    per_deed(api.partner, ("grant", 0, "10"), ("tax", 0, "4"))
+    allow(api.partner, budget_cap=Decimal(24))
+    orders = [order("grant", order_id=f"B-{number}") for number in range(3)] + [order("tax", order_id="T-1")]
+    answer = api.post("/v2/deeds/batch", {"orders": orders})
+    assert [result["status"] for result in answer.json()["data"]] == [202, 202, 402, 202]
+    assert answer.json()["data"][2]["problem"]["code"] == "budget_exceeded"
+    assert period_of(api.partner).money_reserved == Decimal(2400)
+
+
+def test_each_order_of_a_batch_has_the_price_of_its_place(api: Api, order: Orders) -> None:
+    per_deed(api.partner, ("grant", 0, "0"), ("grant", 2, "10"))
+    allow(api.partner, budget_cap=Decimal(10))
+    orders = [order(order_id=f"B-{number}") for number in range(4)]
+    answer = api.post("/v2/deeds/batch", {"orders": orders})
+    assert [result["status"] for result in answer.json()["data"]] == [202, 202, 202, 402]
+    assert period_of(api.partner).money_reserved == Decimal(1000)
+
+
+def test_a_soft_quota_holds_no_batch_back(api: Api, order: Orders) -> None:
+    per_deed(api.partner, ("deed", 0, "10.00"), quota_mode="soft")
+    allow(api.partner, monthly_deed_quota=1, budget_cap=Decimal("10.00"))
+    orders = [order(order_id=f"S-{number}") for number in range(3)]
+    answer = api.post("/v2/deeds/batch", {"orders": orders})
+    assert [result["status"] for result in answer.json()["data"]] == [202] * 3
 
 
 def test_a_soft_quota_tells_and_accepts(api: Api, order: Orders, told: Any) -> None:
@@ -207,6 +265,14 @@ def test_a_soft_quota_tells_and_accepts(api: Api, order: Orders, told: Any) -> N
     assert told.count(("reached", "deeds", 100)) == 1
     assert told.count(("reached", "budget", 100)) == 1
     assert not [kind for kind, _, _ in told if kind == "exceeded"]
+
+
+def test_a_first_order_that_uses_up_all_is_told_of(api: Api, order: Orders, told: Any) -> None:
+    allow(api.partner, monthly_deed_quota=1)
+    assert api.post("/v2/deeds", order()).status_code == 202
+    assert [(kind, percent) for kind, _, percent in told] == [
+        ("reached", percent) for percent in (50, 80, 100)
+    ]
 
 
 def test_each_threshold_is_told_once_a_period(api: Api, order: Orders, told: Any) -> None:
@@ -244,6 +310,36 @@ def test_a_budget_holds_the_price_until_the_deed_is_made(
     period = period_of(api.partner)
     assert (period.money_used, period.money_reserved) == (Decimal(1250), Decimal(1750))
     assert ("exceeded", "budget", 100) in told
+
+
+def test_a_correction_holds_the_price_agreed_for_it(api: Api, order: Orders, main_api: MainApi) -> None:
+    per_deed(api.partner, ("grant", 0, "10"), ("reissue", 0, "4"))
+    allow(api.partner, budget_cap=Decimal(1000))
+    first = api.post("/v2/deeds", order(order_id="A")).json()["id"]
+    api.post("/v2/deeds", order(order_id="B"))
+    run(first)
+    assert api.post("/v2/deeds", order(order_id="A", reissue_of=first, vesting="a widow")).status_code == 202
+    api.post("/v2/deeds", order(order_id="C"))
+    amounts = list(Reservation.objects.order_by("created_at").values_list("item", "amount"))
+    assert amounts == [("grant", Decimal(1000)), ("reissue", Decimal(400)), ("grant", Decimal(1000))]
+
+
+def test_a_deed_that_is_cancelled_gives_its_price_back(api: Api, order: Orders) -> None:
+    per_deed(api.partner, ("grant", 0, "10"))
+    allow(api.partner, budget_cap=Decimal(10))
+    deed_id = api.post("/v2/deeds", order(order_id="A")).json()["id"]
+    assert api.post("/v2/deeds", order(order_id="B")).status_code == 402
+    api.post(f"/v2/deeds/{deed_id}/cancel")
+    assert api.post("/v2/deeds", order(order_id="B")).status_code == 202
+
+
+def test_what_was_made_uses_up_what_is_included(api: Api, order: Orders, main_api: MainApi) -> None:
+    per_deed(api.partner, ("grant", 0, "0"), ("grant", 2, "12.50"))
+    allow(api.partner, budget_cap=Decimal("12.50"))
+    for name in "AB":
+        run(api.post("/v2/deeds", order(order_id=name)).json()["id"])
+    statuses = [api.post("/v2/deeds", order(order_id=name)).status_code for name in "CD"]
+    assert statuses == [202, 402]
 
 
 def test_what_is_included_takes_nothing_of_the_budget(api: Api, order: Orders) -> None:
@@ -288,6 +384,14 @@ def test_an_overdue_invoice_stops_orders_after_its_grace(api: Api, order: Orders
         assert Deed.objects.count() == 1
         Invoice.objects.update(status="paid")
         assert api.post("/v2/deeds", order(order_id="B")).status_code == 202
+
+
+def test_an_overdue_invoice_stops_no_other_partners_orders(api: Api, stranger: Api, order: Orders) -> None:
+    due = timezone.now() - dt.timedelta(days=3)
+    owed = {"status": "open", "currency": "USD", "due_at": due, "grace_ends_at": due}
+    Invoice.objects.create(partner=stranger.partner, **owed)
+    assert [api.post("/v2/deeds", order(order_id=name)).status_code for name in "AB"] == [202, 202]
+    assert stranger.post("/v2/deeds", order()).json()["code"] == "payment_required"
 
 
 @pytest.mark.django_db(transaction=True)

@@ -236,9 +236,20 @@ def test_a_meter_that_was_archived_costs_no_entry(twin: Twin, acme: Partner) -> 
 
 def test_what_is_charged_for_later_is_not_sent_before(twin: Twin, acme: Partner) -> None:
     provisioned(acme)
+    charge(acme)
     charge(acme, at=timezone.now() + dt.timedelta(minutes=30))
-    assert syncing.sync() == syncing.Counts()
+    assert syncing.sync() == syncing.Counts(accepted=1)
+    assert states(acme) == [State.ACCEPTED, State.PENDING], "what came before is noted as sent"
     assert StripeLane.objects.get().next_attempt_at > timezone.now() + dt.timedelta(minutes=20)
+
+
+def test_what_one_partner_is_owed_does_not_wait_on_anothers_draft(twin: Twin, acme: Partner) -> None:
+    other = Partner.objects.create(name="Pacific Escrow")
+    for partner in (acme, other):
+        provisioned(partner)
+        ledger.correct(partner, -500, reason="late", actor=ACTOR, source_id=f"c-{partner.name}")
+    assert syncing.flush(acme.pk) == 0
+    assert (states(acme), states(other)) == ([State.ACCEPTED], [State.PENDING])
 
 
 def test_a_refused_entry_does_not_hold_up_the_others(twin: Twin, acme: Partner) -> None:

@@ -333,6 +333,16 @@ def test_a_partner_opens_the_portal_and_adds_a_card(twin: Twin, api: Api) -> Non
     assert "_secret_" in api.post("/v2/billing/setup-intent").json()["client_secret"]
 
 
+def test_a_partners_idempotency_key_opens_nobody_elses_portal(twin: Twin, api: Api, stranger: Api) -> None:
+    urls = set()
+    for each in (api, stranger):
+        provisioned(each.partner)
+        answer = each.post("/v2/billing/portal-session", Idempotency_Key="same")
+        assert answer.status_code == 200, answer.json()
+        urls.add(answer.json()["url"])
+    assert len(urls) == 2
+
+
 def test_without_an_account_the_portal_says_so(twin: Twin, api: Api) -> None:
     answer = api.post("/v2/billing/portal-session")
     assert (answer.status_code, answer.json()["code"]) == (409, "payments_not_set_up")

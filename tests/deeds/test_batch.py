@@ -9,6 +9,7 @@ import pytest
 from django.db import connection, transaction
 from django.utils import timezone
 
+from billing.models import Reservation
 from deeds import hints, ordering
 from deeds.models import Deed
 from tests.api import Api
@@ -53,6 +54,8 @@ def test_a_batch_sent_again_without_a_key_adds_what_is_missing(api: Api, order: 
     results = api.post("/v2/deeds/batch", {"orders": mended}).json()["data"]
     assert [result["status"] for result in results] == [200, 202]
     assert Deed.objects.count() == 2
+    places = set(Reservation.objects.values_list("source_id", flat=True))
+    assert places == set(Deed.objects.values_list("pk", flat=True)), "what was there takes no other place"
 
 
 def test_batches_that_share_orders_in_another_sequence_do_not_wait_for_each_other(

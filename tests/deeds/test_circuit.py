@@ -277,6 +277,30 @@ def test_a_probe_gives_up_a_deed_only_after_its_day(place: Any, main_api: MainAp
         assert [note.outcome for note in deed.attempt_log.all()] == ["main_api_unavailable"] * 3
 
 
+def test_a_probe_that_gets_what_is_no_deed_gives_up_none(
+    place: Any, main_api: MainApi, sent: list[str]
+) -> None:
+    def page(environ: Any, start_response: Any) -> list[bytes]:
+        start_response("200 OK", [("Content-Type", "text/html")])
+        return [b"<html></html>"]
+
+    main_api.answer = page
+    with time_machine.travel(NOW) as clock:
+        (deed,) = place(1)
+        fail(5)
+        clock.shift(11)
+        assert fulfilment.serve(is_bulk=False)
+        deed.refresh_from_db()
+        assert (deed.status, deed.attempts, deed.put_back_for) == ("queued", 0, "invalid_pdf")
+
+
+def test_the_last_attempt_is_at_the_end_of_its_time(place: Any, settings: Any) -> None:
+    (deed,) = place(1)
+    deed.attempts = len(settings.DEED_RETRY_SCHEDULE_SECONDS) + 1
+    soon = deed.created_at + dt.timedelta(seconds=sum(settings.DEED_RETRY_SCHEDULE_SECONDS) - 60)
+    assert outcomes._pause_after(deed, OUTAGE, now=soon, is_probe=False) == dt.timedelta(seconds=60)
+
+
 def test_a_renderer_that_comes_and_goes_costs_no_deed_its_day(
     place: Any, main_api: MainApi, sent: list[str]
 ) -> None:
@@ -334,6 +358,50 @@ def test_a_probe_without_a_deed_is_handed_back(
     with django_assert_max_num_queries(5):
         assert not fulfilment.serve(is_bulk=False)
     assert circuit.admit(live()) is Admission.PROBE
+
+
+def test_a_probe_with_an_order_that_is_refused_by_now_is_handed_back(
+    place: Any, main_api: MainApi, clock: Any, sent: list[str]
+) -> None:
+    (deed,) = place(1)
+    Deed.objects.update(order={**deed.order, "vesting": ""})
+    fail(5)
+    clock.shift(11)
+    assert fulfilment.serve(is_bulk=False)
+    deed.refresh_from_db()
+    assert (deed.status, deed.failure_code) == ("failed", "order_refused")
+    assert main_api.calls == []
+    assert circuit.admit(live()) is Admission.PROBE, "the next one may look"
+
+
+def test_a_deed_of_a_batch_probes_where_there_is_no_other(
+    api: Api, order: Orders, main_api: MainApi, clock: Any, sent: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hints, "send_bulk", sent.append)
+    api.post("/v2/deeds/batch", {"orders": [order()]})
+    fail(5)
+    clock.shift(11)
+    assert fulfilment.serve(is_bulk=False)
+    assert Deed.objects.get().status == "completed"
+    assert circuit.admit(live()) is Admission.CLOSED
+
+
+def test_a_probe_whose_worker_is_stopped_gives_its_deed_back_as_it_was(
+    place: Any, clock: Any, sent: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (deed,) = place(1)
+    fail(5)
+    clock.shift(11)
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise SystemExit
+
+    monkeypatch.setattr(fulfilment, "render", interrupted)
+    with pytest.raises(SystemExit):
+        fulfilment.serve(is_bulk=False)
+    deed.refresh_from_db()
+    assert (deed.status, deed.attempts, deed.lease) == ("queued", 0, None)
+    assert sent[-1] == str(deed.pk)
 
 
 def test_five_minutes_of_429_are_five_minutes_of_silence(

@@ -14,7 +14,9 @@ import psycopg
 import pytest
 from django.db import connection
 from django.utils import timezone
+from kombu.exceptions import OperationalError
 
+from billing.models import Reservation
 from deeds import circuit, fulfilment, heartbeat, hints, storage, sweeping, tasks, waiting
 from deeds import main_api as main_api_module
 from deeds.models import Deed
@@ -140,6 +142,28 @@ def test_a_worker_that_lost_its_lease_while_rendering_stores_nothing(
     assert not list(deed_files.rglob("*.pdf"))
 
 
+@pytest.mark.parametrize("order_id", ["sandbox-400", "sandbox-503-9"])
+def test_a_worker_that_lost_its_lease_has_no_say_in_how_it_ends(
+    place: Any, main_api: MainApi, settled: list[str], monkeypatch: pytest.MonkeyPatch, order_id: str
+) -> None:
+    """The deed is another worker's by then, and may well succeed there."""
+    deed = place(order_id)
+    render = main_api_module.render
+
+    def renders_late(*args: Any, **kwargs: Any) -> Any:
+        the_lease_runs_out(deed)
+        assert sweeping.sweep()["recovered"] == 1
+        return render(*args, **kwargs)
+
+    monkeypatch.setattr(fulfilment, "render", renders_late)
+    tasks.serve(str(deed.pk))
+    deed.refresh_from_db()
+    assert (deed.status, deed.failure_code) == ("queued", "")
+    assert [note.outcome for note in deed.attempt_log.all()] == ["worker_lost"]
+    assert settled == []
+    assert Reservation.objects.filter(pk=deed.pk).exists(), "its place in the quota is still its own"
+
+
 def test_a_long_render_keeps_its_lease(
     place: Any, main_api: MainApi, settings: Any, transactional_db: None
 ) -> None:
@@ -222,11 +246,17 @@ def test_a_fault_of_ours_is_noted_and_does_not_go_on_for_ever(
     assert main_api.calls == []
 
 
+@pytest.mark.parametrize(("order_id", "status"), [("ORD-1", "completed"), ("sandbox-400", "failed")])
 def test_a_broken_end_does_not_wake_nor_tell(
-    place: Any, main_api: MainApi, monkeypatch: pytest.MonkeyPatch, transactional_db: None
+    place: Any,
+    main_api: MainApi,
+    monkeypatch: pytest.MonkeyPatch,
+    transactional_db: None,
+    order_id: str,
+    status: str,
 ) -> None:
-    """A receiver that raises undoes the completion: charged, announced and completed, or nothing."""
-    deed = place()
+    """A receiver that raises undoes the end: charged or given back, announced and ended, or nothing."""
+    deed = place(order_id)
     woken: list[Any] = []
     monkeypatch.setattr(waiting, "wake", woken.append)
 
@@ -241,12 +271,30 @@ def test_a_broken_end_does_not_wake_nor_tell(
         deed_settled.disconnect(refuses)
     deed.refresh_from_db()
     assert (deed.status, deed.pdf_sha256) == ("rendering", "")
-    assert not deed.attempt_log.filter(outcome="completed").exists()
+    assert [note.outcome for note in deed.attempt_log.all()] == ["worker_broke"]
+    assert Reservation.objects.filter(pk=deed.pk).exists()
     assert woken == []
     assert sweeping.sweep()["recovered"] == 1
     assert fulfilment.serve(is_bulk=False)
     deed.refresh_from_db()
-    assert deed.status == "completed"
+    assert deed.status == status
+    assert not Reservation.objects.exists()
+
+
+def test_a_cancellation_that_can_not_be_told_of_is_none(place: Any, api: Api) -> None:
+    deed = place()
+
+    def refuses(**_: Any) -> None:
+        raise ZeroDivisionError
+
+    deed_settled.connect(refuses)
+    try:
+        assert api.post(f"/v2/deeds/{deed.pk}/cancel").status_code == 500
+    finally:
+        deed_settled.disconnect(refuses)
+    deed.refresh_from_db()
+    assert deed.status == "queued"
+    assert Reservation.objects.filter(pk=deed.pk).exists()
 
 
 def test_a_database_that_was_away_while_a_deed_was_rendered_costs_nothing(
@@ -336,10 +384,53 @@ def test_lost_messages_are_made_up_for_by_a_few(
     monkeypatch.setattr(sweeping, "revive", lambda *, is_bulk: sent.append(is_bulk))
     assert sweeping.sweep()["hinted"] == sweeping.REVIVED
     assert sent == [True] * sweeping.REVIVED
+    assert sweeping.sweep()["hinted"] == 10 - sweeping.REVIVED, "the others, and none again"
+    assert sweeping.sweep()["hinted"] == 0
     while sent:
         tasks.drain(is_bulk=sent.pop())
     assert set(Deed.objects.values_list("status", flat=True)) == {"completed"}
     assert len(main_api.calls) == 10
+
+
+def test_a_deed_of_a_batch_is_hinted_at_in_the_queue_of_batches(
+    api: Api, order: Orders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[tuple[str, str]] = []
+    monkeypatch.setattr(hints, "send", lambda deed_id: sent.append(("alone", deed_id)))
+    monkeypatch.setattr(hints, "send_bulk", lambda deed_id: sent.append(("batch", deed_id)))
+    answer = api.post("/v2/deeds/batch", {"orders": [order(order_id="B-1")]})
+    deed_id = answer.json()["data"][0]["deed"]["id"]
+    Deed.objects.update(hinted_at=None)
+    sweeping.sweep()
+    assert sent == [("batch", deed_id)]
+
+
+def test_a_broker_that_is_away_stops_no_sweep(place: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    late, lost = place("LATE"), place("LOST")
+    assert claim(late)
+    the_lease_runs_out(late)
+    Deed.objects.filter(pk=lost.pk).update(hinted_at=timezone.now() - dt.timedelta(seconds=121))
+
+    def away(*_: Any, **__: Any) -> None:
+        raise OperationalError
+
+    monkeypatch.setattr(hints, "send", away)
+    monkeypatch.setattr(sweeping, "revive", away)
+    assert sweeping.sweep()["recovered"] == 1
+    late.refresh_from_db()
+    assert (late.status, late.hinted_at) == ("queued", None), "the next sweep hints at it"
+
+
+def test_a_worker_that_renews_its_lease_at_the_last_moment_keeps_its_deed(place: Any) -> None:
+    """The sweeper has found it, and comes to it a little later."""
+    deed = place()
+    lease = claim(deed)
+    the_lease_runs_out(deed)
+    (found,) = Deed.objects.abandoned(timezone.now())
+    now = timezone.now()
+    assert deed.renew(lease, now=now)
+    assert not found.recover(now=now)
+    assert deed.is_held(lease)
 
 
 def test_a_message_comes_back_when_its_worker_dies() -> None:

@@ -89,6 +89,26 @@ def test_another_type_partner_or_mode_is_another_order(
     assert len({answer.json()["id"] for answer in answers}) == 4
 
 
+@pytest.mark.parametrize("is_batch", [False, True], ids=["by itself", "in a batch"])
+def test_an_order_again_is_the_deed_of_its_own_type_and_mode(
+    api: Api, acme: Partner, order: Orders, *, is_batch: bool
+) -> None:
+    """None of them is taken for another, whichever was there first."""
+    test_mode = Api.of(acme, environment="test")
+    sent = [(caller, kind) for caller in (api, test_mode) for kind in ("grant", "quitclaim")]
+
+    def send(caller: Api, kind: str) -> tuple[int, str]:
+        if is_batch:
+            (result,) = caller.post("/v2/deeds/batch", {"orders": [order(kind)]}).json()["data"]
+            return result["status"], result["deed"]["id"]
+        answer = caller.post("/v2/deeds", order(kind))
+        return answer.status_code, answer.json()["id"]
+
+    first = [send(*one) for one in sent]
+    assert [status for status, _ in first] == [202] * 4
+    assert [send(*one) for one in sent] == [(200, deed_id) for _, deed_id in first]
+
+
 def test_a_failed_or_cancelled_order_can_be_sent_again(api: Api, order: Orders) -> None:
     first = api.post("/v2/deeds", order()).json()
     assert api.post(f"/v2/deeds/{first['id']}/cancel").status_code == 200
@@ -110,6 +130,9 @@ def test_a_corrected_deed_replaces_the_first(
     assert second.json()["reissue_of"] == first["id"]
     again = api.post("/v2/deeds", corrected)
     assert (again.status_code, again.json()["id"]) == (200, second.json()["id"])
+    del corrected["reissue_of"]
+    known = api.post("/v2/deeds", corrected)
+    assert (known.status_code, known.json()["id"]) == (200, second.json()["id"]), "its facts are the same"
     assert api.get(f"/v2/deeds/{first['id']}").json()["status"] == "completed"
 
 

@@ -32,6 +32,14 @@ def test_each_download_is_logged_with_who_when_and_from_where(
     assert str(deed) in staff.get(f"/admin/deeds/deeddownload/?q={deed.pk}").content.decode()
 
 
+def test_a_range_of_any_length_is_answered_and_logged_in_part(
+    complete: Complete, api: Api, client: Client
+) -> None:
+    asked = "bytes=" + ",".join(f"{start}-{start}" for start in range(100))
+    assert get(client, link_of(api, complete()), Range=asked).status_code == 200
+    assert DeedDownload.objects.get().asked_range == asked[:100]
+
+
 def test_reading_a_deed_logs_nothing_and_costs_no_more(
     complete: Complete, api: Api, client: Client, nothing_is_due: None, django_assert_num_queries: Any
 ) -> None:

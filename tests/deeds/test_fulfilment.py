@@ -16,7 +16,7 @@ from django.db.models.functions import Now
 from django.utils import timezone
 from pypdf import PdfWriter
 
-from deeds import fulfilment, hints, storage, sweeping, tasks
+from deeds import fulfilment, hints, ordering, storage, sweeping, tasks, waiting
 from deeds.models import Deed
 from deeds.sandbox.drawing import draw
 from deeds.signals import deed_settled
@@ -284,6 +284,17 @@ def test_a_storage_that_refuses_puts_the_deed_back(place: Place, main_api: MainA
     assert (deed.status, deed.timeline[-1]["detail"]) == ("queued", "storage_unavailable")
 
 
+def test_who_waits_is_woken_once_the_deed_can_be_read(
+    place: Place, main_api: MainApi, monkeypatch: pytest.MonkeyPatch, transactional_db: None
+) -> None:
+    monkeypatch.setattr(hints, "send", lambda deed_id: None)
+    too_early: list[bool] = []
+    monkeypatch.setattr(waiting, "wake", lambda deed_id: too_early.append(connection.in_atomic_block))
+    assert run(place()).status == "completed"
+    assert run(place("sandbox-400")).status == "failed"
+    assert too_early == [False, False]
+
+
 def test_of_two_workers_one_gets_the_deed(place: Place, main_api: MainApi, transactional_db: None) -> None:
     deed = place()
 
@@ -312,8 +323,12 @@ def test_a_lost_lease_refuses_the_completion(place: Place, main_api: MainApi, se
     assert settled == [("completed", True)]
 
 
-def test_a_deed_that_ends_its_workers_is_given_to_no_more(place: Place, settings: Any, settled: Any) -> None:
+def test_a_deed_that_ends_its_workers_is_given_to_no_more(
+    place: Place, settings: Any, settled: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings.DEED_MAX_CRASHES = 2
+    woken: list[Any] = []
+    monkeypatch.setattr(waiting, "wake", woken.append)
     deed = place()
     for _ in range(2):
         assert claim(deed)
@@ -322,6 +337,13 @@ def test_a_deed_that_ends_its_workers_is_given_to_no_more(place: Place, settings
         deed.refresh_from_db()
     assert (deed.status, deed.failure_code) == ("failed", "renderer_crashed")
     assert settled == [("failed", True)]
+    assert woken == [deed.pk], "who waits for it need not wait any longer"
+    assert ordering.requeue(deed)
+    assert claim(deed)
+    Deed.objects.filter(pk=deed.pk).update(lease_expires_at=timezone.now())
+    sweeping.sweep()
+    deed.refresh_from_db()
+    assert deed.status == "queued", "staff gave it all its attempts again"
 
 
 def test_the_sweeper_hints_at_what_no_message_is_under_way_for(

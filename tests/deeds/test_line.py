@@ -262,6 +262,8 @@ def test_a_batch_takes_what_there_is_room_for(api: Api, order: Orders, settings:
     orders = [order(order_id=f"B-{number}") for number in range(5)]
     results = api.post("/v2/deeds/batch", {"orders": orders}).json()["data"]
     assert sorted(result["status"] for result in results) == [200, 202, 202, 429, 429]
+    (one_more,) = api.post("/v2/deeds/batch", {"orders": [order(order_id="B-9")]}).json()["data"]
+    assert one_more["status"] == 429, "the batch counts as well"
     assert Deed.objects.filter(partner=acme).count() == 3
 
 

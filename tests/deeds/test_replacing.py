@@ -11,6 +11,7 @@ from django.utils import timezone
 from billing.models import LedgerEntry
 from deeds import fulfilment, hints, ordering, sweeping
 from deeds.models import Deed
+from keys.models import Partner
 from tests.api import Api
 from tests.conftest import MainApi
 from tests.deeds.kept import Orders, claim
@@ -166,3 +167,78 @@ def test_a_refused_queueing_replaces_nothing(correct: Correct, api: Api) -> None
     api.post(f"/v2/deeds/{second.pk}/cancel")
     assert not ordering.requeue(Deed.objects.get(pk=second.pk))
     assert live() == first
+
+
+def test_another_correction_is_not_taken_for_the_one_that_waits(
+    correct: Correct, api: Api, order: Orders
+) -> None:
+    first = makes(correct())
+    second = correct(first, "a widower")
+    another = order(order_id="ORD-1", vesting="a widow", reissue_of=str(first.pk))
+    refused = api.post("/v2/deeds", another)
+    assert (refused.status_code, refused.json()["deed"]) == (409, str(second.pk))
+    assert Deed.objects.count() == 2
+
+
+def test_a_correction_that_finds_no_place_replaces_nothing(
+    correct: Correct, api: Api, order: Orders, acme: Partner
+) -> None:
+    first = makes(correct())
+    Partner.objects.filter(pk=acme.pk).update(monthly_deed_quota=1)
+    corrected = order(order_id="ORD-1", vesting="a widow", reissue_of=str(first.pk))
+    refused = api.post("/v2/deeds", corrected)
+    assert (refused.status_code, refused.json()["code"]) == (402, "quota_exceeded")
+    assert live() == first
+    assert Deed.objects.count() == 1
+
+
+def test_of_corrections_in_a_batch_one_that_finds_no_place_takes_no_other_along(
+    correct: Correct, api: Api, order: Orders, acme: Partner
+) -> None:
+    first, second = (makes(correct(order_id=order_id)) for order_id in ("ORD-1", "ORD-2"))
+    Partner.objects.filter(pk=acme.pk).update(monthly_deed_quota=3)
+    orders = [
+        order(order_id=one.order_id, vesting="a widow", reissue_of=str(one.pk)) for one in (first, second)
+    ]
+    answer = api.post("/v2/deeds/batch", {"orders": orders}, Idempotency_Key="both")
+    assert [result["status"] for result in answer.json()["data"]] == [202, 402]
+    standing = set(Deed.objects.holding_identity().values_list("reissue_of", "order_id"))
+    assert standing == {(first.pk, "ORD-1"), (None, "ORD-2")}
+
+
+def test_a_correction_that_the_queue_has_no_room_for_is_told_so(
+    correct: Correct, api: Api, order: Orders, settings: Any
+) -> None:
+    first = makes(correct())
+    settings.DEED_MAX_QUEUED_PER_PARTNER = 0
+    corrected = order(order_id="ORD-1", vesting="a widow", reissue_of=str(first.pk))
+    refused = api.post("/v2/deeds", corrected)
+    assert (refused.status_code, refused.json()["code"]) == (429, "queue_full")
+    assert live() == first
+
+
+@pytest.mark.parametrize(
+    ("kind", "environment", "order_id"),
+    [("grant", "test", "ORD-1"), ("grant", "live", "ORD-2"), ("quitclaim", "live", "ORD-1")],
+    ids=["in the other mode", "by another order", "of another type"],
+)
+def test_a_deed_is_corrected_by_its_own_order_only(
+    correct: Correct, acme: Partner, order: Orders, kind: str, environment: str, order_id: str
+) -> None:
+    first = makes(correct())
+    corrected = order(kind, order_id=order_id, reissue_of=str(first.pk))
+    refused = Api.of(acme, environment=environment).post("/v2/deeds", corrected)
+    assert (refused.status_code, refused.json()["code"]) == (409, "order_conflict")
+    assert refused.json()["errors"][0]["pointer"] == "/reissue_of"
+    assert live() == first
+
+
+def test_a_correction_of_a_deed_that_was_corrected_twice_names_the_last(
+    correct: Correct, api: Api, order: Orders
+) -> None:
+    first = makes(correct())
+    second = makes(correct(first, "a widower"))
+    third = makes(correct(second, "a widow"))
+    again = order(order_id="ORD-1", vesting="a widow", reissue_of=str(first.pk))
+    refused = api.post("/v2/deeds", again)
+    assert (refused.status_code, refused.json()["deed"]) == (409, str(third.pk))

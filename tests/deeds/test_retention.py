@@ -136,6 +136,23 @@ def test_many_holds_that_can_not_be_marked_keep_no_other_from_it(
     assert marked == [held[-1]]
 
 
+def test_a_storage_that_is_away_is_not_asked_for_each_hold(
+    complete: Complete, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        keeping.hold(complete(f"O-{number}"), SYSTEM, "lawsuit")
+    asked: list[Deed] = []
+
+    def away(*deeds: Deed) -> None:
+        asked.extend(deeds)
+        raise StoreUnavailable
+
+    monkeypatch.setattr(storage, "mark_held", away)
+    monkeypatch.setattr(storage, "check", away)
+    keeping.delete_outdated()
+    assert len(asked) == 1, "each would wait for its timeouts"
+
+
 def test_a_hold_that_can_not_be_marked_stops_nothing(
     complete: Complete, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -309,6 +309,22 @@ def test_a_hold_is_a_tag_that_the_lifecycle_rule_passes_by(
     assert tag() == "hold", "the next run of the retention makes up for it"
 
 
+def test_a_pdf_that_was_held_before_it_was_made_is_stored_as_held(
+    api: Api, order: Any, main_api: MainApi, store: Change
+) -> None:
+    from deeds import keeping
+    from keys.audit import Actor
+
+    s3 = store()
+    deed = Deed.objects.get(pk=api.post("/v2/deeds", order()).json()["id"])
+    assert keeping.hold(deed, Actor.system("test"), "lawsuit")
+    tasks.serve(str(deed.pk))
+    deed.refresh_from_db()
+    assert deed.status == "completed"
+    tags = s3._client.get_object_tagging(Bucket=BUCKET, Key=f"kept/{deed.pdf_name}")["TagSet"]
+    assert {one["Key"]: one["Value"] for one in tags}["retention"] == "hold"
+
+
 def test_the_lifecycle_rule_is_put_beside_others(store: Change, settings: Any, capsys: Any) -> None:
     with pytest.raises(CommandError, match="PDF_RETENTION_DAYS"):
         call_command("storage_lifecycle")

@@ -1,5 +1,6 @@
 """Whether PDFs are still there, unchanged; and what lies there that is nobody's."""
 
+import datetime as dt
 import io
 import os
 from typing import Any
@@ -13,10 +14,11 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from billing import periods
-from deeds import charges, looks, storage, sweeping, tasks, verifying
+from deeds import charges, looks, ordering, storage, sweeping, tasks, verifying
 from deeds.models import Deed, StorageFinding
 from keys.models import Partner
 from partner_api.ops import watching
+from tests.conftest import MainApi
 from tests.deeds.kept import Complete, run
 from tests.deeds.test_line import fill
 
@@ -64,9 +66,11 @@ def test_every_pdf_has_its_turn(complete: Complete) -> None:
 
 
 def test_a_storage_that_is_away_is_no_finding(complete: Complete, deed_files: Any) -> None:
-    complete()
+    complete("O-1")
+    complete("O-2")
     deed_files.rename(deed_files.with_name("aside"))
     deed_files.touch()
+    assert verifying.verify(limit=None).unread == 2
     with pytest.raises(CommandError):
         call_command("check_storage", stdout=io.StringIO())
     tasks.check_storage()
@@ -110,6 +114,16 @@ def test_a_pdf_that_was_deleted_as_agreed_is_no_finding(complete: Complete, sett
     assert verifying.verify(limit=None).is_clean
 
 
+def test_a_pdf_that_was_deleted_while_it_was_asked_for_is_no_finding(
+    complete: Complete, settings: Any
+) -> None:
+    asked = complete(days_ago=31)
+    settings.PDF_RETENTION_DAYS = 30
+    tasks.delete_old_pdfs()
+    assert not verifying.note_missing(asked)
+    assert not StorageFinding.objects.exists()
+
+
 def test_orphans_are_told_and_deleted_but_not_young_ones_nor_work_in_progress(
     complete: Complete, place: Complete, deed_files: Any
 ) -> None:
@@ -136,6 +150,27 @@ def test_orphans_are_told_and_deleted_but_not_young_ones_nor_work_in_progress(
     assert storage.read(failed) is None
     assert storage.read(whole) is not None
     assert storage.read(waiting) is not None
+
+
+def test_each_orphan_is_told_once_however_many_there_are(
+    db: None, deed_files: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verifying, "_CHUNK", 2)
+    folder = deed_files / "deeds" / "00"
+    folder.mkdir(parents=True)
+    for number in range(5):
+        (folder / f"stray-{number}.pdf").write_bytes(b"%PDF-stray")
+    found = [one.name for one in verifying.orphans(older_than=dt.timedelta(0))]
+    assert sorted(found) == [f"deeds/00/stray-{number}.pdf" for number in range(5)]
+
+
+def test_an_orphan_that_a_deed_has_come_to_meanwhile_stays(place: Complete, main_api: MainApi) -> None:
+    deed = run(place("sandbox-400"))
+    storage.keep(deed, b"%PDF-left")
+    (orphan,) = verifying.orphans(older_than=dt.timedelta(0))
+    assert ordering.requeue(deed)
+    assert not verifying.delete_orphan(orphan)
+    assert storage.read(deed) is not None
 
 
 def test_finding_work_uses_the_small_indexes(db: None) -> None:

@@ -108,6 +108,25 @@ def test_another_partner_or_mode_has_keys_of_its_own(
     assert not any("Idempotent-Replayed" in answer for answer in answers)
 
 
+def test_what_one_partner_waits_for_changes_no_answer_of_another(
+    api: Api,
+    stranger: Api,
+    order: Orders,
+    main_api: MainApi,
+    monkeypatch: pytest.MonkeyPatch,
+    transactional_db: None,
+) -> None:
+    """Their requests and keys are the same to the byte."""
+    monkeypatch.setattr(hints, "send", lambda deed_id: None)
+    kept = api.post("/v2/deeds", order(), **KEY)
+    # Whose turn it is comes first, and that is the other one's.
+    monkeypatch.setattr(hints, "send", lambda deed_id: [tasks.serve(deed_id) for _ in range(2)])
+    assert stranger.post("/v2/deeds", order(), Prefer="wait=10", **KEY).status_code == 201
+    again = api.post("/v2/deeds", order(), **KEY)
+    assert again["Idempotent-Replayed"] == "true"
+    assert again.content == kept.content
+
+
 def test_another_key_of_the_same_partner_replays(api: Api, acme: Partner, order: Orders) -> None:
     first = api.post("/v2/deeds", order(), **KEY)
     assert Api.of(acme).post("/v2/deeds", order(), **KEY).content == first.content

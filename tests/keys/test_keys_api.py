@@ -125,6 +125,14 @@ def test_a_key_can_not_grant_scopes_that_it_has_not(admin: Api, scopes: list[str
     assert ApiKey.objects.count() == 1
 
 
+def test_a_key_with_a_wildcard_grants_what_that_covers(acme: Partner) -> None:
+    admin = Api.of(acme, scopes=["key:manage", "deed:*"])
+    wanted = ["deed:create", "deed:read"]
+    assert admin.post("/v2/keys", {"name": "Orders", "scopes": wanted}).status_code == 201
+    refused = admin.post("/v2/keys", {"name": "More", "scopes": ["deed:read", "usage:read"]})
+    assert (refused.status_code, refused.json()["required_scope"]) == (403, "usage:read")
+
+
 def test_nor_rotate_or_widen_a_key_that_has_more(admin: Api, acme: Partner) -> None:
     wide = Api.of(acme, scopes=list(SCOPES))
     assert admin.post(f"/v2/keys/{wide.key.pk}/rotate", {}).json()["code"] == "insufficient_scope"

@@ -201,6 +201,37 @@ def test_revocation_holds_without_redis_too(acme: Partner, settings: Any) -> Non
     gate._breaker.succeeded()
 
 
+def test_a_key_that_was_changed_while_redis_was_away_is_read_again_once_it_is_back(
+    acme: Partner, settings: Any
+) -> None:
+    """Redis was not told: it has the tag still under which the key is remembered."""
+    settings.LIMITER_REDIS_RETRY_SECONDS = 0.0
+    changed, other = (_limited(acme, 600, 60) for _ in range(2))
+    assert [each.get("/v2/deeds").status_code for each in (changed, other)] == [200, 200]
+    with _no_redis():
+        assert other.get("/v2/deeds").status_code == 200
+        ApiKey.objects.filter(pk=changed.key.pk).update(scopes=[])
+    assert changed.get("/v2/deeds").status_code == 403
+
+
+def test_a_redis_that_lost_its_scripts_goes_on_counting(acme: Partner) -> None:
+    api = _limited(acme, 1, 3)
+    assert api.get("/v2/deeds").status_code == 200
+    get_redis_connection("limiter").script_flush()
+    assert [api.get("/v2/deeds").status_code for _ in range(3)] == [200, 200, 429]
+    assert REGISTRY.get_sample_value("partner_api_limiter_in_memory") == 0
+
+
+def test_nothing_stays_in_redis_for_good(acme: Partner, client: Client, settings: Any) -> None:
+    api = _limited(acme, 60, 3)
+    assert api.get("/v2/deeds").status_code == 200
+    assert client.get("/v2/deeds").status_code == 401
+    redis = get_redis_connection("limiter")
+    left = {name: redis.ttl(name) for name in redis.scan_iter("partner_api:*")}
+    assert len(left) >= 3, "a tag, and buckets of a key and of an address"
+    assert all(0 < seconds <= settings.KEY_TAG_SECONDS for seconds in left.values()), left
+
+
 def test_a_million_names_stay_within_bounds() -> None:
     limiter, limit = MemoryLimiter(1000), Limit(60, 5)
     for number in range(20_000):

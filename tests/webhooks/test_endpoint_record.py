@@ -3,10 +3,13 @@
 import datetime as dt
 import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.core import mail
+from django.db import connection, transaction
 from django.utils import timezone
 
 from keys.audit import Actor
@@ -24,7 +27,7 @@ from webhooks import (
     stopping,
     telling,
 )
-from webhooks.models import Delivery, Endpoint
+from webhooks.models import Attempt, Delivery, Endpoint
 from webhooks.outbound_http import NoAnswer
 from webhooks.sending import Outcome
 
@@ -141,6 +144,108 @@ def test_many_slow_endpoints_are_not_all_that_is_looked_at(
     sound = register("https://hooks.example.com/")
     tell()
     assert {one.endpoint for one in claims.claim(timezone.now(), fast=4, slow=0)} == {sound}
+
+
+def test_a_worker_that_lost_its_lease_has_no_say_in_how_it_ends(register: Register, tell: Tell) -> None:
+    """It stalled; the delivery is another worker's by then."""
+    endpoint = register("https://hooks.example.com/")
+    tell()
+    now = timezone.now()
+    (late,) = claims.claim(now, fast=1, slow=1)
+    after = now + dt.timedelta(seconds=settings.WEBHOOKS_LEASE_SECONDS)
+    assert claims.take_back(after) == 1
+    (ours,) = claims.claim(after, fast=1, slow=1)
+    results.record([results.Landed(late, Outcome(at=now, latency_ms=5, error="http_500", status=500))])
+    assert (only().status, only().lease) == ("sending", ours.lease)
+    assert not Attempt.objects.exists()
+    endpoint.refresh_from_db()
+    assert endpoint.failing_since is None
+    results.record([results.Landed(ours, Outcome(at=after, latency_ms=5, error="", status=204))])
+    assert (only().status, Attempt.objects.get().number) == ("succeeded", 2)
+
+
+def test_one_success_outweighs_what_else_an_endpoint_said(register: Register, tell: Tell) -> None:
+    endpoint = register("https://hooks.example.com/")
+    for _ in range(2):
+        tell()
+    now = timezone.now()
+    said = [
+        Outcome(at=now, latency_ms=5, error="http_410", status=410),
+        Outcome(at=now, latency_ms=5, error="", status=204),
+    ]
+    claimed = claims.claim(now, fast=8, slow=8)
+    results.record([results.Landed(one, outcome) for one, outcome in zip(claimed, said, strict=True)])
+    endpoint.refresh_from_db()
+    assert (endpoint.enabled, endpoint.failing_since) == (True, None)
+
+
+def test_a_wish_for_a_short_pause_shortens_none() -> None:
+    now = timezone.now()
+    asked = Outcome(at=now, latency_ms=5, error="http_503", status=503, retry_after=dt.timedelta(seconds=1))
+    again = results.next_attempt(3, asked, now)
+    assert again is not None
+    assert again - now >= dt.timedelta(seconds=settings.WEBHOOKS_SCHEDULE_SECONDS[3] * 0.8)
+
+
+def test_of_an_endpoints_deliveries_those_due_are_sent_the_oldest_first(
+    register: Register, tell: Tell
+) -> None:
+    register("https://hooks.example.com/")
+    now = timezone.now()
+    deliveries = [Delivery.objects.get(event=tell()) for _ in range(3)]
+    for one, minutes in zip(deliveries, (-1, 5, -2), strict=True):
+        due = now + dt.timedelta(minutes=minutes)
+        Delivery.objects.filter(pk=one.pk).update(next_attempt_at=due)
+    first = [one.id for one in claims.claim(now, fast=1, slow=0)]
+    assert first == [deliveries[2].pk]
+    assert [one.id for one in claims.claim(now, fast=8, slow=8)] == [deliveries[0].pk]
+
+
+def test_the_endpoint_that_waits_longest_is_served_first(register: Register, tell: Tell) -> None:
+    endpoints = [register(f"https://hooks.example.com/{number}") for number in range(3)]
+    tell()
+    now = timezone.now()
+    for one, minutes in zip(endpoints, (2, 3, 1), strict=True):
+        due = now - dt.timedelta(minutes=minutes)
+        Delivery.objects.filter(endpoint=one).update(next_attempt_at=due)
+    claimed = [one.endpoint for _ in range(3) for one in claims.claim(now, fast=1, slow=1)]
+    assert claimed == [endpoints[1], endpoints[0], endpoints[2]]
+
+
+def test_places_are_shared_among_endpoints(register: Register, tell: Tell) -> None:
+    """None waits until all that is due to another has been sent."""
+    endpoints = [register(f"https://hooks.example.com/{number}") for number in range(2)]
+    for _ in range(3):
+        tell()
+    claimed = claims.claim(timezone.now(), fast=2, slow=2)
+    assert {one.endpoint for one in claimed} == set(endpoints)
+
+
+def test_what_waits_for_a_disabled_endpoint_is_not_sent(register: Register, tell: Tell) -> None:
+    """As of an event that was being written while its endpoint was disabled."""
+    endpoint = register("https://hooks.example.com/")
+    tell()
+    assert endpoint.disable(Endpoint.Reason.PARTNER, now=timezone.now())
+    assert Delivery.objects.filter(status="pending").count() == 1
+    assert claims.claim(timezone.now(), fast=1, slow=1) == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_endpoint_that_another_worker_claims_for_is_passed_over(register: Register, tell: Tell) -> None:
+    """Both would count the same requests under way, and go beyond its bound together."""
+    held, free = register("https://held.example.com/"), register("https://free.example.com/")
+    tell()
+
+    def claim() -> list[Endpoint]:
+        try:
+            return [one.endpoint for one in claims.claim(timezone.now(), fast=8, slow=8)]
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(1) as other, transaction.atomic():
+        Endpoint.objects.select_for_update(no_key=True).get(pk=held.pk)
+        assert other.submit(claim).result(10) == [free]
+    assert [one.endpoint for one in claims.claim(timezone.now(), fast=8, slow=8)] == [held]
 
 
 def test_a_fault_of_ours_in_one_flight_loses_no_other(

@@ -14,7 +14,8 @@ from keys.models import Partner
 from partner_api.ops.health import own_connection
 from tests.api import Api, errors_of
 from tests.webhooks.conftest import Register, Tell, only
-from webhooks import outbox, stopping
+from webhooks import hints, outbox, stopping
+from webhooks.event_types import KeyNews
 from webhooks.models import Delivery, Endpoint, Event
 
 pytestmark = pytest.mark.usefixtures("hinted")
@@ -39,6 +40,56 @@ def test_it_works_over_several_batches(
     assert outbox.replay(endpoint, since=LONG_AGO, undelivered_only=True) == 35
     assert list(Delivery.objects.values_list("status", "attempts").distinct()) == [("pending", 0)]
     assert Delivery.objects.count() == 35
+
+
+def test_an_endpoint_gets_again_what_it_wants_of_its_own_partner_and_mode(
+    api: Api, stranger: Api, acme: Partner, register: Register, tell: Tell
+) -> None:
+    news = {"key": acme.pk, "prefix": "dp_live_x", "expires_at": None}
+    for partner, livemode, name in (
+        (stranger.partner, True, "key.revoked"),
+        (acme, False, "key.revoked"),
+        (acme, True, "key.rotated"),
+    ):
+        outbox.publish(name, KeyNews.model_validate(news), partner=partner, livemode=livemode)
+    outbox.send_test(register("https://other.example.com/", "webhook.test"))
+    Delivery.objects.all().delete()
+    own = tell()
+    endpoint = register("https://hooks.example.com/", "key.revoked", "webhook.test")
+    answer = api.post(f"/v2/webhook-endpoints/{endpoint.pk}/replay", {"since": "2026-01-01T00:00:00Z"})
+    assert answer.json() == {"queued": 1}
+    assert (only().event, only().endpoint) == (own, endpoint)
+
+
+@pytest.mark.parametrize("undelivered_only", [True, False])
+def test_what_was_delivered_is_sent_again_where_that_is_asked_for(
+    register: Register, tell: Tell, *, undelivered_only: bool
+) -> None:
+    endpoint = register("https://hooks.example.com/")
+    now = timezone.now()
+    for status in ("failed", "cancelled", "succeeded"):
+        Delivery.objects.filter(event=tell()).update(status=status, settled_at=now)
+    queued = outbox.replay(endpoint, since=LONG_AGO, undelivered_only=undelivered_only)
+    left = Delivery.objects.exclude(status="pending").values_list("status", flat=True)
+    assert (queued, list(left)) == ((2, ["succeeded"]) if undelivered_only else (3, []))
+
+
+def test_who_sends_once_more_wakes_the_workers(
+    register: Register, tell: Tell, hinted: list[str], django_capture_on_commit_callbacks: Any
+) -> None:
+    endpoint = register("https://hooks.example.com/")
+    tell()
+    sent = only()
+    for act in (
+        lambda: outbox.replay(endpoint, since=LONG_AGO, undelivered_only=False),
+        lambda: outbox.resend(sent),
+        lambda: outbox.send_test(endpoint),
+    ):
+        hinted.clear()
+        hints.taken(hints.DELIVER)
+        with django_capture_on_commit_callbacks(execute=True):
+            act()
+        assert hinted == ["webhooks.tasks.deliver"]
 
 
 def test_too_many_at_once_are_refused_with_a_way_out(
