@@ -190,7 +190,7 @@ def test_an_endpoint_that_moved_is_not_deleted_for_the_address_it_had(
 
 
 def test_events_are_not_sent_twice_because_two_pages_were_open(
-    staff: Client, receiver: Receiver, register: Register, tell: Any, clock: Any
+    clock: Any, staff: Client, receiver: Receiver, register: Register, tell: Any
 ) -> None:
     endpoint = register(receiver.url)
     tell()
