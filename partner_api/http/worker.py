@@ -44,9 +44,9 @@ open_connections: Final = OpenConnections()
 
 
 class ProblemWorker(gthread.ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
-    """Keeps a thread at its connection for a moment after an answer (partner_api.http.lingering); lets few
-    threads work at a time (partner_api.http.turns); and has the processes of a server share its connections
-    (partner_api.http.sharing).
+    """Gives a connection a thread once a request is there (partner_api.http.arriving), keeps it there for a
+    moment after an answer (lingering), lets few threads work at a time (turns), and has the processes of a
+    server share its connections (sharing).
     """
 
     _open: int
