@@ -191,7 +191,7 @@ def seen_by(who: Api, name: str, method: str, object_id: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("name", "method"), ROUTES, ids=str)
 def test_what_is_not_ones_own_looks_absent(
-    owner: Owner, stranger: Api, acme: Partner, nothing_is_due: None, name: str, method: str
+    nothing_is_due: None, owner: Owner, stranger: Api, acme: Partner, name: str, method: str
 ) -> None:
     make = MAKERS.get((name, method))
     assert make is not None, f"{method} of {name} takes an id: add how to make its object to MAKERS"

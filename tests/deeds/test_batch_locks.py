@@ -206,7 +206,7 @@ def test_staff_who_queue_a_correction_again_and_a_partner_who_corrects_it(
 
 
 def test_an_order_costs_no_query_and_a_correction_two(
-    api: Api, corrected: Callable[[str], Body], order: Orders, nothing_is_due: None
+    nothing_is_due: None, api: Api, corrected: Callable[[str], Body], order: Orders
 ) -> None:
     def queries(orders: list[Body]) -> int:
         with CaptureQueriesContext(connection) as captured:

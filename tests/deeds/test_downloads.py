@@ -41,7 +41,7 @@ def test_a_range_of_any_length_is_answered_and_logged_in_part(
 
 
 def test_reading_a_deed_logs_nothing_and_costs_no_more(
-    complete: Complete, api: Api, client: Client, nothing_is_due: None, django_assert_num_queries: Any
+    nothing_is_due: None, complete: Complete, api: Api, client: Client, django_assert_num_queries: Any
 ) -> None:
     deed = complete()
     with django_assert_num_queries(1):
